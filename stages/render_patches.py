@@ -1,0 +1,37 @@
+"""Render every patch through the host over OSC: resumable, parallel over hosts, silent and clipped patches redrawn."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from unmixer_core import config, stage
+from unmixer_core.clip_store import ClipStore
+from unmixer_core.live.render import Renderer
+from unmixer_core.rendering import RenderJob
+from unmixer_core.schema.patch import Patches
+
+
+def main(
+    patches: Path, renders: Path, audio: config.Audio, sample: config.Sample, render: config.Render, log: stage.Log
+) -> dict[str, float]:
+    """Patch table → shards of clips, their manifests and the patches as rendered."""
+    table = Patches.read(patches)
+    key = {"patches": hashlib.sha256(patches.read_bytes()).hexdigest(), "audio": audio, "render": render, "sample": sample}
+    state = stage.state_dir("render_patches", key, keep=True)
+    store = ClipStore(state, len(table), render.shard_clips, round(audio.clip_s * audio.sample_rate), audio.sample_rate)
+    if store.damaged:
+        log.text("damaged.txt", f"damaged clips, rendered again: {store.damaged}\n")
+    with Renderer(audio) as host:
+        job = RenderJob(table, host, store, sample, render)
+        for _ in log.progress(job.run(), total=len(table), desc="render"):
+            pass
+    store.publish(renders, job.patches())
+    loudness = [row.loudness_lufs for row in store.rows.values()]
+    redraws = sum(row.attempt for row in store.rows.values())
+    log.metrics({"resumed": float(job.tally.resumed), "silent": float(job.tally.silent), "clipped": float(job.tally.clipped)})
+    return {"clips": len(table), "redraws": redraws, "loudness_lufs_mean": sum(loudness) / len(loudness)}
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,119 @@
+"""Patches → clips through a host, with what makes a render usable checked: silent or runaway ones are redrawn and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from unmixer_core import audio
+from unmixer_core.clip_store import ClipStore
+from unmixer_core.errors import StageError
+from unmixer_core.live.render import RenderFailure
+from unmixer_core.schema.patch import Patch, Patches
+from unmixer_core.schema.sampling import SamplingSettings, draw
+
+
+class Host(Protocol):
+    """What renders: unmixer_core.live.render.Renderer, or a stand-in in tests."""
+
+    def map(self, patches: Sequence[Patch]) -> Iterator[tuple[int, audio.Clip | RenderFailure]]: ...
+
+
+class RenderSettings(Protocol):
+    """What is read of params.yaml's `render` section."""
+
+    min_loudness_lufs: float
+    max_peak: float
+    max_redraws: int
+
+
+class SeededSettings(SamplingSettings, Protocol):
+    """The `sample` section: the prior and its seeds."""
+
+    seed: int
+    test_seed: int
+
+
+@dataclass
+class Tally:
+    """What happened during a render."""
+
+    rendered: int = 0
+    resumed: int = 0
+    silent: int = 0
+    clipped: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+class RenderJob:
+    """Renders every patch of `table` into `store`, on from where an earlier run stopped.
+
+        for _ in job.run():   # one item per clip that is finished, earlier runs' first
+            ...
+        job.patches()         # what was really rendered, redraws included
+    """
+
+    def __init__(self, table: Patches, host: Host, store: ClipStore, sample: SeededSettings, render: RenderSettings) -> None:
+        self.table, self.host, self.store, self.sample, self.render = table, host, store, sample, render
+        self.tally = Tally(resumed=len(store.rows))
+
+    def run(self) -> Iterator[int]:
+        """Yields row numbers as they are finished.
+
+        Raises StageError when a patch cannot be rendered, or stays silent or clipped; what was finished is kept.
+        """
+        yield from sorted(self.store.rows)
+        pending = {i: 0 for i in range(len(self.table)) if i not in self.store.rows}
+        while pending:
+            again: dict[int, int] = {}
+            yield from self._round(pending, again)
+            if self.tally.failures:
+                first = self.tally.failures[0]
+                raise StageError(f"{len(self.tally.failures)} patches were not rendered (first: {first}); the rest is kept, `dvc repro` goes on.")
+            if max(again.values(), default=0) > self.render.max_redraws:
+                raise StageError(f"a patch stayed silent or clipped after {self.render.max_redraws} redraws; look at render.* and at the host's sound.")
+            pending = again
+
+    def _round(self, pending: dict[int, int], again: dict[int, int]) -> Iterator[int]:
+        """One try of each pending row; rows whose sound is not usable go to `again` with their next attempt."""
+        tries = [(row, attempt, redraw(self.table, row, attempt, self.sample)) for row, attempt in sorted(pending.items())]
+        for position, result in self.host.map([patch for _, _, patch in tries]):
+            row, attempt, patch = tries[position]
+            if isinstance(result, RenderFailure):
+                self.tally.failures.append(str(result))
+                continue
+            loudness = audio.loudness_lufs(result, self.store.rate)
+            fault = _fault(result, loudness, self.render)
+            if fault:
+                setattr(self.tally, fault, getattr(self.tally, fault) + 1)
+                again[row] = attempt + 1
+                continue
+            self.store.put(row, attempt, patch.digest, result, loudness)
+            self.tally.rendered += 1
+            yield row
+
+    def patches(self) -> Patches:
+        """The table with each row as it was rendered."""
+        kept = [redraw(self.table, row, self.store.rows[row].attempt, self.sample) for row in range(len(self.table))]
+        stacked = Patches.stack(kept, "full", "train")
+        return replace(stacked, id=self.table.id, phase=self.table.phase, split=self.table.split)
+
+
+def _fault(clip: audio.Clip, loudness: float, render: RenderSettings) -> str | None:
+    """Why a render is not usable: "silent", "clipped" (also not a number), or None."""
+    if not np.isfinite(clip).all() or audio.peak(clip) > render.max_peak:
+        return "clipped"
+    return "silent" if loudness < render.min_loudness_lufs else None
+
+
+def redraw(table: Patches, row: int, attempt: int, sample: SeededSettings) -> Patch:
+    """Patch `row` on its attempt; attempt 0 is the table's own."""
+    if attempt == 0:
+        return table[row]
+    phase, split = str(table.phase[row]), str(table.split[row])
+    position = int(row - table.where(phase=phase, split=split)[0])
+    seed = sample.test_seed if split == "test" else sample.seed
+    return draw(phase, split, position, seed, sample, attempt)

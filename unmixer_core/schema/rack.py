@@ -1,0 +1,114 @@
+"""The one ordered list: every learned knob and choice of Wavetable and the eight effects, and which of them can be heard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmixer_core.schema.devices import EFFECTS, WAVETABLE, Device
+from unmixer_core.schema.knob import Choice, Condition, Knob
+
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.integer]
+SILENT_AMOUNT = 0.02
+"""A modulation amount this close to zero (in unit, around 0.5) is not heard."""
+
+
+@dataclass(frozen=True)
+class KnobRef:
+    """A knob at its place in the list: `id` is "wavetable.osc_1_pos"; `device` is 0 for Wavetable, effect id + 1 else."""
+
+    id: str
+    device: int
+    knob: Knob
+
+
+@dataclass(frozen=True)
+class ChoiceRef:
+    """A choice at its place in the list."""
+
+    id: str
+    device: int
+    choice: Choice
+
+
+class Rack:
+    """All learned controls in order. Shapes below: K = n_knobs, C = n_choices."""
+
+    def __init__(self, synth: Device, effects: tuple[Device, ...]) -> None:
+        self.synth, self.effects = synth, effects
+        self.devices = (synth, *effects)
+        self.knobs = [KnobRef(f"{d.key}.{k.key}", i, k) for i, d in enumerate(self.devices) for k in d.knobs]
+        self.choices = [ChoiceRef(f"{d.key}.{c.key}", i, c) for i, d in enumerate(self.devices) for c in d.choices]
+        self.knob_index = {ref.id: i for i, ref in enumerate(self.knobs)}
+        self.choice_index = {ref.id: i for i, ref in enumerate(self.choices)}
+        self.device_of_knob = np.array([ref.device for ref in self.knobs])
+        self.device_of_choice = np.array([ref.device for ref in self.choices])
+        self.effect_names = tuple(d.name for d in effects)
+        self.effect_keys = tuple(d.key for d in effects)
+        self.sizes = tuple(len(ref.choice.items) for ref in self.choices)
+        self.knob_defaults = np.array([ref.knob.default for ref in self.knobs], dtype=np.float32)
+        self.choice_defaults = np.array([ref.choice.default for ref in self.choices], dtype=np.int64)
+
+    @property
+    def n_knobs(self) -> int:
+        return len(self.knobs)
+
+    @property
+    def n_choices(self) -> int:
+        return len(self.choices)
+
+    @cached_property
+    def digest(self) -> str:
+        """16 hex digits that change whenever a control, its range, law or place in the list does."""
+        description = [
+            [d.key, d.name, d.fixed, [[asdict(k), type(k.law).__name__] for k in d.knobs], [asdict(c) for c in d.choices]]
+            for d in self.devices
+        ]
+        return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
+
+    def devices_on(self, chain: IntArray) -> BoolArray:
+        """Which devices sound: chain [..., 8] of effect ids (−1 = none) → [..., 9], Wavetable first."""
+        chain = np.asarray(chain)
+        present = (chain[..., None] == np.arange(len(self.effects))).any(axis=-2)
+        return np.concatenate([np.ones((*chain.shape[:-1], 1), dtype=bool), present], axis=-1)
+
+    def active(self, choices: IntArray, chain: IntArray, knobs: NDArray[np.floating] | None = None) -> tuple[BoolArray, BoolArray]:
+        """Which controls can be heard.
+
+        choices [..., C] item indices, chain [..., 8] effect ids (−1 padded), knobs [..., K] unit or None → knob mask
+        [..., K], choice mask [..., C]. Without `knobs`, an envelope or LFO counts as heard whatever its amounts.
+        """
+        choices = np.asarray(choices)
+        on = self.devices_on(chain)
+        choice_mask = on[..., self.device_of_choice].copy()
+        for i, choice in enumerate(self.choices):
+            choice_mask[..., i] &= self._holds(choice.choice.when, choice.device, choices)
+        knob_mask = on[..., self.device_of_knob].copy()
+        for i, ref in enumerate(self.knobs):
+            knob_mask[..., i] &= self._holds(ref.knob.when, ref.device, choices)
+        if knobs is not None:
+            self._silence_unmodulated(knob_mask, np.asarray(knobs))
+        return knob_mask, choice_mask
+
+    def _holds(self, conditions: tuple[Condition, ...], device: int, choices: IntArray) -> BoolArray:
+        result = np.ones(choices.shape[:-1], dtype=bool)
+        for condition in conditions:
+            column = self.choice_index[f"{self.devices[device].key}.{condition.key}"]
+            result &= np.isin(choices[..., column], condition.items)
+        return result
+
+    def _silence_unmodulated(self, knob_mask: BoolArray, knobs: NDArray[np.floating]) -> None:
+        for i, ref in enumerate(self.knobs):
+            if ref.knob.modulated_by:
+                amounts = [self.knob_index[f"{self.devices[ref.device].key}.{key}"] for key in ref.knob.modulated_by]
+                moved = np.abs(knobs[..., amounts] - 0.5) > SILENT_AMOUNT
+                knob_mask[..., i] &= (moved & knob_mask[..., amounts]).any(axis=-1)
+
+
+RACK = Rack(WAVETABLE, EFFECTS)
