@@ -37,6 +37,15 @@ class ChoiceRef:
     choice: Choice
 
 
+@dataclass(frozen=True)
+class _Gate:
+    """Conditions as arrays: control i is heard while choice columns[i] is an allowed item."""
+
+    controls: IntArray
+    columns: IntArray
+    allowed: BoolArray
+
+
 class Rack:
     """All learned controls in order. Shapes below: K = n_knobs, C = n_choices."""
 
@@ -86,29 +95,44 @@ class Rack:
         """
         choices = np.asarray(choices)
         on = self.devices_on(chain)
-        choice_mask = on[..., self.device_of_choice].copy()
-        for i, choice in enumerate(self.choices):
-            choice_mask[..., i] &= self._holds(choice.choice.when, choice.device, choices)
-        knob_mask = on[..., self.device_of_knob].copy()
-        for i, ref in enumerate(self.knobs):
-            knob_mask[..., i] &= self._holds(ref.knob.when, ref.device, choices)
+        knob_mask, choice_mask = on[..., self.device_of_knob], on[..., self.device_of_choice]
+        for mask, gates in ((knob_mask, self._knob_gates), (choice_mask, self._choice_gates)):
+            for gate in gates:
+                mask[..., gate.controls] &= gate.allowed[np.arange(len(gate.controls)), choices[..., gate.columns]]
         if knobs is not None:
             self._silence_unmodulated(knob_mask, np.asarray(knobs))
         return knob_mask, choice_mask
 
-    def _holds(self, conditions: tuple[Condition, ...], device: int, choices: IntArray) -> BoolArray:
-        result = np.ones(choices.shape[:-1], dtype=bool)
-        for condition in conditions:
-            column = self.choice_index[f"{self.devices[device].key}.{condition.key}"]
-            result &= np.isin(choices[..., column], condition.items)
-        return result
-
     def _silence_unmodulated(self, knob_mask: BoolArray, knobs: NDArray[np.floating]) -> None:
-        for i, ref in enumerate(self.knobs):
-            if ref.knob.modulated_by:
-                amounts = [self.knob_index[f"{self.devices[ref.device].key}.{key}"] for key in ref.knob.modulated_by]
+        for i in range(self.n_knobs):
+            if amounts := self._amounts[i]:
                 moved = np.abs(knobs[..., amounts] - 0.5) > SILENT_AMOUNT
                 knob_mask[..., i] &= (moved & knob_mask[..., amounts]).any(axis=-1)
+
+    @cached_property
+    def _amounts(self) -> list[list[int]]:
+        """Per knob, the columns of the amounts that make it heard."""
+        return [[self.knob_index[f"{self.devices[ref.device].key}.{key}"] for key in ref.knob.modulated_by] for ref in self.knobs]
+
+    @cached_property
+    def _knob_gates(self) -> list[_Gate]:
+        return self._gates([(ref.device, ref.knob.when) for ref in self.knobs])
+
+    @cached_property
+    def _choice_gates(self) -> list[_Gate]:
+        return self._gates([(ref.device, ref.choice.when) for ref in self.choices])
+
+    def _gates(self, conditions: list[tuple[int, tuple[Condition, ...]]]) -> list[_Gate]:
+        """The n-th gate holds every control's n-th condition."""
+        gates = []
+        for depth in range(max(len(when) for _, when in conditions)):
+            rows = [(i, device, when[depth]) for i, (device, when) in enumerate(conditions) if len(when) > depth]
+            columns = [self.choice_index[f"{self.devices[device].key}.{condition.key}"] for _, device, condition in rows]
+            allowed = np.zeros((len(rows), max(self.sizes)), dtype=bool)
+            for row, (_, _, condition) in enumerate(rows):
+                allowed[row, list(condition.items)] = True
+            gates.append(_Gate(np.array([i for i, _, _ in rows]), np.array(columns), allowed))
+        return gates
 
 
 RACK = Rack(WAVETABLE, EFFECTS)
