@@ -197,7 +197,7 @@ SATURATOR = Device(
     key="saturator",
     name="Saturator",
     knobs=(
-        _knob("drive", "Drive", "dB", Linear(72.0, -36.0), (0.5, 1.0), 0.3),
+        _knob("drive", "Drive", "dB", Linear(72.0, -36.0), (0.5, 0.9166667), 0.3),
         _knob("dry_wet", "Dry/Wet", "%", PERCENT, (0.3, 1.0), 1.0),
     ),
     choices=(_choice("type", "Type", ("Analog Clip", "Hard Curve", "Sinoid Fold", "Digital Clip"), (0.0, 4.0, 5.0, 6.0)),),

@@ -1,0 +1,35 @@
+"""Magenta DDSP in PyTorch. The names below are the originals'; everything else is imported from its module."""
+
+from unmixer_core.ddsp.core import exp_sigmoid, fft_convolve, hz_to_midi, midi_to_hz
+from unmixer_core.ddsp.effects import (
+    frequency_filter,
+    frequency_impulse_response,
+    mod_delay,
+    reverb,
+    sinc_filter,
+    sinc_impulse_response,
+    variable_length_delay,
+)
+from unmixer_core.ddsp.resampling import resample
+from unmixer_core.ddsp.spectral import spectral_loss
+from unmixer_core.ddsp.synths import harmonic_synthesis, linear_lookup, oscillator_bank, wavetable_synthesis
+
+__all__ = [
+    "exp_sigmoid",
+    "fft_convolve",
+    "frequency_filter",
+    "frequency_impulse_response",
+    "harmonic_synthesis",
+    "hz_to_midi",
+    "linear_lookup",
+    "midi_to_hz",
+    "mod_delay",
+    "oscillator_bank",
+    "resample",
+    "reverb",
+    "sinc_filter",
+    "sinc_impulse_response",
+    "spectral_loss",
+    "variable_length_delay",
+    "wavetable_synthesis",
+]
