@@ -8,7 +8,7 @@ from pathlib import Path
 from unmixer_core import config, stage
 from unmixer_core.clip_store import ClipStore
 from unmixer_core.live.render import Renderer
-from unmixer_core.rendering import RenderJob
+from unmixer_core.rendering import RenderJob, host_digest
 from unmixer_core.schema.patch import Patches
 
 
@@ -17,7 +17,7 @@ def main(
 ) -> dict[str, float]:
     """Patch table → shards of clips, their manifests and the patches as rendered."""
     table = Patches.read(patches)
-    key = {"patches": hashlib.sha256(patches.read_bytes()).hexdigest(), "audio": audio, "render": render, "sample": sample}
+    key = {"patches": hashlib.sha256(patches.read_bytes()).hexdigest(), "host": host_digest(), "audio": audio, "render": render, "sample": sample}
     state = stage.state_dir("render_patches", key, keep=True)
     store = ClipStore(state, len(table), render.shard_clips, round(audio.clip_s * audio.sample_rate), audio.sample_rate)
     if store.damaged:

@@ -1,0 +1,56 @@
+"""`python -m unmixer_core.headless`: the embedded host. Prints `ready` when it listens; SIGTERM ends it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+
+from unmixer_core.errors import UnmixerError
+from unmixer_core.headless.server import Server
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    try:
+        server = Server(
+            options.recordings, host=options.host, port=options.port, reply_port=options.reply_port,
+            workers=options.workers, tick_s=options.tick_ms / 1000.0, sample_rate=options.sample_rate,
+            parent_pid=options.parent_pid,
+        )  # fmt: skip
+    except (UnmixerError, OSError) as problem:
+        sys.stderr.write(f"{problem}\n")
+        return 1
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, lambda *_: server.stop())
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    server.serve()
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m unmixer_core.headless", description=__doc__)
+    environment = os.environ.get
+    parser.add_argument("--host", default=environment("UNMIXER_OSC_HOST", "127.0.0.1"), help="address to listen on")
+    parser.add_argument(
+        "--port", type=int, default=int(environment("UNMIXER_OSC_PORT", "11000")), help="UDP port to listen on"
+    )
+    parser.add_argument(
+        "--reply-port", type=int, default=int(environment("UNMIXER_OSC_REPLY_PORT", "11001")), help="the client's port"
+    )
+    parser.add_argument("--recordings", type=Path, default=Path("recordings"), help="folder for recorded WAV files")
+    parser.add_argument("--workers", type=int, default=1, help="renders that may run at the same time")
+    parser.add_argument("--tick-ms", type=float, default=0.0, help="answer in ticks of this length (100 imitates Live)")
+    parser.add_argument("--sample-rate", type=int, default=44100)
+    parser.add_argument("--parent-pid", type=int, help="end when this process is gone")
+    parser.add_argument("--log-level", default="warning")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
