@@ -1,0 +1,69 @@
+"""Predictions on the frozen test split, re-rendered by the host, beside the baselines: metrics, plots and a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from unmixer_core import baselines, config, evaluation, pages, prediction, recovery, stage
+from unmixer_core.audio import Clips
+from unmixer_core.curriculum import fingerprint
+from unmixer_core.features import Features
+from unmixer_core.live.render import Renderer
+from unmixer_core.model import checkpoint
+from unmixer_core.proxy.proxy import Proxy
+
+
+def main(
+    renders: Path,
+    features: Path,
+    proxy: Path,
+    model: Path,
+    report: Path,
+    audio: config.Audio,
+    score: config.Score,
+    evaluate: config.Evaluate,
+    log: stage.Log,
+) -> dict[str, float]:
+    """Writes `report`/report.html, report.md, rows.parquet (a line per clip and row) and mss.csv (for dvc plots)."""
+    clips, frames, threads, rate = Clips.open(renders), Features.open(features), stage.threads(), audio.sample_rate
+    twin, unmixer = Proxy.load(proxy).to(stage.device()), checkpoint.load(model, stage.device()).model
+    key = {"inputs": fingerprint(renders, features, proxy, model), "audio": audio, "score": score, "evaluate": evaluate}
+    ledger = evaluation.Ledger(stage.state_dir("evaluate", key) / "rows.jsonl")
+
+    chosen = evaluation.choose(clips.patches, evaluate)
+    test = evaluation.targets(clips.audio, clips.patches, chosen, evaluate, rate)
+    nearest = evaluation.retrieve(evaluation.index(clips, evaluate.n_retrieval, rate, threads, log.progress), test)
+    beliefs = prediction.predict(unmixer, frames, test, evaluate, log.progress)
+    best = prediction.best_by_proxy(twin, beliefs.candidates, test, rate, log.progress)
+
+    train = clips.patches.select(clips.patches.where(split="train"))
+    neighbours = {clip: clips.patches[row] for clip, (row, _) in nearest.items()}
+    jobs = evaluation.prediction_jobs(test, beliefs.point, best)
+    jobs += evaluation.baseline_jobs(test, train, neighbours, evaluate.seed)
+    shown = evaluation.shown(test, evaluate.n_examples)
+    keep = [("prediction", target.clip) for target in shown]
+    with Renderer(audio) as host:
+        rows, sounds = evaluation.score(
+            host, jobs, test, rate, ledger, threads=threads, progress=log.progress, keep=keep
+        )
+    rows = evaluation.nearest_rows(rows, test, nearest, clips.audio, rate)
+
+    truth = clips.patches.select(np.array([target.clip for target in test]))
+    found = recovery.Recovered(truth, beliefs.point, baselines.Majority.of(train), beliefs.pit)
+    gap = prediction.proxy_gap(twin, evaluation.some(test, evaluate.n_gap), rate)
+    flat = evaluation.summarise(rows, evaluation.ROWS, score) | recovery.by_phase(found, score.coverage)
+    flat |= {"proxy_gap.mss_db": float(gap["mss_db"].median())} if len(gap) else {}
+
+    examples = [pages.example(t, sounds.get(("prediction", t.clip)), clips.audio(nearest[t.clip][0])) for t in shown]
+    last = found.select(np.flatnonzero(truth.phase == test[-1].phase))
+    page = pages.evaluation_page(flat, rows, evaluation.ROWS, last, recovery.gap_table(gap), examples, rate)
+    pages.write(page, examples, report, rate, log)
+    rows.to_parquet(report / "rows.parquet", index=False)
+    evaluation.plot_rows(rows).to_csv(report / "mss.csv", index=False)
+    return flat
+
+
+if __name__ == "__main__":
+    stage.run(main)

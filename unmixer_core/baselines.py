@@ -1,0 +1,278 @@
+"""What the network has to beat: chance, the mean, retrieval, and black-box search on the host.
+
+Retrieval and search are the bar, not published networks (methods §5). Every baseline knows the target's note and gate,
+as the model does. `Retrieval` is exhaustive: it finds the training render with the smallest MSS, not an approximate
+one.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import cma
+import numpy as np
+
+from unmixer_core import metrics
+from unmixer_core.schema import chain as chains
+from unmixer_core.schema.patch import Patch, Patches
+from unmixer_core.schema.rack import RACK
+
+UNHEARD_DB = 80.0
+"""MSS counted for a patch that the host could not render: the floor of the scale."""
+
+
+def at_note(patch: Patch, note: int, gate_s: float) -> Patch:
+    """The same sound played as another note."""
+    return replace(patch, note=int(note), gate_s=float(gate_s))
+
+
+def random_patches(train: Patches, phases: Sequence[str], targets: Sequence[Patch], seed: int) -> list[Patch]:
+    """For each target a random training patch of its phase (the prior, after loudness redraws) at the target's note
+    and gate.
+    """
+    rng = np.random.default_rng(seed)
+    drawn = []
+    for phase, target in zip(phases, targets, strict=True):
+        pool = train.where(phase=phase)
+        pick = int(rng.choice(pool if len(pool) else np.arange(len(train))))
+        drawn.append(at_note(train[pick], target.note, target.gate_s))
+    return drawn
+
+
+@dataclass(frozen=True)
+class Majority:
+    """What a model that hears nothing would answer: mean of each knob where it is audible, the most frequent class and
+    chain.
+    """
+
+    knobs: np.ndarray  # [K] unit
+    choices: np.ndarray  # [C]
+    chain: np.ndarray  # [8]
+
+    @classmethod
+    def of(cls, train: Patches) -> Majority:
+        """Learned from the training patches; the most frequent chain is counted among audible classes."""
+        knob_mask, choice_mask = RACK.active(train.choices, train.chain)
+        heard = knob_mask.sum(axis=0)
+        mean = (train.knobs * knob_mask).sum(axis=0) / np.maximum(heard, 1)
+        knobs = np.where(heard > 0, mean, RACK.knob_defaults).astype(np.float32)
+        choices = np.array(
+            [
+                _most_frequent(train.choices[choice_mask[:, c], c], RACK.choice_defaults[c])
+                for c in range(RACK.n_choices)
+            ]
+        )
+        names = Counter(chains.canonical(chains.decode(codes)) for codes in train.chain)
+        return cls(knobs, choices.astype(np.int64), chains.encode(names.most_common(1)[0][0] if names else ()))
+
+    def patch(self, note: int, gate_s: float) -> Patch:
+        """The mean patch, played as this note."""
+        return Patch(self.knobs.copy(), self.choices.copy(), self.chain.copy(), int(note), float(gate_s))
+
+
+def _most_frequent(values: np.ndarray, default: int) -> int:
+    return int(np.bincount(values).argmax()) if len(values) else int(default)
+
+
+class Retrieval:
+    """Exhaustive nearest neighbours under MSS among clips whose features were computed once.
+
+    MSS is the mean absolute difference of two feature vectors, which is never below that of their block means (triangle
+    inequality). So rows are visited in the order of that cheap bound, and the visit ends when no bound can win: the
+    same answer as comparing all, for a fraction of the work.
+    """
+
+    BLOCK = 8  # features averaged for the bound
+    VISIT = 64  # rows compared at a time
+
+    def __init__(self, bank: np.ndarray, indices: np.ndarray) -> None:
+        self.bank, self.indices = bank, np.asarray(indices)
+        self.coarse = self._means(bank)
+
+    @classmethod
+    def build(
+        cls,
+        audio_of: Callable[[int], np.ndarray],
+        indices: Sequence[int] | np.ndarray,
+        sample_rate: int,
+        *,
+        threads: int = 1,
+        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+    ) -> Retrieval:
+        """Features of the clips `audio_of(index)` ([2, time]) for every index."""
+        with ThreadPoolExecutor(max(1, threads)) as pool:
+            features = pool.map(
+                lambda i: metrics.mss_features(audio_of(int(i)), sample_rate).astype(np.float16), indices
+            )
+            return cls(metrics.stack_features(progress(features)), np.asarray(indices))
+
+    def nearest(self, features: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """The k nearest clips of a target given by its features: (clip indices [k], MSS in dB [k]), nearest first."""
+        size = self.coarse.shape[1] * self.BLOCK
+        share = size / features.shape[-1]  # the tail that fills no block is left out of the bound
+        bounds = metrics.mss_from_features(self._means(features[None])[0], self.coarse) * share
+        order = np.argsort(bounds, kind="stable")
+        rows, found = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
+        for place in range(0, len(order), self.VISIT):
+            if len(found) >= k and np.partition(found, k - 1)[k - 1] < bounds[order[place]] - 1e-3:
+                break
+            visited = order[place : place + self.VISIT]
+            rows = np.concatenate([rows, visited])
+            found = np.concatenate([found, metrics.mss_from_features(features, self.bank[visited])])
+        best = np.lexsort((rows, found))[:k]
+        return self.indices[rows[best]], found[best]
+
+    def _means(self, features: np.ndarray) -> np.ndarray:
+        whole = features.shape[-1] // self.BLOCK
+        return (
+            features[:, : whole * self.BLOCK].reshape(len(features), whole, self.BLOCK).mean(axis=2, dtype=np.float32)
+        )
+
+
+def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:
+    """[channel, time] cut or padded with silence to `samples`."""
+    return np.pad(audio[:, :samples], [(0, 0), (0, max(0, samples - audio.shape[-1]))])
+
+
+@dataclass(frozen=True)
+class Found:
+    """The outcome of a search on the host. `curve`: rows of (renders so far, seconds so far, best MSS in dB)."""
+
+    patch: Patch
+    audio: np.ndarray
+    mss_db: float
+    renders: int
+    seconds: float
+    curve: np.ndarray
+
+
+class Genome:
+    """Patches as points of the unit cube for a black-box search: knobs, class positions, effect presence, effect order.
+
+    `free="knobs"` keeps the start's discrete parts and searches its audible knobs only.
+    """
+
+    def __init__(self, start: Patch, free: Literal["all", "knobs"] = "all") -> None:
+        self.start, self.free = start, free
+        active, _ = RACK.active(start.choices, start.chain)
+        self.knobs = np.arange(RACK.n_knobs) if free == "all" else np.flatnonzero(active)
+
+    def encode(self, patch: Patch) -> np.ndarray:
+        """Patch → point. Presence 0.25 / 0.75; order by evenly spaced keys, absent effects last."""
+        point: list[np.ndarray] = [patch.knobs[self.knobs]]
+        if self.free == "all":
+            order = [int(code) for code in patch.chain if code != chains.END]
+            absent = [code for code in range(chains.MAX_EFFECTS) if code not in order]
+            keys = np.empty(chains.MAX_EFFECTS)
+            keys[order + absent] = (np.arange(chains.MAX_EFFECTS) + 0.5) / chains.MAX_EFFECTS
+            presence = np.where(np.isin(np.arange(chains.MAX_EFFECTS), order), 0.75, 0.25)
+            point += [(patch.choices + 0.5) / np.array(RACK.sizes), presence, keys]
+        return np.concatenate(point).astype(np.float64)
+
+    def decode(self, point: np.ndarray) -> Patch:
+        """Point → patch; every point of the cube is a valid patch."""
+        point = np.clip(np.asarray(point, dtype=np.float64), 0.0, 1.0)
+        knobs = self.start.knobs.copy()
+        knobs[self.knobs] = point[: len(self.knobs)]
+        if self.free == "knobs":
+            return replace(self.start, knobs=knobs)
+        classes, presence, keys = np.split(
+            point[len(self.knobs) :], [RACK.n_choices, RACK.n_choices + chains.MAX_EFFECTS]
+        )
+        choices = np.minimum((classes * RACK.sizes).astype(np.int64), np.array(RACK.sizes) - 1)
+        present = [code for code in np.argsort(keys, kind="stable") if presence[code] > 0.5]
+        codes = np.array(present + [chains.END] * (chains.MAX_EFFECTS - len(present)), dtype=np.int8)
+        return replace(self.start, knobs=knobs, choices=choices, chain=codes)
+
+
+def cma_search(
+    renderer: Any,
+    target_audio: np.ndarray,
+    start: Patch,
+    *,
+    sample_rate: int,
+    population: int,
+    sigma: float,
+    seed: int,
+    max_renders: int | None = None,
+    max_seconds: float | None = None,
+    free: Literal["all", "knobs"] = "all",
+    clock: Callable[[], float] = time.perf_counter,
+) -> Found:
+    """CMA-ES (Hansen) on true renders by MSS, within a number of renders or of seconds, whichever ends first.
+
+    The start is rendered first, so the result is never worse than it. `max_seconds`: no generation begins after it.
+    """
+    if max_renders is None and max_seconds is None:
+        raise ValueError("cma_search needs max_renders or max_seconds")
+    search = _HostSearch(renderer, target_audio, sample_rate, start, clock)
+    search.measure([start])
+    genome, rng = Genome(start, free), np.random.default_rng(seed)
+    strategy = _strategy(genome.encode(start), sigma, population, rng)
+    while not _spent(search, max_renders, max_seconds) and not strategy.stop():
+        points = strategy.ask()
+        room = len(points) if max_renders is None else max_renders - search.renders
+        costs = search.measure([genome.decode(point) for point in points[:room]])
+        if len(costs) < len(points):
+            break
+        strategy.tell(points, costs)
+    return search.found()
+
+
+def _spent(search: _HostSearch, max_renders: int | None, max_seconds: float | None) -> bool:
+    by_renders = max_renders is not None and search.renders >= max_renders
+    return by_renders or (max_seconds is not None and search.seconds() >= max_seconds)
+
+
+def _strategy(x0: np.ndarray, sigma: float, population: int, rng: np.random.Generator) -> cma.CMAEvolutionStrategy:
+    options = {
+        "bounds": [0.0, 1.0],
+        "popsize": population,
+        "verbose": -9,
+        "seed": np.nan,  # nan: leave numpy's global state alone
+        "randn": lambda *shape: rng.standard_normal(shape),
+        "CMA_diagonal": True,
+    }
+    return cma.CMAEvolutionStrategy(np.clip(x0, 0.02, 0.98), sigma, options)
+
+
+class _HostSearch:
+    """Renders, costs and the best so far of one search."""
+
+    def __init__(
+        self, renderer: Any, target_audio: np.ndarray, sample_rate: int, start: Patch, clock: Callable[[], float]
+    ) -> None:
+        self.renderer, self.sample_rate, self.clock = renderer, sample_rate, clock
+        self.target, self.samples = metrics.mss_features(target_audio, sample_rate), target_audio.shape[-1]
+        self.begun, self.renders = clock(), 0
+        self.best: tuple[float, Patch, np.ndarray] = (np.inf, start, np.zeros((2, 1), dtype=np.float32))
+        self.curve: list[tuple[float, float, float]] = []
+
+    def seconds(self) -> float:
+        return self.clock() - self.begun
+
+    def measure(self, patches: list[Patch]) -> list[float]:
+        """MSS of each patch's render; failures count as UNHEARD_DB."""
+        costs = []
+        for patch, sound in zip(patches, self.renderer.render(patches), strict=True):
+            heard = isinstance(sound, np.ndarray)
+            cost = self._cost(sound) if heard else UNHEARD_DB
+            if heard and cost < self.best[0]:
+                self.best = (cost, patch, sound)
+            costs.append(cost)
+        self.renders += len(patches)
+        self.curve.append((self.renders, self.seconds(), self.best[0]))
+        return costs
+
+    def _cost(self, sound: np.ndarray) -> float:
+        features = metrics.mss_features(fit_length(sound, self.samples), self.sample_rate)
+        return float(metrics.mss_from_features(self.target, features))
+
+    def found(self) -> Found:
+        mss_db, patch, audio = self.best
+        return Found(patch, audio, mss_db, self.renders, self.seconds(), np.array(self.curve))

@@ -1,0 +1,94 @@
+"""What the trained model answers for test clips: a point estimate, candidates ranked by the proxy, its uncertainty."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from unmixer_core import audio, finetune, inference, metrics
+from unmixer_core.evaluation import Progress, Target, quietly
+from unmixer_core.features import Features
+from unmixer_core.model.unmixer import Unmixer
+from unmixer_core.schema.patch import Patch
+
+BATCH = 32  # clips a forward pass
+
+
+class Settings(Protocol):
+    """The part of the `evaluate` and `itf` sections that is read here."""
+
+    candidates: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Per target: the point estimate, up to K candidates (it comes first), and PIT values [n, K] (nan: not active)."""
+
+    point: list[Patch]
+    candidates: list[list[Patch]]
+    pit: np.ndarray
+
+
+def predict(
+    model: Unmixer, frames: Features, test: Sequence[Target], settings: Settings, progress: Progress = quietly
+) -> Predictions:
+    """Propose for every target, in batches; note and gate are given, as they are to every baseline."""
+    candidates: list[list[Patch]] = []
+    places: list[np.ndarray] = []
+    starts = range(0, len(test), BATCH)
+    for start in progress(starts, len(starts), "predict"):
+        part = test[start : start + BATCH]
+        inputs = _inputs(model, frames, part)
+        found = inference.propose(model, *inputs, settings.candidates, settings.seed)
+        candidates += [[proposal.patch for proposal in proposals] for proposals in found]
+        truth = frames.patches.select(np.array([target.clip for target in part]))
+        places.append(inference.pit(model, *inputs, truth, seed=settings.seed))
+    return Predictions([patches[0] for patches in candidates], candidates, np.concatenate(places))
+
+
+def candidates(model: Unmixer, frames: Features, target: Target, settings: Settings) -> list[Patch]:
+    """Up to K candidates of one target, the point estimate first."""
+    inputs = _inputs(model, frames, [target])
+    return [proposal.patch for proposal in inference.propose(model, *inputs, settings.candidates, settings.seed)[0]]
+
+
+def best_by_proxy(
+    proxy: Any,
+    candidates: Sequence[Sequence[Patch]],
+    test: Sequence[Target],
+    sample_rate: int,
+    progress: Progress = quietly,
+) -> list[Patch]:
+    """Of each target's candidates the one whose proxy sound is closest: a choice that costs no host render."""
+    best = []
+    for patches, target in progress(zip(candidates, test, strict=True), len(test), "rank by proxy"):
+        distances = finetune.rank(proxy, target.audio, patches, sample_rate=sample_rate)
+        best.append(patches[int(np.argmin(distances))])
+    return best
+
+
+def proxy_gap(proxy: Any, test: Sequence[Target], sample_rate: int) -> pd.DataFrame:
+    """MSS between proxy and host on the true patches, at the proxy's rate: columns chain (tuple of names), mss_db."""
+    lines = []
+    with torch.no_grad():
+        for target in test:
+            rate = int(proxy.sample_rate)
+            batch = finetune.batch([target.patch], next(proxy.parameters()).device)
+            sound = batch.render(proxy, batch.knobs, target.audio.shape[-1] / sample_rate)[0].cpu().numpy()
+            host = audio.resample(target.audio, sample_rate, rate)
+            lines.append({"chain": target.patch.effects, "mss_db": metrics.mss(sound, host, rate)})
+    return pd.DataFrame(lines, columns=["chain", "mss_db"])
+
+
+def _inputs(model: Unmixer, frames: Features, part: Sequence[Target]) -> tuple[Tensor, Tensor, Tensor]:
+    device = next(model.parameters()).device
+    note = torch.tensor([float(target.patch.note) for target in part])
+    gate_s = torch.tensor([float(target.patch.gate_s) for target in part])
+    return frames.batch([target.clip for target in part]).to(device), note.to(device), gate_s.to(device)
