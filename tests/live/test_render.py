@@ -1,0 +1,113 @@
+"""Real processes, real sound: the renderer on embedded hosts, and what it does when they die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from importlib.util import find_spec
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+
+from unmixer_core.errors import HostDied
+from unmixer_core.live.hosts import PREFIX, _sweep
+from unmixer_core.live.render import Renderer, RenderFailure
+from unmixer_core.schema.patch import Patch
+
+pytestmark = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
+AUDIO = SimpleNamespace(sample_rate=44100, clip_s=0.5, velocity=100)
+
+
+def patches(n):
+    chains = [[], ["Saturator", "Delay"], ["Delay", "Saturator"], ["Reverb"]]
+    return [
+        Patch.init(40 + i, 0.3, chains[i % 4]).with_values({"wavetable.osc_1_pos": i / n, "saturator.drive": 0.9})
+        for i in range(n)
+    ]
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    with Renderer(AUDIO, n_hosts=1, lanes=2) as started:
+        yield started
+
+
+def hosts():
+    return [p for p in psutil.Process().children() if "unmixer_core.headless" in " ".join(p.cmdline())]
+
+
+def test_clips_come_in_the_order_of_the_patches_and_are_repeatable(renderer):
+    wanted = patches(5)
+    first, again = renderer.render(wanted), renderer.render(wanted[::-1])[::-1]
+    for a, b in zip(first, again, strict=True):
+        assert a.dtype == np.float32 and a.shape == (2, 22050) and np.abs(a).max() > 1e-3
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_order_of_effects_is_heard(renderer):
+    dry, one, other, _ = renderer.render([Patch.init(45, 0.3, effects) for effects in _orders()])
+    assert np.abs(one - other).max() > 1e-3 and np.abs(one - dry).max() > 1e-3
+
+
+def _orders():
+    return [[], ["Saturator", "Compressor", "Delay"], ["Delay", "Compressor", "Saturator"], []]
+
+
+def test_map_takes_no_more_patches_than_it_can_use_and_may_be_left_early(renderer):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield Patch.init(50)
+
+    for index, clip in renderer.map(endless()):
+        assert index < 8 and clip.shape == (2, 22050)
+        break
+    assert len(taken) <= 8
+    assert len(renderer.render(patches(2))) == 2  # and goes on
+
+
+def test_a_host_that_is_killed_loses_no_patch(renderer):
+    wanted = patches(6)
+    whole = renderer.render(wanted)
+    victim, result = hosts()[0], {}
+    for index, clip in renderer.map(wanted):
+        if not result:
+            os.kill(victim.pid, signal.SIGKILL)
+        result[index] = clip
+    assert not any(isinstance(clip, RenderFailure) for clip in result.values())
+    assert all(np.array_equal(result[i], clip) for i, clip in enumerate(whole))
+
+
+def test_a_host_that_does_not_start_is_named_and_nothing_is_left_behind():
+    with (
+        pytest.raises(HostDied, match="ended with status"),
+        Renderer(AUDIO, n_hosts=1, host_options=["--no-such-option"]),
+    ):
+        pass
+    assert threading_names() <= {"MainThread", "unmixer-render"}
+
+
+def threading_names():
+    import threading
+
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith(("Main", "unmixer"))}
+
+
+def test_hosts_end_with_the_renderer():
+    with Renderer(AUDIO, n_hosts=1, lanes=1):
+        before = hosts()
+    assert before and not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in before if p not in hosts())
+
+
+def test_what_a_killed_process_left_behind_is_swept_and_nothing_else(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for owner in (dead.pid, os.getpid(), "mine"):
+        (tmp_path / f"{PREFIX}{owner}-x").mkdir()
+    _sweep(tmp_path)
+    assert {folder.name for folder in tmp_path.iterdir()} == {f"{PREFIX}{os.getpid()}-x", f"{PREFIX}mine-x"}

@@ -1,0 +1,68 @@
+"""The socket: large datagrams, a busy port, addresses from the environment, and the trace."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+
+import pytest
+
+from unmixer_core.errors import ConfigError, HostError, PortBusy
+from unmixer_core.live import wire
+from unmixer_core.live.transport import Endpoint, TracingTransport, UdpTransport
+
+
+def exchange(size, tmp_path=None):
+    """Sends one datagram to a socket that answers with `size` bytes of text; what arrived."""
+
+    async def main():
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as host:
+            host.bind(("127.0.0.1", 0))
+            host.settimeout(2.0)
+            udp = UdpTransport(Endpoint(port=host.getsockname()[1], reply_port=0))
+            transport = TracingTransport(udp, tmp_path / "trace.jsonl") if tmp_path else udp
+            arrived = asyncio.get_running_loop().create_future()
+            transport.open(arrived.set_result)
+            transport.send(wire.encode("/live/test", (1, 2.5)))
+            await asyncio.sleep(0)
+            question, _ = host.recvfrom(65536)
+            host.sendto(wire.encode("/live/test", ("x" * size,)), ("127.0.0.1", udp.reply_port))
+            answer = await asyncio.wait_for(arrived, 2.0)
+            transport.close()
+            return wire.decode(question), wire.decode(answer)
+
+    return asyncio.run(main())
+
+
+def test_a_reply_of_60_kb_arrives_whole():
+    question, [(_, (text,))] = exchange(60_000)
+    assert question == [("/live/test", (1, 2.5))] and len(text) == 60_000
+
+
+def test_the_trace_holds_every_datagram_both_ways(tmp_path):
+    exchange(3, tmp_path)
+    out, back = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text().splitlines()]
+    assert (out["dir"], out["messages"]) == ("out", [["/live/test", 1, 2.5]])
+    assert (back["dir"], wire.decode(bytes.fromhex(back["hex"]))) == ("in", [("/live/test", ("xxx",))])
+
+
+def test_a_busy_port_is_named():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        with pytest.raises(PortBusy, match=f"UDP port {port}.*held by another program"):
+            UdpTransport(Endpoint(reply_port=port))
+
+
+def test_the_environment_names_host_and_ports():
+    environ = {"UNMIXER_LIVE_HOST": "studio.local", "UNMIXER_OSC_PORT": "12000", "UNMIXER_OSC_REPLY_PORT": "12001"}
+    assert Endpoint.from_environment(environ) == Endpoint("studio.local", 12000, 12001)
+    assert Endpoint.from_environment({}) == Endpoint("127.0.0.1", 11000, 11001)
+    with pytest.raises(ConfigError, match="UNMIXER_OSC_PORT is 'high'"):
+        Endpoint.from_environment({"UNMIXER_OSC_PORT": "high"})
+
+
+def test_an_unknown_host_name_is_named():
+    with pytest.raises(HostError, match=r"no-such-host\.invalid"):
+        UdpTransport(Endpoint(host="no-such-host.invalid", reply_port=0))

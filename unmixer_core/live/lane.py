@@ -1,0 +1,297 @@
+"""One lane: a MIDI track with Wavetable and the effects, and the audio track that records it.
+
+A lane remembers what the host last confirmed and sends only what differs: per device one datagram of values, then one
+read-back of all of them. What reads back differently is sent again, and ends in ReadbackMismatch, never in a wrong sound.
+Between takes every sounding device is switched off, which flushes the tails of delays and reverbs; setting the next patch
+switches its own devices on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from unmixer_core.errors import HostError, HostRefused, ReadbackMismatch
+from unmixer_core.live import wire
+from unmixer_core.live.catalog import Catalog
+from unmixer_core.live.client import Client
+from unmixer_core.live.order import DeviceOrder
+from unmixer_core.live.resolve import DEVICE_ON, Table, device_names
+from unmixer_core.live.targets import FIXED_PROPERTIES, Target, baseline, targets
+from unmixer_core.live.wire import Message
+from unmixer_core.schema.patch import Patch
+from unmixer_core.schema.rack import RACK
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 4
+FEW = 6
+"""Up to this many differing parameters go as single sets in a bundle, more as one list from index 0."""
+WAVETABLE = RACK.synth.name
+
+
+@dataclass
+class DeviceState:
+    """What the host confirmed of one device: all parameter values in its order; `None` where nothing is known.
+
+    `rest`: the values it had when it was prepared. A patch leaves the parameters it does not name at these.
+    """
+
+    table: Table
+    rest: list[float] = field(default_factory=list)
+    values: list[float] | None = None
+    on: bool | None = None
+    attributes: dict[Any, float] = field(default_factory=dict)
+
+    def forget(self) -> None:
+        self.values, self.on = None, None
+        self.attributes.clear()
+
+
+@dataclass
+class Lane:
+    """`track` and `capture` are track indices; `names` how the two tracks are called, which proves they are still there."""
+
+    client: Client
+    order: DeviceOrder
+    catalog: Catalog
+    track: int
+    names: tuple[str, str]
+    devices: tuple[str, ...] = ()
+    state: dict[str, DeviceState] = field(default_factory=dict)
+    _wanted: dict[str, Target] = field(default_factory=dict)
+
+    @property
+    def capture(self) -> int:
+        return self.track + 1
+
+    async def prepare(self) -> None:
+        """Every device at its baseline, effects off: whatever presets the user's Live loaded."""
+        await asyncio.gather(
+            *(self._prepare_device(name) for name in self.devices),
+            *(self._set_property(WAVETABLE, key, value) for key, value in FIXED_PROPERTIES.items()),
+        )
+
+    async def apply(self, patch: Patch) -> None:
+        """Makes the lane sound as `patch` and confirms every value. Raises ReadbackMismatch and other HostErrors.
+
+        Writes to the lane's track: `inspect` it first, lest it be somebody else's by now.
+        """
+        self._wanted = targets(patch)
+        self.devices = await self.order.arrange(self.track, self.devices, list(self._wanted)[1:])
+        await asyncio.gather(
+            *(self._set_device(name, target) for name, target in self._wanted.items()),
+            *(self._switch_off(name) for name in self.devices if name not in self._wanted),
+        )
+
+    async def inspect(self) -> None:
+        """Looks at both tracks in one question: are they ours, which devices stand in what order, which are on.
+
+        Raises HostError when the tracks were renamed, moved or deleted, or a device was taken away.
+        """
+        asked = (self.track, self.track + 2, "track.name", "device.class_name", "device.is_active")
+        try:
+            reply = await self.client.query("/live/song/get/track_data", self.names[0], asked=asked)
+        except HostError:
+            await self._check_names()
+            raise
+        n = len(self.state)
+        classes, active = reply[:n], reply[n : 2 * n]
+        devices = device_names([str(c) for c in classes])
+        if sorted(devices) != sorted(self.state) or reply[2 * n : 2 * n + 1] != self.names[1:]:
+            await self._check_names()
+            raise HostError(
+                f"track {self.track + 1} should hold {', '.join(self.state)}, but Live describes it as {reply}: "
+                "leave the tracks named Unmixer alone while a render runs."
+            )
+        self.devices = devices
+        for name, on in zip(devices, active, strict=True):
+            self._note_switch(name, bool(on))
+
+    async def verify(self) -> None:
+        """Nothing moved while it was recorded: order, switches and every parameter of the patch. Raises ReadbackMismatch."""
+        chain, sounding = self.devices, [name for name in self.devices if name in self._wanted]
+        await asyncio.gather(self.inspect(), *(self._read(name) for name in sounding))
+        if self.devices != chain or any(self.state[name].on != (name in self._wanted) for name in chain):
+            raise ReadbackMismatch(
+                f"the devices of track {self.track + 1} were moved or switched while it was recorded."
+            )
+        for name in sounding:
+            state = self.state[name]
+            moved = self._differing(state, self._goal(name, self._wanted[name].parameters))
+            if moved:
+                raise ReadbackMismatch(f"{name}'s {state.table.names[moved[0]]} was moved while it was recorded.")
+
+    async def _check_names(self) -> None:
+        try:
+            tracks = (self.track, self.capture)
+            replies = await asyncio.gather(*(self.client.query("/live/track/get/name", t) for t in tracks))
+            names = tuple(name for (name,) in replies)
+        except HostRefused:
+            names = ()
+        if names != self.names:
+            raise HostError(
+                f"tracks {self.track + 1} and {self.track + 2} should be {self.names[0]!r} and {self.names[1]!r}, "
+                f"but are {', '.join(map(repr, names)) or 'gone'}: they were moved, renamed or deleted; "
+                "leave them alone while a render runs."
+            )
+
+    def _note_switch(self, name: str, on: bool) -> None:
+        state = self.state[name]
+        state.on = on
+        if state.values is not None:
+            state.values[self._on_index(name)] = float(on)
+
+    def silence(self) -> list[Message]:
+        """Messages that switch every sounding device off; whether they arrived is confirmed by the next `apply`."""
+        sounding = [name for name in self.devices if self.state[name].on is not False]
+        for name in sounding:
+            self.state[name].on = None
+        return [
+            ("/live/device/set/parameter/value", (self.track, self.devices.index(name), self._on_index(name), 0.0))
+            for name in sounding
+        ]
+
+    def forget(self) -> None:
+        """Drops all that was confirmed: the next `apply` reads everything anew."""
+        for state in self.state.values():
+            state.forget()
+
+    # -- one device --------------------------------------------------------------------------------------------------
+
+    async def _prepare_device(self, name: str) -> None:
+        state, on = self.state[name], 1.0 if name == WAVETABLE else 0.0
+        kept = await self._set_parameters(name, baseline(name) | {DEVICE_ON: on})
+        lost = [key for key in kept if key in state.table.device.fixed]
+        if lost:
+            raise ReadbackMismatch(f"{name}'s {lost[0]} cannot be set to {state.table.device.fixed[lost[0]]:g}.")
+        if kept:
+            log.info("%s keeps its own %s", name, ", ".join(kept))
+        state.rest = list(state.values or [])
+
+    async def _set_device(self, name: str, target: Target) -> None:
+        await asyncio.gather(
+            self._set_all_parameters(name, target.parameters),
+            *(self._set_property(name, key, value) for key, value in target.properties.items()),
+            *(self._set_table(name, oscillator, table) for oscillator, table in target.tables.items()),
+            *(self._set_modulation(name, key, amount) for key, amount in target.modulations.items()),
+        )
+
+    async def _set_all_parameters(self, name: str, wanted: Mapping[str, float]) -> None:
+        """Raises ReadbackMismatch when one value does not stay."""
+        mark = self.client.mark
+        lost = await self._set_parameters(name, wanted)
+        if not lost:
+            return
+        state, errors = self.state[name], self.client.errors_since(mark)
+        index = state.table.names.index(lost[0])
+        goal, kept = self._goal(name, wanted)[index], (state.values or [])[index]
+        because = f" (the host said: {errors[-1]})" if errors else ""
+        raise ReadbackMismatch(
+            f"{name}'s {lost[0]} was set to {goal:g} {ATTEMPTS} times, but reads back as {kept:g}{because}."
+        )
+
+    async def _set_parameters(self, name: str, wanted: Mapping[str, float]) -> list[str]:
+        """Sets and reads back until all values stay; the names of those that do not."""
+        state, goal = self.state[name], self._goal(name, wanted)
+        if state.values is None:
+            await self._read(name)
+        elif state.on is None:
+            state.values[self._on_index(name)] = float("nan")
+        for attempt in range(ATTEMPTS):
+            differing = self._differing(state, goal)
+            if not differing:
+                return []
+            await self._send_values(name, goal, differing, together=attempt == 0)
+            await self._read(name)
+        return [state.table.names[i] for i in self._differing(state, goal)]
+
+    def _goal(self, name: str, wanted: Mapping[str, float]) -> dict[int, float]:
+        """The value every parameter should have, by the host's index: `wanted` (schema's scale) over the rest."""
+        state = self.state[name]
+        slots = state.table.slots
+        goal = dict(enumerate(state.rest))
+        goal.update((slots[p].index, slots[p].to_host(raw)) for p, raw in wanted.items() if p in slots)
+        return goal
+
+    @staticmethod
+    def _differing(state: DeviceState, goal: Mapping[int, float]) -> list[int]:
+        values = state.values or []
+        return [i for i, value in goal.items() if value != values[i] and not wire.same(value, values[i])]
+
+    async def _send_values(self, name: str, goal: Mapping[int, float], differing: list[int], *, together: bool) -> None:
+        """A refused value costs all that stand behind it in a list or bundle, so a second attempt is not `together`."""
+        position, values = self.devices.index(name), self.state[name].values or []
+        singles = [("/live/device/set/parameter/value", (self.track, position, i, goal[i])) for i in differing]
+        if not together:
+            for single in singles:
+                await self.client.send(single, alone=True)
+        elif len(differing) <= FEW:
+            await self.client.send(*singles)
+        else:
+            whole = [goal.get(i, value) for i, value in enumerate(values[: max(differing) + 1])]
+            await self.client.send(("/live/device/set/parameters/value", (self.track, position, *whole)))
+
+    async def _read(self, name: str) -> None:
+        state = self.state[name]
+        values = await self.client.query("/live/device/get/parameters/value", self.track, self.devices.index(name))
+        if len(values) != state.table.n_parameters:
+            raise ReadbackMismatch(
+                f"{name} answered with {len(values)} values, but has {state.table.n_parameters} parameters: "
+                f"the devices of track {self.track + 1} were changed; leave them alone while a render runs."
+            )
+        state.values = list(values)
+        state.on = state.values[self._on_index(name)] != 0.0
+
+    async def _switch_off(self, name: str) -> None:
+        state, index = self.state[name], self._on_index(name)
+        if state.on is False:
+            return
+        where = (self.track, self.devices.index(name), index)
+        for _ in range(ATTEMPTS):
+            (value,) = await self.client.query("/live/device/get/parameter/value", *where)
+            if value == 0.0:
+                self._note_switch(name, False)
+                return
+            await self.client.send(("/live/device/set/parameter/value", (*where, 0.0)))
+        raise ReadbackMismatch(f"{name} was switched off {ATTEMPTS} times, but reads back as on.")
+
+    def _on_index(self, name: str) -> int:
+        return self.state[name].table.slots[DEVICE_ON].index
+
+    # -- what only the companion reaches -----------------------------------------------------------------------------
+
+    async def _set_property(self, name: str, key: str, value: int) -> None:
+        await self._confirm(name, key, float(value), "/unmixer/device/set", key, value)
+
+    async def _set_modulation(self, name: str, key: tuple[str, str], amount: float) -> None:
+        await self._confirm(name, key, wire.float32(amount), "/unmixer/device/set_modulation", *key, float(amount))
+
+    async def _set_table(self, name: str, oscillator: int, table: str) -> None:
+        """Category first: choosing one replaces the list that the index counts in."""
+        category, index = self.catalog.find(table)
+        key = f"oscillator_{oscillator}_wavetable_"
+        attributes = self.state[name].attributes
+        if attributes.get(f"{key}category") != category:
+            attributes.pop(f"{key}index", None)
+            await self._set_property(name, f"{key}category", category)
+        await self._set_property(name, f"{key}index", index)
+
+    async def _confirm(self, name: str, key: Any, value: float, address: str, *arguments: Any) -> None:
+        attributes = self.state[name].attributes
+        if key in attributes and wire.same(attributes[key], value):
+            return
+        attributes.pop(key, None)
+        kept: Any = None
+        for _ in range(ATTEMPTS):
+            reply = await self.client.companion(address, self.track, self.devices.index(name), *arguments)
+            kept = float(reply[-1])
+            if wire.same(kept, value):
+                attributes[key] = kept
+                return
+        raise ReadbackMismatch(
+            f"{name}'s {arguments[:-1]} was set to {value:g} {ATTEMPTS} times, but reads back as {kept:g}."
+        )

@@ -1,0 +1,77 @@
+"""Patches on their way: the queue between the caller's thread and the workers, and what becomes of a patch that fails."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmixer_core.errors import HostError
+from unmixer_core.schema.patch import Patch
+
+log = logging.getLogger(__name__)
+
+Clip = NDArray[np.float32]
+PATCH_TRIES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class RenderFailure:
+    """A patch that no try could render, and the reason as a sentence."""
+
+    patch: Patch
+    reason: str
+
+    def __str__(self) -> str:
+        return f"patch {self.patch.digest} was not rendered: {self.reason}"
+
+
+@dataclass(eq=False)
+class Job:
+    """A patch on its way. `results` is where its outcome goes."""
+
+    index: int
+    patch: Patch
+    results: queue.SimpleQueue[Any]
+    tries: int = 0
+    cancelled: bool = False
+
+
+@dataclass
+class Pool:
+    """The queue between the caller's thread and the workers, which live on one event loop in a thread of their own."""
+
+    size: int
+    jobs: asyncio.Queue[Job] = field(default_factory=asyncio.Queue)
+    inboxes: set[queue.SimpleQueue[Any]] = field(default_factory=set)
+    lost: list[HostError] = field(default_factory=list)
+
+    async def next(self) -> Job:
+        while True:
+            job = await self.jobs.get()
+            if not job.cancelled:
+                return job
+
+    def done(self, job: Job, clip: Clip) -> None:
+        job.results.put((job.index, clip))
+
+    def again(self, job: Job, error: HostError) -> None:
+        """Back into the queue, or out as a RenderFailure when it has failed often enough."""
+        job.tries += 1
+        log.info("patch %s, try %d: %s", job.patch.digest, job.tries, error)
+        if job.tries < PATCH_TRIES:
+            self.jobs.put_nowait(job)
+        else:
+            job.results.put((job.index, RenderFailure(job.patch, str(error))))
+
+    def give_up(self, error: HostError) -> None:
+        """A worker is lost for good; when it was the last, everyone who waits is told."""
+        self.lost.append(error)
+        if len(self.lost) == self.size:
+            for inbox in self.inboxes:
+                inbox.put(error)

@@ -1,0 +1,282 @@
+"""Recording one note on one lane: fire the note and a fixed-length capture in one datagram, wait, read the file.
+
+Live records in real time and with some pre-roll, which `start_marker` tells; the embedded host is done as soon as it has
+rendered. Slots are used in turn, so that an answer about one take can never be taken for an answer about the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from unmixer_core.errors import ConfigError, HostRefused, ReadbackMismatch, RecordingError
+from unmixer_core.live import wire
+from unmixer_core.live.client import Client
+from unmixer_core.live.lane import Lane
+from unmixer_core.live.wire import Message
+
+TEMPO_BPM = 120.0
+BEATS_PER_S = TEMPO_BPM / 60.0
+NOTE_SLOT = 0
+NO_QUANTIZATION = 0
+START_WITHIN_S = 3.0
+"""A capture that has not begun after this long will not begin (count-in, a stopped audio engine)."""
+FILE_WITHIN_S = 3.0
+SLACK_S = 10.0
+"""How much longer than real time a take may last."""
+FIRST_POLL_S, LAST_POLL_S = 0.002, 0.1
+ATTEMPTS = 4
+ALL_NOTES = (0, 128, 0.0, 1000.0)
+
+Clip = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Take:
+    """What to record: `sample_rate` in Hz expected of the file, `clip_s` seconds kept, `velocity` of the note."""
+
+    sample_rate: int
+    clip_s: float
+    velocity: int = 100
+
+    @property
+    def samples(self) -> int:
+        return round(self.clip_s * self.sample_rate)
+
+    @property
+    def beats(self) -> float:
+        return self.clip_s * BEATS_PER_S
+
+
+@dataclass(frozen=True)
+class PathMap:
+    """Live's folder → the same folder as this machine sees it, from UNMIXER_LIVE_RECORDINGS="/there=/here"."""
+
+    there: str = ""
+    here: str = ""
+
+    @classmethod
+    def from_environment(cls) -> PathMap:
+        text = os.environ.get("UNMIXER_LIVE_RECORDINGS", "")
+        if text and "=" not in text:
+            raise ConfigError(
+                f"UNMIXER_LIVE_RECORDINGS is {text!r}, but '<folder on Live's machine>=<the same folder here>' is expected."
+            )
+        there, _, here = text.partition("=")
+        return cls(there, here)
+
+    def local(self, path: str) -> Path:
+        if not self.there or not path.startswith(self.there):
+            return Path(path)
+        rest = path[len(self.there) :].lstrip("/\\")
+        return Path(self.here, *PureWindowsPath(rest).parts)
+
+
+@dataclass
+class Recorder:
+    """Records takes on one lane. `expected_s`: how long the last takes lasted, which spares questions while waiting."""
+
+    client: Client
+    lane: Lane
+    take: Take
+    paths: PathMap
+    scenes: int
+    expected_s: float = 0.0
+    delete_files: bool = False
+    note: tuple[int, float] | None = None
+    _slot: int = -1
+    _seen: deque[str] = field(default_factory=lambda: deque(maxlen=64))
+
+    async def prepare(self) -> None:
+        """An empty note clip that plays once. Raises ReadbackMismatch when it is not there."""
+        slot, beats = (self.lane.track, NOTE_SLOT), self._note_clip_beats
+        for _ in range(ATTEMPTS):
+            (there,) = await self.client.query("/live/clip_slot/get/has_clip", *slot)
+            if there:
+                break
+            await self.client.send(("/live/clip_slot/create_clip", (*slot, beats)))
+        else:
+            raise ReadbackMismatch(f"no note clip could be made on track {self.lane.track + 1}.")
+        for _ in range(ATTEMPTS):
+            await self.client.send(("/live/clip/set/looping", (*slot, 0)))
+            (looping,) = await self.client.query("/live/clip/get/looping", *slot)
+            if not looping:
+                return
+        raise ReadbackMismatch(f"the note clip on track {self.lane.track + 1} cannot be set to play once.")
+
+    @property
+    def _note_clip_beats(self) -> float:
+        return float(np.ceil(self.take.beats)) + 4.0
+
+    async def record(self) -> Clip:
+        """Plays and records: float32 [2, samples] from the note's start on.
+
+        Raises RecordingError when the take does not start, does not end, or its file is not what was asked for.
+        """
+        start_s = time.monotonic()
+        slot = (self.lane.capture, self._slot)
+        await self.client.send(
+            ("/live/clip_slot/fire", (self.lane.track, NOTE_SLOT)),
+            ("/live/clip_slot/fire", (*slot, self.take.beats, NO_QUANTIZATION)),
+            alone=True,
+        )
+        await self._started(slot, start_s)
+        await self._ended(slot, start_s)
+        self.expected_s = time.monotonic() - start_s
+        (path,), (marker,), (warped,), _, _ = await asyncio.gather(
+            self.client.query("/live/clip/get/file_path", *slot),
+            self.client.query("/live/clip/get/start_marker", *slot),
+            self.client.query("/live/clip/get/warping", *slot),
+            self.lane.verify(),
+            self._verify_note(),
+        )
+        await self.client.send(*self.clear())
+        self._check_new(path)
+        start_marker_s = float(marker) / (BEATS_PER_S if warped else 1.0)
+        file = self.paths.local(path)
+        try:
+            return await self._read(file, start_marker_s)
+        finally:
+            if self.delete_files:
+                file.unlink(missing_ok=True)
+
+    def clear(self) -> list[Message]:
+        """Messages that stop both tracks, drop the captured clip and switch the devices off (which flushes tails)."""
+        return [
+            ("/live/track/stop_all_clips", (self.lane.track,)),
+            ("/live/track/stop_all_clips", (self.lane.capture,)),
+            ("/live/clip_slot/delete_clip", (self.lane.capture, self._slot)),
+            *self.lane.silence(),
+        ]
+
+    # -- before ------------------------------------------------------------------------------------------------------
+
+    async def set_note(self, note: int, gate_s: float) -> None:
+        """The note clip holds this one note, confirmed."""
+        if self.note == (note, gate_s):
+            return
+        self.note = (note, gate_s)
+        slot = (self.lane.track, NOTE_SLOT)
+        for _ in range(ATTEMPTS):
+            await self.client.send(
+                ("/live/clip/remove/notes", (*slot, *ALL_NOTES)), ("/live/clip/add/notes", (*slot, *self._event, False))
+            )
+            if await self._holds_note():
+                return
+        self.note = None
+        raise ReadbackMismatch(f"the note clip of track {slot[0] + 1} does not keep note {note} for {gate_s:g} s.")
+
+    async def _verify_note(self) -> None:
+        if not await self._holds_note():
+            raise ReadbackMismatch(f"the note clip of track {self.lane.track + 1} was changed while it was recorded.")
+
+    async def _holds_note(self) -> bool:
+        kept = await self.client.query("/live/clip/get/notes", self.lane.track, NOTE_SLOT, extra=ALL_NOTES)
+        return len(kept) == 5 and all(map(wire.same, kept[:4], self._event)) and not kept[4]
+
+    @property
+    def _event(self) -> tuple[int, float, float, int]:
+        """Pitch, start and duration in beats, velocity."""
+        assert self.note is not None
+        return self.note[0], 0.0, self.note[1] * BEATS_PER_S, self.take.velocity
+
+    async def next_slot(self) -> None:
+        """Goes on to the next capture slot, which is empty, confirmed."""
+        self._slot = (self._slot + 1) % self.scenes
+        slot = (self.lane.capture, self._slot)
+        for _ in range(ATTEMPTS):
+            (full,) = await self.client.query("/live/clip_slot/get/has_clip", *slot)
+            if not full:
+                return
+            await self.client.send(("/live/track/stop_all_clips", slot[:1]), ("/live/clip_slot/delete_clip", slot))
+        raise RecordingError(f"slot {self._slot + 1} of capture track {slot[0] + 1} cannot be emptied.")
+
+    # -- during ------------------------------------------------------------------------------------------------------
+
+    async def _started(self, slot: tuple[int, int], start_s: float) -> None:
+        wait_s = FIRST_POLL_S
+        while True:
+            (there,) = await self.client.query("/live/clip_slot/get/has_clip", *slot)
+            if there:
+                return
+            if time.monotonic() - start_s > START_WITHIN_S:
+                raise RecordingError(
+                    f"the recording did not start within {START_WITHIN_S:g} s: set Record > Count-In to None, "
+                    "check that Live's audio engine is on and that Start Recording needs no other track."
+                )
+            await asyncio.sleep(wait_s)
+            wait_s = min(2.0 * wait_s, LAST_POLL_S)
+
+    async def _ended(self, slot: tuple[int, int], start_s: float) -> None:
+        """Asks when the take is due, by what the last one took, and then every twentieth of that."""
+        await asyncio.sleep(max(0.0, 0.8 * self.expected_s - (time.monotonic() - start_s)))
+        patience_s = self.take.clip_s + SLACK_S + 4.0 * self.expected_s
+        wait_s = max(0.05 * self.expected_s, FIRST_POLL_S)
+        while True:
+            try:
+                (recording,) = await self.client.query("/live/clip/get/is_recording", *slot)
+            except HostRefused as error:
+                raise RecordingError(f"the clip that was being recorded is gone ({error}).") from error
+            if not recording:
+                return
+            if time.monotonic() - start_s > patience_s:
+                raise RecordingError(
+                    f"the recording did not end within {patience_s:.0f} s; is Live's transport running?"
+                )
+            await asyncio.sleep(wait_s)
+            wait_s = min(1.3 * wait_s, LAST_POLL_S)
+
+    # -- after -------------------------------------------------------------------------------------------------------
+
+    def _check_new(self, path: object) -> None:
+        if not isinstance(path, str) or not path:
+            raise RecordingError("the host names no file for the recorded clip.")
+        if path in self._seen:
+            raise RecordingError(f"the host names {path} for this take, which an earlier one recorded.")
+        self._seen.append(path)
+
+    async def _read(self, file: Path, start_marker_s: float) -> Clip:
+        """The file's samples from the start marker on; waits a little for a host that is still writing it."""
+        give_up_s = time.monotonic() + FILE_WITHIN_S
+        while True:
+            try:
+                return read_take(file, self.take, start_marker_s)
+            except FileNotReady as error:
+                if time.monotonic() > give_up_s:
+                    raise RecordingError(
+                        f"{error}; if Live runs on another machine, set UNMIXER_LIVE_RECORDINGS."
+                    ) from error
+            await asyncio.sleep(0.02)
+
+
+class FileNotReady(RecordingError):
+    """The file is missing, locked or shorter than it will be: worth another look."""
+
+
+def read_take(file: Path, take: Take, start_marker_s: float) -> Clip:
+    """Sound file → float32 [2, take.samples], mono doubled. Raises FileNotReady, RecordingError (rate, channels)."""
+    try:
+        samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
+        raise FileNotReady(f"the recording {file} cannot be read ({error})") from error
+    if rate != take.sample_rate:
+        raise RecordingError(
+            f"{file} has {rate} Hz, but {take.sample_rate} Hz is wanted: set it in Live's Settings > Audio, or audio.sample_rate."
+        )
+    start = round(start_marker_s * rate)
+    if start < 0 or len(samples) < start + take.samples:
+        raise FileNotReady(
+            f"{file} has {len(samples)} samples, but {take.samples} are wanted after a pre-roll of {start}"
+        )
+    if samples.shape[1] not in (1, 2):
+        raise RecordingError(f"{file} has {samples.shape[1]} channels, but a stereo recording is expected.")
+    stereo = samples if samples.shape[1] == 2 else np.repeat(samples, 2, axis=1)
+    return np.ascontiguousarray(stereo[start : start + take.samples].T)
