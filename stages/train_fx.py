@@ -1,0 +1,44 @@
+"""Phase 2 of the curriculum: non-linear effects in every order, dry sounds replayed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unmixer_core import config, stage
+from unmixer_core.curriculum import fingerprint
+from unmixer_core.training import Settings, train_phase
+
+
+def main(
+    features: Path,
+    renders: Path,
+    proxy: Path,
+    initial: Path,
+    model: Path,
+    architecture: config.Model,
+    loss: config.Loss,
+    optim: config.Optim,
+    augment: config.Augment,
+    train: config.TrainFx,
+    log: stage.Log,
+) -> dict[str, float]:
+    """Features, clips, proxy and the last phase's model -> model.safetensors + model.json."""
+    settings = Settings(train, loss, optim, augment)
+    key = {"inputs": fingerprint(features, renders, proxy, initial), "model": architecture, **vars(settings)}
+    return train_phase(
+        "nonlinear",
+        features=features,
+        renders=renders,
+        proxy=proxy,
+        initial=initial,
+        out=model,
+        architecture=architecture,
+        settings=settings,
+        state=stage.state_dir("train_fx", key),
+        log=log,
+        device=stage.device(),
+    )
+
+
+if __name__ == "__main__":
+    stage.run(main)

@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.model import tiny
+from unmixer_core.errors import SchemaMismatch, StageError
+from unmixer_core.model import checkpoint
+from unmixer_core.schema.rack import RACK
+
+
+@pytest.mark.parametrize("manifold", ["poincare", "euclidean"])
+def test_a_saved_model_answers_as_before(tmp_path: Path, manifold: str) -> None:
+    settings = tiny.section(tiny.MODEL, manifold=manifold)
+    model = tiny.model(manifold=manifold).eval()
+    checkpoint.save(tmp_path, model, settings, {"phase": "dry"})
+    loaded = checkpoint.load(tmp_path)
+    x, targets = tiny.batch()
+    one, two = (m(x, targets.note, targets.gate_s) for m in (model, loaded.model))
+    assert torch.equal(one.vector, two.vector)
+    assert torch.equal(model.chain_log_probs(one, targets.chain), loaded.model.chain_log_probs(two, targets.chain))
+    assert loaded.about == {"phase": "dry"} and loaded.model.spec == tiny.SPEC
+    assert json.loads((tmp_path / "model.json").read_text())["schema"] == RACK.digest
+
+
+def test_another_schema_is_refused_with_both_digests(tmp_path: Path) -> None:
+    checkpoint.save(tmp_path, tiny.model(), tiny.section(tiny.MODEL), {})
+    document = json.loads((tmp_path / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps(document | {"schema": "0123abcd"}))
+    with pytest.raises(SchemaMismatch, match=f"0123abcd.*{RACK.digest}.*dvc repro"):
+        checkpoint.load(tmp_path)
+
+
+def test_missing_and_torn_models_are_refused_with_the_command_to_run(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="no model in .*dvc repro"):
+        checkpoint.load(tmp_path)
+    checkpoint.save(tmp_path, tiny.model(), tiny.section(tiny.MODEL), {})
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100])
+    with pytest.raises(StageError, match="cannot be read"):
+        checkpoint.load(tmp_path)
