@@ -56,6 +56,12 @@ class Prior:
     test_seed: int = 12
     chain_length_weights: tuple[float, ...] = (1.0,) * 9
     order_audible_bias: float = 0.5
+    p_osc_2: float = 0.5
+    p_sub: float = 0.3
+    p_filter: float = 0.7
+    p_unison: float = 0.3
+    p_effect_mode: float = 0.4
+    p_modulation: float = 0.4
     note_low: int = 36
     note_high: int = 72
     gate_low_s: float = 0.3

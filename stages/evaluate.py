@@ -34,12 +34,14 @@ def main(
 
     chosen = evaluation.choose(clips.patches, evaluate)
     test = evaluation.targets(clips.audio, clips.patches, chosen, evaluate, rate)
-    nearest = evaluation.retrieve(evaluation.index(clips, evaluate.n_retrieval, rate, threads, log.progress), test)
+    indexed = evaluation.index(clips, evaluate.n_retrieval, rate, threads, log.progress)
+    nearest = evaluation.retrieve(indexed, test, max(1, evaluate.seeds))
     beliefs = prediction.predict(unmixer, frames, test, evaluate, log.progress)
-    best = prediction.best_by_proxy(twin, beliefs.candidates, test, rate, log.progress)
+    pools = prediction.with_seeds(beliefs.candidates, test, nearest, clips.patches, evaluate.seeds)
+    best = prediction.best_by_proxy(twin, pools, test, rate, log.progress)
 
     train = clips.patches.select(clips.patches.where(split="train"))
-    neighbours = {clip: clips.patches[row] for clip, (row, _) in nearest.items()}
+    neighbours = {clip: clips.patches[near.clips[0]] for clip, near in nearest.items()}
     jobs = evaluation.prediction_jobs(test, beliefs.point, best)
     jobs += evaluation.baseline_jobs(test, train, neighbours, evaluate.seed)
     shown = evaluation.shown(test, evaluate.n_examples)
@@ -54,9 +56,12 @@ def main(
     found = recovery.Recovered(truth, beliefs.point, baselines.Majority.of(train), beliefs.pit)
     gap = prediction.proxy_gap(twin, evaluation.some(test, evaluate.n_gap), rate)
     flat = evaluation.summarise(rows, evaluation.ROWS, score) | recovery.by_phase(found, score.coverage)
+    flat |= prediction.share_of_network(best, beliefs.candidates, test)
     flat |= {"proxy_gap.mss_db": float(gap["mss_db"].median())} if len(gap) else {}
 
-    examples = [pages.example(t, sounds.get(("prediction", t.clip)), clips.audio(nearest[t.clip][0])) for t in shown]
+    examples = [
+        pages.example(t, sounds.get(("prediction", t.clip)), clips.audio(nearest[t.clip].clips[0])) for t in shown
+    ]
     last = found.select(np.flatnonzero(truth.phase == test[-1].phase))
     page = pages.evaluation_page(flat, rows, evaluation.ROWS, last, recovery.gap_table(gap), examples, rate)
     pages.write(page, examples, report, rate, log)

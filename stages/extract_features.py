@@ -11,7 +11,9 @@ from unmixer_core.audio import Clips
 from unmixer_core.features import FeatureSpec, FeatureWriter, log_mel_of
 
 
-def main(renders: Path, features: Path, audio: config.Audio, settings: config.Features, log: stage.Log) -> dict[str, float]:
+def main(
+    renders: Path, features: Path, audio: config.Audio, settings: config.Features, log: stage.Log
+) -> dict[str, float]:
     """Write `features`/shard-*.npy float16 [n, 2, mels, frames], meta.json and the patches."""
     clips = Clips.open(renders)
     spec = FeatureSpec.of(settings, audio.sample_rate)

@@ -17,7 +17,13 @@ def main(
 ) -> dict[str, float]:
     """Patch table → shards of clips, their manifests and the patches as rendered."""
     table = Patches.read(patches)
-    key = {"patches": hashlib.sha256(patches.read_bytes()).hexdigest(), "host": host_digest(), "audio": audio, "render": render, "sample": sample}
+    key = {
+        "patches": hashlib.sha256(patches.read_bytes()).hexdigest(),
+        "host": host_digest(),
+        "audio": audio,
+        "render": render,
+        "sample": sample,
+    }
     state = stage.state_dir("render_patches", key, keep=True)
     store = ClipStore(state, len(table), render.shard_clips, round(audio.clip_s * audio.sample_rate), audio.sample_rate)
     if store.damaged:
@@ -29,7 +35,9 @@ def main(
     store.publish(renders, job.patches())
     loudness = [row.loudness_lufs for row in store.rows.values()]
     redraws = sum(row.attempt for row in store.rows.values())
-    log.metrics({"resumed": float(job.tally.resumed), "silent": float(job.tally.silent), "clipped": float(job.tally.clipped)})
+    log.metrics(
+        {"resumed": float(job.tally.resumed), "silent": float(job.tally.silent), "clipped": float(job.tally.clipped)}
+    )
     return {"clips": len(table), "redraws": redraws, "loudness_lufs_mean": sum(loudness) / len(loudness)}
 
 

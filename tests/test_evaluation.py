@@ -67,7 +67,9 @@ def everything(host: FakeHost, ledger: evaluation.Ledger) -> tuple[pd.DataFrame,
     train = table.where(split="train")
     retrieval = baselines.Retrieval.build(lambda i: tone(table[i]), train, RATE)
     found = evaluation.retrieve(retrieval, test)
-    jobs = evaluation.baseline_jobs(test, table.select(train), {c: table[n] for c, (n, _) in found.items()}, seed=2)
+    jobs = evaluation.baseline_jobs(
+        test, table.select(train), {c: table[near.clips[0]] for c, near in found.items()}, seed=2
+    )
     jobs += perfect(test)
     rows, _ = evaluation.score(host, jobs, test, RATE, ledger)
     return evaluation.nearest_rows(rows, test, found, lambda i: tone(table[i]), RATE), table, test

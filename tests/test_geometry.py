@@ -15,7 +15,10 @@ def tangents(seed: int, n: int, d: int, length: float) -> torch.Tensor:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    seed=st.integers(0, 2**31), c=st.sampled_from([0.01, 0.1, 0.3, 1.0]), d=st.integers(2, 32), radius=st.floats(1e-3, 5)
+    seed=st.integers(0, 2**31),
+    c=st.sampled_from([0.01, 0.1, 0.3, 1.0]),
+    d=st.integers(2, 32),
+    radius=st.floats(1e-3, 5),
 )
 def test_log_undoes_exp(seed: int, c: float, d: int, radius: float) -> None:
     ball = geometry.Poincare(c)
@@ -27,7 +30,9 @@ def test_log_undoes_exp(seed: int, c: float, d: int, radius: float) -> None:
 def test_distance_from_origin_is_twice_the_tangent_length(c: float) -> None:
     ball = geometry.Poincare(c)
     v = tangents(1, 7, 16, 1.7)
-    torch.testing.assert_close(ball.dist(torch.zeros_like(v), ball.expmap0(v)), 2 * v.norm(dim=-1), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        ball.dist(torch.zeros_like(v), ball.expmap0(v)), 2 * v.norm(dim=-1), rtol=1e-9, atol=1e-9
+    )
 
 
 def test_distance_is_symmetric_and_keeps_the_triangle_inequality() -> None:
@@ -59,7 +64,10 @@ def test_finite_value_and_gradient_from_origin_to_boundary(length: float) -> Non
     point = ball.expmap0(v)
     assert (point.norm(dim=-1) < 1).all()
     normals = tangents(9, 9, 16, 0.5)
-    out = ball.logits(point, normals, torch.zeros(9)).sum() + ball.dist(point, ball.expmap0(tangents(3, 4, 16, 0.4))).sum()
+    out = (
+        ball.logits(point, normals, torch.zeros(9)).sum()
+        + ball.dist(point, ball.expmap0(tangents(3, 4, 16, 0.4))).sum()
+    )
     (gradient,) = torch.autograd.grad(out, v)
     assert torch.isfinite(out) and torch.isfinite(gradient).all()
 

@@ -61,7 +61,9 @@ def test_statements_are_the_audible_pairs() -> None:
     rows = [tuple(rng.permutation(RACK.effect_names)[: rng.integers(0, 7)]) for _ in range(40)]
     said = inference.statements(beam(*((row, 1.0) for row in rows))[0])
     for row, values in zip(rows, said, strict=True):
-        pairs = {(RACK.effect_names[a], RACK.effect_names[b]) for a, b in values[8:].unflatten(0, (8, 8)).nonzero().tolist()}
+        pairs = {
+            (RACK.effect_names[a], RACK.effect_names[b]) for a, b in values[8:].unflatten(0, (8, 8)).nonzero().tolist()
+        }
         assert pairs == chains.audible_pairs(row)
         assert {RACK.effect_names[i] for i in values[:8].nonzero()[:, 0].tolist()} == set(row)
 
@@ -72,7 +74,12 @@ def test_intervals_are_nested_around_the_median(model) -> None:  # type: ignore[
     found = inference.intervals(model, x, targets.note, targets.gate_s, patches)
     (low50, low90), (high50, high90) = found.low, found.high
     assert low50.shape == (3, RACK.n_knobs)
-    assert (low90 <= low50).all() and (low50 <= found.median).all() and (found.median <= high50).all() and (high50 <= high90).all()
+    assert (
+        (low90 <= low50).all()
+        and (low50 <= found.median).all()
+        and (found.median <= high50).all()
+        and (high50 <= high90).all()
+    )
     assert (low90 >= 0).all() and (high90 <= 1).all()
 
 

@@ -16,8 +16,21 @@ from unmixer_core.schema.sampling import draw, sample
 
 RATE, SAMPLES = 8000, 8000
 SAMPLE = SimpleNamespace(
-    seed=1, test_seed=2, chain_length_weights=(0.2, 0.4, 0.4), order_audible_bias=0.5, note_low=36, note_high=72, gate_low_s=0.3, gate_high_s=1.0
-)  # fmt: skip
+    seed=1,
+    test_seed=2,
+    chain_length_weights=(0.2, 0.4, 0.4),
+    order_audible_bias=0.5,
+    p_osc_2=0.3,
+    p_sub=0.3,
+    p_filter=0.7,
+    p_unison=0.3,
+    p_effect_mode=0.4,
+    p_modulation=0.4,
+    note_low=36,
+    note_high=72,
+    gate_low_s=0.3,
+    gate_high_s=1.0,
+)
 RENDER = SimpleNamespace(min_loudness_lufs=-50.0, max_peak=4.0, max_redraws=2)
 
 
@@ -58,7 +71,10 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
 
 def test_silent_and_clipped_renders_are_redrawn_counted_and_repeatable(tmp_path):
     table = sample(4, "full", "train", SAMPLE.seed, SAMPLE)
-    spoil = {table[1].digest: np.zeros((2, SAMPLES), np.float32), table[2].digest: np.full((2, SAMPLES), np.nan, np.float32)}
+    spoil = {
+        table[1].digest: np.zeros((2, SAMPLES), np.float32),
+        table[2].digest: np.full((2, SAMPLES), np.nan, np.float32),
+    }
     job, _, _ = _run(tmp_path, table, FakeHost(spoil))
     patches = job.patches()
     assert (job.tally.silent, job.tally.clipped) == (1, 1)
@@ -76,7 +92,11 @@ def test_always_silent_ends_in_a_sentence(tmp_path):
 
 def test_a_failed_patch_is_named_and_the_rest_is_kept(tmp_path):
     table = sample(3, "dry", "train", SAMPLE.seed, SAMPLE)
-    failure = RenderFailure(patch=table[1], reason="the host died") if "patch" in RenderFailure.__dataclass_fields__ else RenderFailure("the host died")
+    failure = (
+        RenderFailure(patch=table[1], reason="the host died")
+        if "patch" in RenderFailure.__dataclass_fields__
+        else RenderFailure("the host died")
+    )
     with pytest.raises(StageError, match="the host died"):
         _run(tmp_path, table, FakeHost({table[1].digest: failure}))
     assert len(ClipStore(tmp_path / "state", 3, 3, SAMPLES, RATE).rows) == 2

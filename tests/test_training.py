@@ -74,7 +74,10 @@ def test_seed_decides_the_result(tmp_path: Path) -> None:
 
 def test_spectral_term_runs_every_few_steps_on_few_clips_once_it_has_begun(tmp_path: Path) -> None:
     term = FakeTerm()
-    changes = {"loss": {"spectral_every": 2, "spectral_clips": 3, "spectral_start": 0.5}, "phase": {"epochs": 2, "replay": 0.0}}
+    changes = {
+        "loss": {"spectral_every": 2, "spectral_clips": 3, "spectral_start": 0.5},
+        "phase": {"epochs": 2, "replay": 0.0},
+    }
     run(tmp_path, tiny.model(), changes=changes, proxy_term=term)  # 20 clips in batches of 8, 8, 4: 6 steps
     assert [len(rows) for rows in term.rows] == [3]  # step 4; step 3, at share 0.5, weighs nothing yet
 

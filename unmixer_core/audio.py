@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -62,7 +63,7 @@ def loudness_lufs(clip: Clip, rate: int) -> float:
 
 
 @lru_cache(maxsize=4)
-def _meter(rate: int):  # type: ignore[no-untyped-def]
+def _meter(rate: int) -> Any:
     import pyloudnorm
 
     return pyloudnorm.Meter(rate)
@@ -113,10 +114,14 @@ class Clips:
             try:
                 shards.append(np.load(path.with_suffix(".npy"), mmap_mode="r"))
             except (OSError, ValueError) as error:
-                raise AudioError(f"{path.with_suffix('.npy')} is missing or truncated ({error}); run `{RERENDER}`.") from error
+                raise AudioError(
+                    f"{path.with_suffix('.npy')} is missing or truncated ({error}); run `{RERENDER}`."
+                ) from error
         manifest = pd.concat(manifests, ignore_index=True) if manifests else pd.DataFrame()
         if len(manifest) != len(patches) or sum(map(len, shards)) != len(patches):
-            raise AudioError(f"{folder} holds {sum(map(len, shards))} clips for {len(patches)} patches; run `{RERENDER}`.")
+            raise AudioError(
+                f"{folder} holds {sum(map(len, shards))} clips for {len(patches)} patches; run `{RERENDER}`."
+            )
         return cls(folder, patches, manifest, tuple(shards), int(manifest["rate"].iloc[0]))
 
     def __len__(self) -> int:
@@ -144,4 +149,6 @@ class Clips:
         """Raises AudioError naming the clip when its samples are not those that were rendered."""
         if sha256(self.stored(index)) != self.manifest["sha256"].iloc[index]:
             patch = self.manifest["digest"].iloc[index]
-            raise AudioError(f"clip {index} (patch {patch}) in {self.folder} is damaged; run `{RERENDER}` to render it again.")
+            raise AudioError(
+                f"clip {index} (patch {patch}) in {self.folder} is damaged; run `{RERENDER}` to render it again."
+            )

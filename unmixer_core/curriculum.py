@@ -48,7 +48,9 @@ class PhaseData:
         rows = {name: patches.where(phase=name, split="train") for name in known}
         valid = {name: patches.where(phase=name, split="valid") for name in known}
         if not len(rows[phase]) or not len(valid[phase]):
-            raise StageError(f"the features hold no training or no validation clips of phase {phase}; see params.yaml `sample`.")
+            raise StageError(
+                f"the features hold no training or no validation clips of phase {phase}; see params.yaml `sample`."
+            )
         earlier = np.concatenate([np.zeros(0, np.int64), *(rows[name] for name in known[:-1])])
         return cls(features, Targets.of(patches), rows[phase], earlier, {n: v for n, v in valid.items() if len(v)})
 

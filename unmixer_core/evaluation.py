@@ -257,19 +257,27 @@ def index(clips: Clips, n: int, sample_rate: int, threads: int, progress: Progre
     )
 
 
-def retrieve(retrieval: Retrieval, test: Sequence[Target]) -> dict[int, tuple[int, float]]:
-    """The nearest training clip of every target: clip -> (training clip, MSS in dB of that render as it is)."""
+@dataclass(frozen=True)
+class Neighbours:
+    """The training clips that sound most like a target, nearest first, and the MSS in dB of the first as it is."""
+
+    clips: tuple[int, ...]
+    mss_db: float
+
+
+def retrieve(retrieval: Retrieval, test: Sequence[Target], k: int = 1) -> dict[int, Neighbours]:
+    """The k nearest training clips of every target, by its clip number."""
     found = {}
     for target in test:
-        clips, distances_db = retrieval.nearest(target.features)
-        found[target.clip] = (int(clips[0]), float(distances_db[0]))
+        clips, distances_db = retrieval.nearest(target.features, k)
+        found[target.clip] = Neighbours(tuple(map(int, clips)), float(distances_db[0]))
     return found
 
 
 def nearest_rows(
     rows: pd.DataFrame,
     test: Sequence[Target],
-    found: Mapping[int, tuple[int, float]],
+    found: Mapping[int, Neighbours],
     audio_of: Callable[[int], np.ndarray],
     sample_rate: int,
 ) -> pd.DataFrame:
@@ -278,8 +286,10 @@ def nearest_rows(
     """
     as_is = []
     for target in test:
-        clip, distance_db = found[target.clip]
-        values = measure(audio_of(clip), target, sample_rate, True) if target.detail else {"mss_db": distance_db}
+        near = found[target.clip]
+        values = (
+            measure(audio_of(near.clips[0]), target, sample_rate, True) if target.detail else {"mss_db": near.mss_db}
+        )
         as_is.append({"phase": target.phase, "row": "nearest_as_is", "id": target.id, "digest": "", **values})
     table = pd.concat([rows, pd.DataFrame(as_is)], ignore_index=True)
     both = table[table["row"].isin(["nearest_as_is", "nearest_rerendered"])]

@@ -130,7 +130,9 @@ class Features:
         try:
             shards = tuple(np.load(path, mmap_mode="r") for path in sorted(folder.glob("shard-*.npy")))
         except (OSError, ValueError) as error:
-            raise AudioError(f"a shard in {folder} is truncated ({error}); run `dvc repro --force extract_features`.") from error
+            raise AudioError(
+                f"a shard in {folder} is truncated ({error}); run `dvc repro --force extract_features`."
+            ) from error
         patches = Patches.read(folder / "patches.parquet")
         if sum(map(len, shards)) != len(patches):
             raise StageError(f"{folder} is incomplete; run `dvc repro --force extract_features`.")

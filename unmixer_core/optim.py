@@ -141,7 +141,9 @@ class GCWD(torch.optim.Optimizer):
             for p in group["params"]:
                 if p.grad is not None:
                     move = _riemannian_adam if group["kind"] == "manifold" else _adam
-                    move(p, p.grad * scale, self._moments(p), lr, group["weight_decay"], self.beta1, self.beta2, self.eps)
+                    move(
+                        p, p.grad * scale, self._moments(p), lr, group["weight_decay"], self.beta1, self.beta2, self.eps
+                    )
 
     def _moments(self, p: Tensor) -> dict[str, Any]:
         state = self.state[p]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from unmixer_core import audio, finetune, inference, metrics
-from unmixer_core.evaluation import Progress, Target, quietly
+from unmixer_core.baselines import at_note
+from unmixer_core.evaluation import Neighbours, Progress, Target, quietly
 from unmixer_core.features import Features
 from unmixer_core.model.unmixer import Unmixer
-from unmixer_core.schema.patch import Patch
+from unmixer_core.schema.patch import Patch, Patches
 
 BATCH = 32  # clips a forward pass
 
@@ -72,6 +73,33 @@ def best_by_proxy(
         distances = finetune.rank(proxy, target.audio, patches, sample_rate=sample_rate)
         best.append(patches[int(np.argmin(distances))])
     return best
+
+
+def with_seeds(
+    candidates: Sequence[Sequence[Patch]],
+    test: Sequence[Target],
+    nearest: Mapping[int, Neighbours],
+    patches: Patches,
+    seeds: int,
+) -> list[list[Patch]]:
+    """The network's candidates of every target, then the patches of its nearest training renders at its note and gate."""
+    pools = []
+    for mine, target in zip(candidates, test, strict=True):
+        near = [patches[clip] for clip in nearest[target.clip].clips[:seeds]]
+        pools.append([*mine, *(at_note(patch, target.patch.note, target.patch.gate_s) for patch in near)])
+    return pools
+
+
+def share_of_network(
+    best: Sequence[Patch], candidates: Sequence[Sequence[Patch]], test: Sequence[Target]
+) -> dict[str, float]:
+    """`<phase>.prediction.from_network`: how often the chosen candidate came from the network, not from retrieval."""
+    own = [any(patch is mine for mine in pool) for patch, pool in zip(best, candidates, strict=True)]
+    phases = [target.phase for target in test]
+    return {
+        f"{phase}.prediction.from_network": float(np.mean([o for o, p in zip(own, phases, strict=True) if p == phase]))
+        for phase in dict.fromkeys(phases)
+    }
 
 
 def proxy_gap(proxy: Any, test: Sequence[Target], sample_rate: int) -> pd.DataFrame:

@@ -68,12 +68,14 @@ def host_digest() -> str:
 class RenderJob:
     """Renders every patch of `table` into `store`, on from where an earlier run stopped.
 
-        for _ in job.run():   # one item per clip that is finished, earlier runs' first
-            ...
-        job.patches()         # what was really rendered, redraws included
+    for _ in job.run():   # one item per clip that is finished, earlier runs' first
+        ...
+    job.patches()         # what was really rendered, redraws included
     """
 
-    def __init__(self, table: Patches, host: Host, store: ClipStore, sample: SeededSettings, render: RenderSettings) -> None:
+    def __init__(
+        self, table: Patches, host: Host, store: ClipStore, sample: SeededSettings, render: RenderSettings
+    ) -> None:
         self.table, self.host, self.store, self.sample, self.render = table, host, store, sample, render
         self.tally = Tally(resumed=len(store.rows))
 
@@ -89,14 +91,20 @@ class RenderJob:
             yield from self._round(pending, again)
             if self.tally.failures:
                 first = self.tally.failures[0]
-                raise StageError(f"{len(self.tally.failures)} patches were not rendered (first: {first}); the rest is kept, `dvc repro` goes on.")
+                raise StageError(
+                    f"{len(self.tally.failures)} patches were not rendered (first: {first}); the rest is kept, `dvc repro` goes on."
+                )
             if max(again.values(), default=0) > self.render.max_redraws:
-                raise StageError(f"a patch stayed silent or clipped after {self.render.max_redraws} redraws; look at render.* and at the host's sound.")
+                raise StageError(
+                    f"a patch stayed silent or clipped after {self.render.max_redraws} redraws; see render.* and the host's sound."
+                )
             pending = again
 
     def _round(self, pending: dict[int, int], again: dict[int, int]) -> Iterator[int]:
         """One try of each pending row; rows whose sound is not usable go to `again` with their next attempt."""
-        tries = [(row, attempt, redraw(self.table, row, attempt, self.sample)) for row, attempt in sorted(pending.items())]
+        tries = [
+            (row, attempt, redraw(self.table, row, attempt, self.sample)) for row, attempt in sorted(pending.items())
+        ]
         for position, result in self.host.map([patch for _, _, patch in tries]):
             row, attempt, patch = tries[position]
             if isinstance(result, RenderFailure):

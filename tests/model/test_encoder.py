@@ -21,7 +21,9 @@ SPEC = FeatureSpec(44100, 8192, 882, 96, 30.0, 18000.0, -80.0)
 
 def test_band_centres_are_where_the_filters_peak() -> None:
     peak_hz = mel_filters(SPEC).argmax(-1) * SPEC.sample_rate / SPEC.n_fft
-    torch.testing.assert_close(mel_to_hz(band_mels(SPEC)), peak_hz.float(), rtol=0.02, atol=SPEC.sample_rate / SPEC.n_fft)
+    torch.testing.assert_close(
+        mel_to_hz(band_mels(SPEC)), peak_hz.float(), rtol=0.02, atol=SPEC.sample_rate / SPEC.n_fft
+    )
 
 
 def test_harmonic_view_reads_a_tone_at_its_harmonic_on_every_key() -> None:

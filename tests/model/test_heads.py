@@ -92,6 +92,10 @@ def test_augmentation_repeats_with_its_seed_keeps_the_floor_and_can_be_off() -> 
     assert (one >= -1).all() and (one[..., -3:] == -1).all()
     off = tiny.section(dict.fromkeys(tiny.AUGMENT, 0))
     assert torch.equal(augment(x, off, tiny.SPEC, torch.Generator().manual_seed(3)), x)
-    later = augment(x, tiny.section(dict.fromkeys(tiny.AUGMENT, 0), shift_frames=4), tiny.SPEC, torch.Generator().manual_seed(4))
-    shifts = [next(s for s in range(5) if torch.equal(later[i, ..., s:], x[i, ..., : x.shape[-1] - s])) for i in range(6)]
+    later = augment(
+        x, tiny.section(dict.fromkeys(tiny.AUGMENT, 0), shift_frames=4), tiny.SPEC, torch.Generator().manual_seed(4)
+    )
+    shifts = [
+        next(s for s in range(5) if torch.equal(later[i, ..., s:], x[i, ..., : x.shape[-1] - s])) for i in range(6)
+    ]
     assert len(set(shifts)) > 1

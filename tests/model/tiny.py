@@ -91,7 +91,9 @@ class FakeProxy:
         rates = torch.arange(1, knobs.shape[1] + 1) * 0.7
         audio = (knobs[..., None] * torch.sin(rates[:, None] * 6.28 * time)).sum(1)
         for i, weight in enumerate(choices):
-            audio = audio + (weight * torch.linspace(-1, 1, weight.shape[1])).sum(1, keepdim=True) * torch.cos((i + 1) * 9 * time)
+            audio = audio + (weight * torch.linspace(-1, 1, weight.shape[1])).sum(1, keepdim=True) * torch.cos(
+                (i + 1) * 9 * time
+            )
         for slot in chain.unbind(1):  # effect e: a drive of its own, so that order matters
             drives = torch.stack([torch.tanh(audio * (0.3 + 0.2 * e)) + 0.05 * e for e in range(8)] + [audio], dim=1)
             audio = (slot[..., None] * drives).sum(1)

@@ -57,7 +57,12 @@ def test_choices_and_fixed_values_exist_in_lives_tables():
         for choice in device.choices:
             assert len(choice.items) == len(choice.raws) == len(set(choice.items))
             if choice.address.kind == "parameter":
-                assert table[choice.address.name].minimum <= min(choice.raws) <= max(choice.raws) <= table[choice.address.name].maximum
+                assert (
+                    table[choice.address.name].minimum
+                    <= min(choice.raws)
+                    <= max(choice.raws)
+                    <= table[choice.address.name].maximum
+                )
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,19 @@ from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
 
 SETTINGS = SimpleNamespace(
-    chain_length_weights=(0.1, 0.2, 0.3, 0.2, 0.1, 0.1), order_audible_bias=0.6, note_low=36, note_high=72, gate_low_s=0.25, gate_high_s=1.25
-)  # fmt: skip
+    chain_length_weights=(0.1, 0.2, 0.3, 0.2, 0.1, 0.1),
+    order_audible_bias=0.6,
+    p_osc_2=0.3,
+    p_sub=0.3,
+    p_filter=0.7,
+    p_unison=0.3,
+    p_effect_mode=0.4,
+    p_modulation=0.4,
+    note_low=36,
+    note_high=72,
+    gate_low_s=0.25,
+    gate_high_s=1.25,
+)
 
 
 def _table(n=12, phase="full", seed=3):
@@ -41,7 +52,9 @@ def test_patch_of_another_schema_is_refused():
 
 
 def test_active_follows_switches_chain_and_modulation():
-    patch = Patch.init(effects=("Delay",)).with_values({"wavetable.filter_1_on": "Off", "wavetable.env_2_to_osc_1_pos": 0.5})
+    patch = Patch.init(effects=("Delay",)).with_values(
+        {"wavetable.filter_1_on": "Off", "wavetable.env_2_to_osc_1_pos": 0.5}
+    )
     active = dict(zip(RACK.knob_index, patch.active_knobs, strict=True))
     assert active["delay.feedback"] and not active["reverb.decay_time"]
     assert not active["wavetable.filter_1_freq"] and not active["wavetable.env_2_attack"]

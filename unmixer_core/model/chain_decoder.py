@@ -39,7 +39,9 @@ class State:
 class ChainDecoder(nn.Module):
     """See the module. `present` [b, 8] are the presence logits of the classifier, a prior that the walk corrects."""
 
-    def __init__(self, embedding: int, *, manifold: str, dim: int, curvature: float, radius: float, hidden: int) -> None:
+    def __init__(
+        self, embedding: int, *, manifold: str, dim: int, curvature: float, radius: float, hidden: int
+    ) -> None:
         super().__init__()
         self.space, self.radius, self.dim = geometry.space(manifold, curvature), radius, dim
         self.root = nn.Linear(embedding, dim)
@@ -67,7 +69,9 @@ class ChainDecoder(nn.Module):
         point = self.space.add(root, self.space.expmap0(geometry.clip_radius(self.move(hidden).double(), self.radius)))
         walk = self.space.logits(point, self.normals, self.offsets).to(present)
         prior = self.trust[0] * present
-        nothing_left = -self.trust[1] * torch.logsumexp(present + (1 - state.free) * NEVER, dim=-1, keepdim=True).clamp_min(-8.0)
+        nothing_left = -self.trust[1] * torch.logsumexp(
+            present + (1 - state.free) * NEVER, dim=-1, keepdim=True
+        ).clamp_min(-8.0)
         masked = torch.cat([walk[:, :END] + prior + (1 - state.free) * NEVER, walk[:, END:] + nothing_left], dim=-1)
         place = self.space.logmap0(point).to(present)
         return State(hidden, state.last, place, state.free), masked.log_softmax(-1)

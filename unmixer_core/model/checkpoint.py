@@ -60,7 +60,9 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
         document = json.loads((folder / "model.json").read_text(encoding="utf-8"))
         weights = load_file(folder / "model.safetensors")
     except FileNotFoundError as error:
-        raise StageError(f"there is no model in {folder} ({Path(error.filename or '').name}); run `{REBUILD}`.") from None
+        raise StageError(
+            f"there is no model in {folder} ({Path(error.filename or '').name}); run `{REBUILD}`."
+        ) from None
     except (OSError, ValueError, SafetensorError) as error:
         raise StageError(f"the model in {folder} cannot be read ({error}); run `{REBUILD}`.") from error
     if document.get("schema") != RACK.digest:

@@ -36,9 +36,13 @@ class Encoder(nn.Module):
         self.register_buffer("mean", torch.zeros(2, spec.n_mels, 1))
         self.register_buffer("scale", torch.ones(2, spec.n_mels, 1))
         channels = [width * factor for factor in (1, *WIDENINGS)]
-        self.stem = nn.Sequential(nn.Conv2d(4, width, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.stem = nn.Sequential(
+            nn.Conv2d(4, width, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+        )
         self.blocks = nn.Sequential(*(Residual(i, o) for i, o in pairwise(channels)))
-        self.squeeze = nn.Sequential(nn.Conv2d(channels[-1], SQUEEZED, 1, bias=False), nn.BatchNorm2d(SQUEEZED), nn.ReLU())
+        self.squeeze = nn.Sequential(
+            nn.Conv2d(channels[-1], SQUEEZED, 1, bias=False), nn.BatchNorm2d(SQUEEZED), nn.ReLU()
+        )
         self.harmonic = HarmonicNet(spec, harmonics, 2 * width, dropout) if harmonics else None
         self.played = nn.Sequential(nn.Linear(4, PLAYED), nn.ReLU())
         self.dropout = nn.Dropout(dropout)

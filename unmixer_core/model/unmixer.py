@@ -69,7 +69,9 @@ class Unmixer(nn.Module):
         self.spec = spec
         self.encoder = Encoder(spec, width=s.width, harmonics=s.harmonics, dropout=s.dropout)
         self.classifier = Classifier(self.encoder.out_width, s.knob_hidden, s.dropout)
-        self.neck = nn.Sequential(nn.Linear(self.encoder.out_width, s.embedding), nn.BatchNorm1d(s.embedding), nn.ReLU())
+        self.neck = nn.Sequential(
+            nn.Linear(self.encoder.out_width, s.embedding), nn.BatchNorm1d(s.embedding), nn.ReLU()
+        )
         self.chain = ChainDecoder(
             s.embedding,
             manifold=s.manifold,

@@ -123,7 +123,9 @@ def _choice(
     when: tuple[Condition, ...] = (),
 ) -> Choice:
     raws = raws or tuple(float(i) for i in range(len(items)))
-    return Choice(key, name, items, raws, default, Address("property" if kind == "property" else "parameter", name), when)
+    return Choice(
+        key, name, items, raws, default, Address("property" if kind == "property" else "parameter", name), when
+    )
 
 
 OFF_ON = ("Off", "On")
@@ -190,7 +192,13 @@ AUTO_FILTER = Device(
         _knob("drive", "Drive", "dB", Linear(), (0.0, 24.0), 0.0),
     ),
     choices=(_choice("filter_type", "Filter Type", ("Lowpass", "Highpass", "Bandpass", "Notch")),),
-    fixed={"Filter Circuit - LP/HP": 1.0, "Filter Circuit - BP/NO/Morph": 1.0, "Slope": 1.0, "Env. Modulation": 0.0, "LFO Amount": 0.0},
+    fixed={
+        "Filter Circuit - LP/HP": 1.0,
+        "Filter Circuit - BP/NO/Morph": 1.0,
+        "Slope": 1.0,
+        "Env. Modulation": 0.0,
+        "LFO Amount": 0.0,
+    },
 )
 
 SATURATOR = Device(
@@ -200,7 +208,9 @@ SATURATOR = Device(
         _knob("drive", "Drive", "dB", Linear(72.0, -36.0), (0.5, 0.9166667), 0.3),
         _knob("dry_wet", "Dry/Wet", "%", PERCENT, (0.3, 1.0), 1.0),
     ),
-    choices=(_choice("type", "Type", ("Analog Clip", "Hard Curve", "Sinoid Fold", "Digital Clip"), (0.0, 4.0, 5.0, 6.0)),),
+    choices=(
+        _choice("type", "Type", ("Analog Clip", "Hard Curve", "Sinoid Fold", "Digital Clip"), (0.0, 4.0, 5.0, 6.0)),
+    ),
     fixed={"Color On": 0.0, "Post Clip Mode": 0.0, "Output": 1.0},
 )
 
@@ -260,7 +270,9 @@ PHASER_FLANGER = Device(
     knobs=(
         _knob("mod_freq", "Mod Freq", "Hz", Exponential(0.01, 40.0), (0.3, 0.72)),
         _knob("amount", "Amount", "%", PERCENT, (0.1, 1.0), 0.8),
-        _knob("center_freq", "Center Freq", "Hz", Exponential(70.0, 18500.0), (0.2, 0.8), when=(Condition("mode", (0,)),)),
+        _knob(
+            "center_freq", "Center Freq", "Hz", Exponential(70.0, 18500.0), (0.2, 0.8), when=(Condition("mode", (0,)),)
+        ),
         _knob("flange_time", "Flange Time", "ms", Exponential(0.1, 20.0), (0.2, 0.85), when=(Condition("mode", (1,)),)),
         _knob("feedback", "Feedback", "%", Linear(99.0), (0.0, 0.9), 0.3),
         _knob("dry_wet", "Dry/Wet", "%", PERCENT, (0.3, 1.0)),

@@ -76,7 +76,13 @@ class Rack:
     def digest(self) -> str:
         """16 hex digits that change whenever a control, its range, law or place in the list does."""
         description = [
-            [d.key, d.name, d.fixed, [[asdict(k), type(k.law).__name__] for k in d.knobs], [asdict(c) for c in d.choices]]
+            [
+                d.key,
+                d.name,
+                d.fixed,
+                [[asdict(k), type(k.law).__name__] for k in d.knobs],
+                [asdict(c) for c in d.choices],
+            ]
             for d in self.devices
         ]
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
@@ -87,7 +93,9 @@ class Rack:
         present = (chain[..., None] == np.arange(len(self.effects))).any(axis=-2)
         return np.concatenate([np.ones((*chain.shape[:-1], 1), dtype=bool), present], axis=-1)
 
-    def active(self, choices: IntArray, chain: IntArray, knobs: NDArray[np.floating] | None = None) -> tuple[BoolArray, BoolArray]:
+    def active(
+        self, choices: IntArray, chain: IntArray, knobs: NDArray[np.floating] | None = None
+    ) -> tuple[BoolArray, BoolArray]:
         """Which controls can be heard.
 
         choices [..., C] item indices, chain [..., 8] effect ids (−1 padded), knobs [..., K] unit or None → knob mask
@@ -112,7 +120,10 @@ class Rack:
     @cached_property
     def _amounts(self) -> list[list[int]]:
         """Per knob, the columns of the amounts that make it heard."""
-        return [[self.knob_index[f"{self.devices[ref.device].key}.{key}"] for key in ref.knob.modulated_by] for ref in self.knobs]
+        return [
+            [self.knob_index[f"{self.devices[ref.device].key}.{key}"] for key in ref.knob.modulated_by]
+            for ref in self.knobs
+        ]
 
     @cached_property
     def _knob_gates(self) -> list[_Gate]:
@@ -127,7 +138,9 @@ class Rack:
         gates = []
         for depth in range(max(len(when) for _, when in conditions)):
             rows = [(i, device, when[depth]) for i, (device, when) in enumerate(conditions) if len(when) > depth]
-            columns = [self.choice_index[f"{self.devices[device].key}.{condition.key}"] for _, device, condition in rows]
+            columns = [
+                self.choice_index[f"{self.devices[device].key}.{condition.key}"] for _, device, condition in rows
+            ]
             allowed = np.zeros((len(rows), max(self.sizes)), dtype=bool)
             for row, (_, _, condition) in enumerate(rows):
                 allowed[row, list(condition.items)] = True

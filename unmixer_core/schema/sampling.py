@@ -15,8 +15,26 @@ from unmixer_core.schema.patch import PHASES, SPLITS, Patch, Patches
 from unmixer_core.schema.rack import RACK
 
 NONLINEAR_EFFECTS = ("Saturator", "Compressor", "Auto Filter")
-ALWAYS_MOVING = 0.45
-"""Share of patches in which a given modulation amount is not zero."""
+AUDIBLE: dict[str, tuple[float, float]] = {
+    "wavetable.amp_sustain": (0.15, 1.0),
+    "wavetable.filter_1_freq": (0.0, 0.9),
+    "auto_filter.frequency": (0.0, 0.88),
+    "saturator.drive": (0.25, 1.0),
+    "saturator.dry_wet": (0.4, 1.0),
+    "compressor.threshold": (0.0, 0.65),
+    "compressor.ratio": (0.35, 1.0),
+    "compressor.dry_wet": (0.5, 1.0),
+    "chorus_ensemble.amount": (0.25, 1.0),
+    "chorus_ensemble.dry_wet": (0.35, 1.0),
+    "phaser_flanger.amount": (0.25, 1.0),
+    "phaser_flanger.dry_wet": (0.35, 1.0),
+    "delay.feedback": (0.15, 1.0),
+    "delay.dry_wet": (0.25, 1.0),
+    "reverb.dry_wet": (0.25, 1.0),
+}
+"""Unit ranges that are drawn, where the learned range begins with settings that can hardly be heard."""
+QUIETEST_GAIN = 0.15
+"""An EQ gain is drawn at least this far from zero (in unit: 4.5 dB)."""
 
 
 class SamplingSettings(Protocol):
@@ -24,6 +42,12 @@ class SamplingSettings(Protocol):
 
     chain_length_weights: tuple[float, ...]
     order_audible_bias: float
+    p_osc_2: float
+    p_sub: float
+    p_filter: float
+    p_unison: float
+    p_effect_mode: float
+    p_modulation: float
     note_low: int
     note_high: int
     gate_low_s: float
@@ -41,8 +65,8 @@ def draw(phase: str, split: str, index: int, seed: int, settings: SamplingSettin
     rng = np.random.default_rng([seed, PHASES.index(phase), SPLITS.index(split), index, attempt])
     knobs = rng.random(RACK.n_knobs).astype(np.float32)
     choices = np.array([rng.integers(size) for size in RACK.sizes], dtype=np.int64)
-    _bias_choices(rng, choices)
-    _bias_knobs(rng, knobs)
+    _bias_choices(rng, choices, settings)
+    _bias_knobs(rng, knobs, settings)
     note = int(rng.integers(settings.note_low, settings.note_high + 1))
     gate_s = round(float(rng.uniform(settings.gate_low_s, settings.gate_high_s)), 3)
     chain = chains.encode(draw_chain(rng, phase, settings))
@@ -75,22 +99,27 @@ def _set_choice(choices: np.ndarray, key: str, item: int) -> None:
     choices[RACK.choice_index[key]] = item
 
 
-def _bias_choices(rng: np.random.Generator, choices: np.ndarray) -> None:
-    _set_choice(choices, "wavetable.osc_1_effect_mode", int(rng.choice(4, p=[0.55, 0.15, 0.15, 0.15])))
-    _set_choice(choices, "wavetable.osc_2_on", int(rng.random() < 0.35))
-    _set_choice(choices, "wavetable.sub_on", int(rng.random() < 0.3))
-    _set_choice(choices, "wavetable.filter_1_on", int(rng.random() < 0.75))
+def _bias_choices(rng: np.random.Generator, choices: np.ndarray, settings: SamplingSettings) -> None:
+    plain, other = 1.0 - settings.p_effect_mode, settings.p_effect_mode / 3.0
+    _set_choice(choices, "wavetable.osc_1_effect_mode", int(rng.choice(4, p=[plain, other, other, other])))
+    _set_choice(choices, "wavetable.osc_2_on", int(rng.random() < settings.p_osc_2))
+    _set_choice(choices, "wavetable.sub_on", int(rng.random() < settings.p_sub))
+    _set_choice(choices, "wavetable.filter_1_on", int(rng.random() < settings.p_filter))
     _set_choice(choices, "wavetable.filter_1_type", int(rng.choice(4, p=[0.5, 0.2, 0.2, 0.1])))
-    _set_choice(choices, "wavetable.unison_mode", int(rng.random() < 0.3))
+    _set_choice(choices, "wavetable.unison_mode", int(rng.random() < settings.p_unison))
 
 
-def _bias_knobs(rng: np.random.Generator, knobs: np.ndarray) -> None:
-    """Sparse modulation, envelopes that are heard, EQ gains away from zero."""
+def _bias_knobs(rng: np.random.Generator, knobs: np.ndarray, settings: SamplingSettings) -> None:
+    """Sparse modulation, envelopes and effects that are heard, EQ gains away from zero."""
     for i, ref in enumerate(RACK.knobs):
-        if ref.knob.bipolar_amount and rng.random() > ALWAYS_MOVING:
+        if ref.knob.bipolar_amount and rng.random() > settings.p_modulation:
             knobs[i] = 0.5
         elif ref.knob.unit == "dB" and ref.knob.raw_low == -ref.knob.raw_high:
-            knobs[i] = 0.5 + np.sign(knobs[i] - 0.5) * (0.1 + 0.8 * abs(knobs[i] - 0.5))
+            away = abs(knobs[i] - 0.5) / 0.5
+            knobs[i] = 0.5 + np.sign(knobs[i] - 0.5) * (QUIETEST_GAIN + (0.5 - QUIETEST_GAIN) * away)
+        elif ref.id in AUDIBLE:
+            low, high = AUDIBLE[ref.id]
+            knobs[i] = low + (high - low) * knobs[i]
     _set_skewed(rng, knobs, "wavetable.amp_attack", 2.0)
     _set_skewed(rng, knobs, "wavetable.env_2_attack", 2.0)
     _set_skewed(rng, knobs, "wavetable.filter_1_drive", 1.5)

@@ -1,0 +1,63 @@
+# `make repro` and `make test` are each enough on a fresh clone: they make .venv, install the pinned requirements, and go.
+# On Linux without an NVIDIA GPU, TORCH_INDEX=https://download.pytorch.org/whl/cpu saves gigabytes.
+
+PYTHON ?= python3
+SYSTEM_PYTHON := $(shell command -v $(PYTHON))
+VENV := .venv
+BIN := $(CURDIR)/$(VENV)/bin
+STAMP := $(VENV)/.stamp
+TORCH ?= torch==2.13.0
+TORCH_INDEX ?=
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+PYTEST_ARGS ?= -n logical
+
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export OMP_WAIT_POLICY := PASSIVE
+
+.PHONY: repro test check smoke ui setup constraints clean
+
+repro: $(STAMP)  ## run every stage of dvc.yaml whose inputs changed
+	@dvc root >/dev/null 2>&1 || dvc config --local core.no_scm true  # a download without .git works too
+	dvc repro
+
+test: $(STAMP)  ## all tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP)  ## style, types, who may import whom
+	ruff check .
+	mypy
+	lint-imports
+
+smoke: $(STAMP)  ## the whole pipeline, small, in a clean copy that is thrown away (a few minutes)
+	$(BIN)/python profiles/run.py profiles/smoke.yaml
+
+ui: $(STAMP)  ## the runs, at http://127.0.0.1:5000
+	$(BIN)/python -m unmixer_core.tracking replay
+	mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+setup: $(STAMP)  ## only the virtual environment
+
+$(STAMP): requirements.txt requirements-dev.txt constraints.txt
+	@test -n "$(SYSTEM_PYTHON)" && $(SYSTEM_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "error: Python 3.11 or newer is needed, '$(PYTHON)' is not: install one and run 'make PYTHON=python3.11 $(MAKECMDGOALS)'." >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || \
+	  $(SYSTEM_PYTHON) -m venv --clear $(VENV) 2>/dev/null || \
+	  $(SYSTEM_PYTHON) -m virtualenv --quiet --clear $(VENV) 2>/dev/null || \
+	  virtualenv --quiet --clear --python $(SYSTEM_PYTHON) $(VENV) 2>/dev/null || \
+	  { $(SYSTEM_PYTHON) -m venv --clear --without-pip $(VENV) && $(SYSTEM_PYTHON) -m pip --python $(BIN)/python install --quiet pip; } 2>/dev/null || \
+	  { rm -rf $(VENV); echo "error: $(PYTHON) can make no virtual environment: run 'sudo apt install python3-venv' and try again." >&2; exit 1; }
+	$(PIP) install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
+	$(PIP) install --quiet -r requirements-dev.txt -c constraints.txt
+	@touch $@
+
+constraints: $(STAMP)  ## resolve constraints.txt again (torch and its CUDA parts stay open: the platform decides)
+	$(PIP) install --quiet uv
+	$(BIN)/uv pip compile requirements-dev.txt --universal --python-version 3.11 --no-header --no-annotate --quiet \
+	  | grep -vE '^(torch|triton|nvidia-.*|cuda-.*)==' > constraints.txt.tmp && mv constraints.txt.tmp constraints.txt
+
+clean:  ## caches and half-finished work; results, runs and the environment stay
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	find .unmixer -mindepth 1 -maxdepth 1 ! -name journal -exec rm -rf {} + 2>/dev/null || true
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

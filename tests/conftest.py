@@ -1,0 +1,29 @@
+"""Shared by all tests: one compute thread, no tracking, and the repository's own parameters."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tests run in parallel processes
+os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+os.environ["MPLBACKEND"] = "agg"
+os.environ["UNMIXER_TRACKING"] = "off"
+for name in ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "UNMIXER_THREADS"):
+    os.environ.pop(name, None)
+
+import pytest  # noqa: E402
+
+from unmixer_core import config  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The repository's root."""
+    return Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def params(repo: Path) -> config.Params:
+    """params.yaml as it is committed."""
+    return config.load(repo / "params.yaml")

@@ -1,0 +1,206 @@
+"""A stage's main is filled from argv and params.yaml; what it returns, raises and leaves behind is kept in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from unmixer_core import config, stage
+from unmixer_core.errors import ConfigError, TrainingError
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch) -> Path:
+    """An empty project with the repository's params.yaml, and the working directory in it."""
+    shutil.copy(REPO / "params.yaml", tmp_path / "params.yaml")
+    (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_main_gets_paths_from_argv_and_sections_from_params(project, params):
+    def main(some_input: Path, loss: config.Loss, phase: config.TrainFx, log: stage.Log) -> dict[str, float]:
+        assert (some_input, loss, phase) == (Path("data/x"), params.loss, params.train.fx)
+        log.metrics({"loss": 1.0}, step=1)
+        log.text("note.md", "nothing is tracked here")
+        return {"b": 1 / 3, "a": 2, "nested": {"c": float("nan")}}
+
+    written = stage.execute(main, ["--some-input", "data/x", "--metrics", "metrics/toy.json"])
+    text = (project / "metrics/toy.json").read_text(encoding="utf-8")
+    assert json.loads(text) == written == {"a": 2, "b": 0.333333, "nested": {"c": None}}
+    assert text.index('"a"') < text.index('"b"')
+    assert (project / "data").is_dir() and not list(project.glob("metrics/*.tmp"))
+
+
+@pytest.mark.parametrize("argv", [[], ["--patches", "x", "--renders", "y"]])
+def test_a_missing_or_unknown_path_ends_with_usage(project, argv, capsys):
+    def main(patches: Path) -> None: ...
+
+    with pytest.raises(SystemExit) as ended:
+        stage.execute(main, argv)
+    assert ended.value.code == 2 and "--patches" in capsys.readouterr().err
+
+
+def test_a_parameter_that_nothing_can_fill_is_a_programming_error(project):
+    def main(count: int) -> None: ...
+
+    with pytest.raises(TypeError, match="count"):
+        stage.execute(main, [])
+
+
+def test_params_are_checked_before_any_work(project):
+    path = project / "params.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("lambda_s: 0.1", "lambda_s: lots"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"loss\.lambda_s = 'lots'"):
+        stage.execute(lambda: pytest.fail("main was called"), [])
+
+
+TOY = """
+from __future__ import annotations
+import sys, time
+from pathlib import Path
+from unmixer_core import config, stage
+from unmixer_core.errors import TrainingError
+
+def main(out: Path, itf: config.Itf, log: stage.Log) -> dict[str, float]:
+    state = stage.state_dir("toy", {"steps": itf.steps, "section": itf})
+    mark = state / "done"
+    start = int(mark.read_text()) if mark.is_file() else 0
+    sys.stderr.write(f"starts at {start}\\n")
+    for step in log.progress(range(start, 5)):
+        mark.write_text(str(step + 1))
+        if "fail" in sys.argv[0] or (start == 0 and step == 2 and out.name == "hang"):
+            print("hanging", flush=True)
+            time.sleep(60)
+        if out.name == "bad":
+            raise TrainingError("the loss is not finite at step 0.")
+    return {"start": start}
+
+if __name__ == "__main__":
+    stage.run(main)
+"""
+
+
+def start(project: Path, out: str) -> subprocess.Popen:
+    (project / "stages").mkdir(exist_ok=True)
+    (project / "stages" / "toy.py").write_text(TOY, encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(REPO), "UNMIXER_TRACKING": "off", "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "stages/toy.py", "--out", f"out/{out}", "--metrics", "metrics/toy.json"]
+    return subprocess.Popen(
+        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_an_expected_error_is_one_sentence_and_status_1(project):
+    process = start(project, "bad")
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert errors.splitlines()[-1] == "error: the loss is not finite at step 0."
+    assert "Traceback" not in errors and not (project / "metrics/toy.json").exists()
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda sign: sign.name)
+def test_a_stage_ended_in_the_middle_goes_on_where_it_stopped(project, sign):
+    process = start(project, "hang")
+    assert process.stdout.readline() == "hanging\n"
+    process.send_signal(sign)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[sign], errors
+    assert not (project / "metrics/toy.json").exists()
+    again = start(project, "hang")
+    _, errors = again.communicate(timeout=30)
+    assert "starts at 3" in errors and again.returncode == 0
+    assert json.loads((project / "metrics/toy.json").read_text(encoding="utf-8")) == {"start": 3}
+    assert not list((project / ".unmixer").glob("toy-*/"))
+
+
+def test_a_second_process_waits_for_the_first_ones_state(project):
+    first = start(project, "hang")
+    assert first.stdout.readline() == "hanging\n"
+    second = start(project, "hang")
+    assert "waiting for another process" in second.stderr.readline()
+    first.kill()
+    first.communicate(timeout=30)
+    _, errors = second.communicate(timeout=30)
+    assert "starts at 3" in errors and second.returncode == 0
+
+
+def test_state_is_named_by_its_key_and_kept_after_a_failure(project, params):
+    seen: list[Path] = []
+
+    def main(itf: config.Itf) -> None:
+        seen.append(stage.state_dir("toy", {"itf": itf}))
+        raise TrainingError("stop.")
+
+    for _ in range(2):
+        with pytest.raises(TrainingError):
+            stage.execute(main, [])
+    assert seen[0] == seen[1] and seen[0].is_dir()
+    other = stage.state_dir("toy", {"itf": params.itf, "seed": 1}, keep=True)
+    stage._release_states(remove=True)
+    assert other.is_dir() and other != seen[0]
+
+
+def test_a_stage_is_named_by_dvc_or_by_its_module(monkeypatch):
+    assert stage.stage_name(test_a_stage_is_named_by_dvc_or_by_its_module) == "test_stage"
+    monkeypatch.setenv("DVC_STAGE", "train_dry")
+    assert stage.stage_name(test_a_stage_is_named_by_dvc_or_by_its_module) == "train_dry"
+
+
+def test_threads_and_device_come_from_the_environment(monkeypatch):
+    import torch
+
+    before = torch.get_num_threads()
+    monkeypatch.setenv("UNMIXER_THREADS", "3")
+    monkeypatch.setenv("UNMIXER_DEVICE", "cpu")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert stage.device() == torch.device("cpu") and torch.get_num_threads() == 3 == stage.threads()
+    torch.set_num_threads(before)
+    for name, value in (("UNMIXER_THREADS", "many"), ("UNMIXER_DEVICE", "toaster")):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(ConfigError, match=f"{name} = '{value}'"):
+            stage.device()
+        monkeypatch.delenv(name)
+
+
+def test_progress_yields_everything_in_order_and_speaks_now_and_then(monkeypatch, capsys):
+    monkeypatch.setattr(stage, "QUIET_SECONDS", 0.01)
+    items = stage.Log().progress(range(4), desc="render")
+    assert [item for item in items if time.sleep(0.02) is None] == [0, 1, 2, 3]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0].startswith("render 1/4 · ") and lines[0].endswith("left") and lines[-1].endswith("taken")
+
+
+def test_short_work_says_nothing_without_a_terminal(capsys):
+    assert list(stage.Log().progress(iter("abc"))) == ["a", "b", "c"]
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "line"),
+    [
+        (120, 600, 30.0, "render 120/600 · 4/s · 2:00 left"),
+        (600, 600, 3700.0, "render 600/600 · 0.162/s · 1:01:40 taken"),
+        (7, None, 2.0, "render 7 · 3.5/s · 0:02 taken"),
+    ],
+)
+def test_a_progress_line_has_rate_and_time_left(done, total, seconds, line):
+    assert stage.progress_line("render", done, total, seconds) == line
+
+
+def test_numbers_are_rounded_to_six_digits_and_json_can_hold_them():
+    values = {"z": [1e-9 / 3, 2.0], "a": {"y": float("inf"), "x": True, "n": 10**9, "s": "text", "none": None}}
+    assert stage.rounded(values) == {
+        "a": {"n": 10**9, "none": None, "s": "text", "x": True, "y": None},
+        "z": [3.33333e-10, 2.0],
+    }

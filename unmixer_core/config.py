@@ -1,0 +1,406 @@
+"""params.yaml as frozen, typed sections: every number an experiment may change, refused early when it is wrong.
+
+No number has a default here: a value lives once, in params.yaml (profiles/*.yaml override it), so this module can
+change what is *allowed* but never what is *computed*, and no DVC stage depends on it. Machine facts (devices, threads,
+hosts, tracking servers) are no experiment and live in the environment (`UNMIXER_*`, `MLFLOW_*`).
+
+    params = config.load("params.yaml")
+    params.train.dry.epochs
+
+Command line: `python -m unmixer_core.config check [FILE]`, `python -m unmixer_core.config apply profiles/studio.yaml`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from unmixer_core.errors import ConfigError
+from unmixer_core.sentences import sentences
+from unmixer_core.yaml12 import read_yaml
+
+Count = Annotated[int, Ge(0)]
+Size = Annotated[int, Ge(1)]
+Seed = Annotated[int, Ge(0), Lt(2**31)]
+Share = Annotated[float, Ge(0.0), Le(1.0)]
+BelowOne = Annotated[float, Ge(0.0), Lt(1.0)]
+Open01 = Annotated[float, Gt(0.0), Lt(1.0)]
+Weight = Annotated[float, Ge(0.0)]
+Positive = Annotated[float, Gt(0.0)]
+Note = Annotated[int, Ge(0), Le(127)]
+Rate = Annotated[int, Ge(8000), Le(192_000)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, strict types, no unknown keys; an `x_low` never exceeds its `x_high`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _low_below_high(self) -> Self:
+        for low in (name for name in type(self).model_fields if "_low" in name):
+            high = low.replace("_low", "_high")
+            if hasattr(self, high) and getattr(self, low) > getattr(self, high):
+                raise ValueError(f"{low} = {getattr(self, low)} must not be above {high} = {getattr(self, high)}")
+        return self
+
+
+class Audio(Section):
+    """Clips: their rate and length, and how hard the key is struck."""
+
+    sample_rate: Rate
+    clip_s: Annotated[float, Gt(0.0), Le(30.0)]
+    velocity: Annotated[int, Ge(1), Le(127)]
+
+
+class Sample(Section):
+    """The prior over patches, and how many of each phase and split are drawn."""
+
+    seed: Seed
+    test_seed: Seed
+    n_dry: Count
+    n_nonlinear: Count
+    n_full: Count
+    n_valid_dry: Count
+    n_valid_nonlinear: Count
+    n_valid_full: Count
+    n_test_dry: Count
+    n_test_nonlinear: Count
+    n_test_full: Count
+    chain_length_weights: Annotated[tuple[Weight, ...], MinLen(1), MaxLen(9)]
+    order_audible_bias: Share
+    p_osc_2: Share
+    p_sub: Share
+    p_filter: Share
+    p_unison: Share
+    p_effect_mode: Share
+    p_modulation: Share
+    note_low: Note
+    note_high: Note
+    gate_low_s: Positive
+    gate_high_s: Positive
+
+
+class Render(Section):
+    """Which renders count as audible, and how they are stored."""
+
+    min_loudness_lufs: Annotated[float, Ge(-120.0), Le(0.0)]
+    max_peak: Positive
+    max_redraws: Count
+    shard_clips: Size
+
+
+class Features(Section):
+    """The log-mel frames the encoder reads; `hop` counts samples at audio.sample_rate."""
+
+    n_fft: Annotated[int, Ge(64), Le(65536)]
+    hop: Size
+    n_mels: Annotated[int, Ge(8), Le(512)]
+    fmin_hz: Weight
+    fmax_hz: Positive
+    floor_db: Annotated[float, Ge(-200.0), Lt(0.0)]
+
+
+class Proxy(Section):
+    """The differentiable twin of the host and its calibration."""
+
+    kind: Literal["ddsp"]
+    sample_rate: Rate
+    seed: Seed
+    table_note: Note
+    table_positions: Count
+    batch: Size
+    lr: Positive
+    steps_dry: Count
+    steps_effects: Count
+    steps_chains: Count
+    held_out: Count
+    n_ffts: Annotated[tuple[Annotated[int, Ge(16), Le(65536)], ...], MinLen(1)]
+    time_budget_s: Positive
+
+
+class Model(Section):
+    """The un-mixer's widths and its manifold."""
+
+    width: Size
+    embedding: Size
+    harmonics: Count
+    dropout: BelowOne
+    components: Size
+    rank: Count
+    sigma_floor: Positive
+    knob_hidden: Size
+    manifold: Literal["poincare", "euclidean"]
+    ball_dim: Size
+    curvature: Positive
+    radius: Positive
+    chain_hidden: Size
+
+
+class Loss(Section):
+    """Weights of the hybrid loss and the schedule of its spectral part (shares of a phase)."""
+
+    lambda_p: Weight
+    lambda_c: Weight
+    lambda_o: Weight
+    lambda_e: Weight
+    lambda_s: Weight
+    nll_cap: Positive
+    label_smoothing: BelowOne
+    spectral_clips: Size
+    spectral_every: Size
+    spectral_start: Share
+    spectral_ramp: Share
+    temperature_start: Positive
+    temperature_end: Positive
+    audio_to_choices: bool
+    audio_to_chain: bool
+
+
+class Optim(Section):
+    """GCWD: gradient clipping with decoupled weight decay, under a one-cycle schedule."""
+
+    lr: Positive
+    warmup: Share
+    beta1: BelowOne
+    beta2: BelowOne
+    eps: Positive
+    weight_decay: Weight
+    clip: Literal["norm", "element", "none"]
+    threshold: Positive
+    percentile: Annotated[float, Gt(0.0), Le(100.0)] | None
+    manifold_lr: Weight
+    ema: BelowOne
+
+
+class Augment(Section):
+    """Changes of the log-mel frames while training."""
+
+    noise_db: Weight
+    gain_db: Weight
+    shift_frames: Count
+    mask_mels: Count
+    mask_frames: Count
+
+
+class TrainPhase(Section):
+    """One phase of the curriculum."""
+
+    seed: Seed
+    epochs: Count
+    batch: Size
+    replay: BelowOne
+    lr_scale: Positive
+
+
+class TrainDry(TrainPhase):
+    """Phase 1: Wavetable alone."""
+
+
+class TrainFx(TrainPhase):
+    """Phase 2: nonlinear effects."""
+
+
+class TrainFull(TrainPhase):
+    """Phase 3: full chains."""
+
+
+class Train(Section):
+    """The curriculum."""
+
+    dry: TrainDry
+    fx: TrainFx
+    full: TrainFull
+
+
+class Score(Section):
+    """How metrics are summarised."""
+
+    bootstrap: Size
+    confidence: Open01
+    coverage: Annotated[tuple[Open01, ...], MinLen(1)]
+    seed: Seed
+
+
+class Evaluate(Section):
+    """Which test clips are judged, and beside which baselines."""
+
+    n_dry: Count
+    n_nonlinear: Count
+    n_full: Count
+    n_baseline: Count
+    n_detail: Count
+    n_retrieval: Count
+    n_gap: Count
+    candidates: Size
+    seeds: Count
+    n_examples: Count
+    seed: Seed
+
+
+class Itf(Section):
+    """Inference-time finetuning and its benchmark."""
+
+    n_clips: Size
+    candidates: Size
+    steps: Count
+    lr: Positive
+    lambda_b: Weight
+    clip_norm: Weight
+    logit_limit: Positive
+    clip_s: Positive
+    n_retrieval: Count
+    cma_population: Annotated[int, Ge(2)]
+    cma_sigma: Positive
+    cma_max_seconds: Weight
+    seed: Seed
+
+
+class Params(Section):
+    """All sections, in the order of the pipeline."""
+
+    audio: Audio
+    sample: Sample
+    render: Render
+    features: Features
+    proxy: Proxy
+    model: Model
+    loss: Loss
+    optim: Optim
+    augment: Augment
+    train: Train
+    score: Score
+    evaluate: Evaluate
+    itf: Itf
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits that name these values (comments and key order do not count)."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:8]
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check a parameter file; ConfigError if it is missing or no YAML, or a key or value is wrong."""
+    return validate(read_yaml(path), source=str(path))
+
+
+def load_profile(profile: str | Path, base: str | Path = "params.yaml") -> Params:
+    """The parameters of `base` with the partial overrides of `profile` on top; errors name the profile."""
+    return validate(merge(read_yaml(base), read_yaml(profile)), source=str(profile))
+
+
+def with_values(params: Params, values: Mapping[str, Any]) -> Params:
+    """A checked copy: `with_values(params, {"loss.lambda_s": 0.5})`."""
+    return validate(merge(params.model_dump(), nest(values)), source="with_values")
+
+
+def validate(data: Mapping[str, Any], *, source: str) -> Params:
+    """Sections from plain nested data; `source` names it in the error."""
+    try:
+        return Params.model_validate(_tuples(data))
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {'; '.join(sentences(error, Params))}") from None
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the leaves of `over` on top; lists are replaced whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} -> {"a": {"b": 1}}."""
+    nested: dict[str, Any] = {}
+    for dotted, value in values.items():
+        for key in reversed(dotted.split(".")):
+            value = {key: value}
+        nested = merge(nested, value)
+    return nested
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def sections() -> dict[type[Section], str]:
+    """Every leaf section class and its dotted key: {TrainDry: "train.dry", ...}."""
+    return dict(_sections_of(Params, ""))
+
+
+def section(params: Params, kind: type[Section]) -> Section:
+    """The section of class `kind`; KeyError if `kind` is not one of `sections()`."""
+    value: Any = params
+    for key in sections()[kind].split("."):
+        value = getattr(value, key)
+    return value
+
+
+def _sections_of(kind: type[Section], prefix: str) -> Iterator[tuple[type[Section], str]]:
+    for name, field in kind.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            holds_sections = list(_sections_of(inner, f"{prefix}{name}."))
+            yield from holds_sections or [(inner, f"{prefix}{name}")]
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def apply_profile(profile: str | Path, params_path: str | Path = "params.yaml") -> dict[str, Any]:
+    """Write a profile's overrides into a parameter file, its comments kept; returns what changed, by dotted key."""
+    load_profile(profile, params_path)
+    from ruamel.yaml import YAML  # comes with DVC; keeps comments
+
+    editor = YAML()
+    editor.preserve_quotes, editor.width = True, 4096
+    document = editor.load(Path(params_path).read_text(encoding="utf-8"))
+    before, over = flatten(read_yaml(params_path)), flatten(read_yaml(profile))
+    for dotted, value in over.items():
+        *parents, last = dotted.split(".")
+        reduce(getitem, parents, document)[last] = value
+    temporary = Path(f"{params_path}.tmp")
+    editor.dump(document, temporary)
+    load(temporary)
+    os.replace(temporary, params_path)
+    return {key: value for key, value in over.items() if before.get(key) != value}
+
+
+def main(arguments: list[str]) -> int:
+    """`check [FILE]` or `apply PROFILE [FILE]`; the exit status."""
+    match arguments:
+        case ["check", *rest] if len(rest) <= 1:
+            load(*rest)
+        case ["apply", profile, *rest] if len(rest) <= 1:
+            for key, value in apply_profile(profile, *rest).items():
+                sys.stdout.write(f"{key}: {value}\n")
+        case _:
+            sys.stderr.write("usage: python -m unmixer_core.config check [FILE] | apply PROFILE [FILE]\n")
+            return 2
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except ConfigError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,72 @@
+"""ADSR and LFO from physical times, closed form in time: no recursion, so every sample has a gradient to every time."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+LINEAR_POWER = 0.01
+
+
+def power_curve(position: Tensor, power: Tensor) -> Tensor:
+    """(e^{power·x} − 1)/(e^{power} − 1) for x in [0, 1]: a ramp that starts slowly (power > 0) or fast (power < 0).
+
+    Below |power| = 0.01 the limit x + power·x(x − 1)/2 is used, where the quotient would lose its digits.
+    """
+    small = power.abs() < LINEAR_POWER
+    safe = torch.where(small, torch.full_like(power, LINEAR_POWER), power)
+    curved = torch.expm1(safe * position) / torch.expm1(safe)
+    return torch.where(small, position + 0.5 * power * position * (position - 1.0), curved)
+
+
+def adsr(
+    time_s: Tensor,
+    attack_s: Tensor,
+    decay_s: Tensor,
+    sustain: Tensor,
+    release_s: Tensor,
+    gate_s: Tensor,
+    *,
+    attack_power: Tensor | float = 0.0,
+    decay_power: Tensor | float = 0.0,
+    release_power: Tensor | float = 0.0,
+) -> Tensor:
+    """Attack–decay–sustain–release, 0..1.
+
+    time_s [time]; the others [batch] (gate_s: when the key is released) → [batch, time]. The powers bend the segments
+    (`power_curve`); release starts from whatever level the key was released at. Times must be > 0.
+    """
+    column = [_column(v, time_s) for v in (attack_s, decay_s, sustain, release_s, gate_s)]
+    attack, decay, level, release, gate = column
+    powers = [_column(p, time_s) for p in (attack_power, decay_power, release_power)]
+    held = _attack_decay(torch.minimum(time_s[None], gate), attack, decay, level, powers[0], powers[1])
+    released = ((time_s[None] - gate) / release).clamp(0.0, 1.0)
+    return held * (1.0 - power_curve(released, powers[2].expand_as(released)))
+
+
+def _attack_decay(time_s: Tensor, attack: Tensor, decay: Tensor, level: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    rising = time_s < attack
+    position = torch.where(rising, time_s / attack, (time_s - attack) / decay).clamp(0.0, 1.0)
+    curve = power_curve(position, torch.where(rising, up.expand_as(position), down.expand_as(position)))
+    return torch.where(rising, curve, 1.0 + (level - 1.0) * curve)
+
+
+def _column(value: Tensor | float, like: Tensor) -> Tensor:
+    return torch.as_tensor(value, device=like.device, dtype=like.dtype).reshape(-1, 1)
+
+
+def lfo_sine(time_s: Tensor, rate_hz: Tensor, *, phase_cycles: Tensor | float = 0.0) -> Tensor:
+    """sin(2π(rate·t + phase)): time_s [time], rate_hz [...] → [..., time] in −1..1."""
+    phase = torch.as_tensor(phase_cycles, device=time_s.device, dtype=time_s.dtype)
+    cycles = rate_hz[..., None] * time_s + phase[..., None]
+    return torch.sin(2.0 * math.pi * cycles)
+
+
+def lfo_triangle(time_s: Tensor, rate_hz: Tensor, *, phase_cycles: Tensor | float = 0.0) -> Tensor:
+    """Triangle that starts at −1 and peaks half a period later: time_s [time], rate_hz [...] → [..., time] in −1..1."""
+    phase = torch.as_tensor(phase_cycles, device=time_s.device, dtype=time_s.dtype)
+    cycles = rate_hz[..., None] * time_s + phase[..., None]
+    saw = cycles - cycles.detach().floor()
+    return 1.0 - 2.0 * (2.0 * saw - 1.0).abs()

@@ -1,0 +1,92 @@
+"""Filtering by frequency sampling: whole clips on one circle, moving filters frame by frame.
+
+A long-tailed linear response H(z) is sampled on the circle |z| = e^{damping}, slightly outside the unit circle: the
+signal is weighted by e^{-damping n} before the FFT and unweighted after it, so what wraps around the end of the
+transform comes back `alias_db` quieter. A feedback delay or a comb therefore needs no zero padding for its endless
+tail (exponential windowing, see Välimäki and Liski 2017, and Kates and Yoder's "damped FFT" for reverberators).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Circle(NamedTuple):
+    """Sampling points z = e^{damping + j omega}: `omega` [bins] in radians per sample, `damping` in nepers per sample."""
+
+    n_fft: int
+    omega: Tensor
+    damping: float
+
+    def frequencies_hz(self, sample_rate: float) -> Tensor:
+        """Frequency of each bin [bins]."""
+        return self.omega * (sample_rate / (2.0 * math.pi))
+
+
+def fast_length(n: int) -> int:
+    """Smallest even product of 2, 3 and 5 that is ≥ n: a length whose FFT is cheap."""
+    best = 1 << max(1, (n - 1).bit_length())
+    five = 2
+    while five < best:
+        three = five
+        while three < best:
+            power = three << max(0, (-(-n // three) - 1).bit_length())
+            best = min(best, power)
+            three *= 3
+        five *= 5
+    return best
+
+
+def circle(n_samples: int, *, pad_samples: int = 0, alias_db: float = 0.0, like: Tensor) -> Circle:
+    """The circle for clips of `n_samples`: padded by `pad_samples`, wrapped tails attenuated by `alias_db`."""
+    n_fft = fast_length(n_samples + pad_samples)
+    omega = torch.arange(n_fft // 2 + 1, device=like.device, dtype=like.dtype) * (2.0 * math.pi / n_fft)
+    return Circle(n_fft, omega, alias_db * math.log(10.0) / 20.0 / n_fft)
+
+
+def filter_on_circle(audio: Tensor, response: Tensor, on: Circle) -> Tensor:
+    """audio [..., time] filtered by response [..., bins] sampled on the circle (shapes broadcast)."""
+    n_samples = audio.shape[-1]
+    weight = torch.exp(-on.damping * torch.arange(n_samples, device=audio.device, dtype=audio.dtype))
+    spectrum = torch.fft.rfft(audio * weight if on.damping else audio, n=on.n_fft)
+    filtered = torch.fft.irfft(spectrum * response, n=on.n_fft)[..., :n_samples]
+    return filtered / weight if on.damping else filtered
+
+
+def delay_response(delay_samples: Tensor, on: Circle) -> Tensor:
+    """z^{-delay} on the circle: delay_samples [...] (may be fractional) → complex [..., bins]."""
+    delay = delay_samples[..., None]
+    gain = torch.exp(-on.damping * delay)
+    return torch.polar(gain.expand(*delay.shape[:-1], len(on.omega)), -delay * on.omega)
+
+
+def frames_count(n_samples: int, hop_samples: int) -> int:
+    """How many frames `filter_frames` uses for a clip of this length."""
+    return n_samples // hop_samples + 2
+
+
+def filter_frames(audio: Tensor, response: Tensor, *, hop_samples: int) -> Tensor:
+    """A filter that moves: audio [..., time] × response [..., frames, hop + 1] → [..., time].
+
+    Square-root Hann windows of two hops before and after (perfect reconstruction where the response is 1); frame m is
+    centred on sample m · hop. `frames` = frames_count(time, hop).
+    """
+    n_samples, n_fft = audio.shape[-1], 2 * hop_samples
+    frames = frames_count(n_samples, hop_samples)
+    window = torch.sin(math.pi * (torch.arange(n_fft, device=audio.device, dtype=audio.dtype) + 0.5) / n_fft)
+    padded = torch.nn.functional.pad(audio, (hop_samples, frames * hop_samples - n_samples))
+    pieces = padded.unfold(-1, n_fft, hop_samples) * window  # [..., frames, n_fft]
+    filtered = torch.fft.irfft(torch.fft.rfft(pieces) * response, n=n_fft) * window
+    first, second = filtered[..., :hop_samples], filtered[..., hop_samples:]
+    summed = first[..., 1:, :] + second[..., :-1, :]  # [..., frames − 1, hop]
+    return summed.flatten(-2)[..., :n_samples]
+
+
+def frame_times_s(n_samples: int, hop_samples: int, sample_rate: float, like: Tensor) -> Tensor:
+    """Centre of each frame of `filter_frames` in seconds [frames]."""
+    index = torch.arange(frames_count(n_samples, hop_samples), device=like.device, dtype=like.dtype)
+    return index * (hop_samples / sample_rate)

@@ -1,0 +1,62 @@
+"""Reverb as exponentially decaying noise in octave-wide bands, each with its own decay time.
+
+A dense late reverb is, statistically, noise whose bands decay exponentially (Moorer 1979; Polack 1988; velvet-noise
+FIRs: Järveläinen and Karjalainen 2007). The noise is fixed, so that the response is a smooth function of its controls.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from unmixer_core.ddsp.fft import circle, filter_on_circle
+
+LOG_T60 = math.log(1000.0)
+LOWEST_HZ = 125.0
+
+
+def band_centers_hz(n_bands: int, like: Tensor) -> Tensor:
+    """Octave-spaced centres [bands] from 125 Hz up."""
+    return LOWEST_HZ * 2.0 ** torch.arange(n_bands, device=like.device, dtype=like.dtype)
+
+
+def noise_bands(n_samples: int, *, sample_rate: float, n_bands: int = 7, seed: int = 0) -> Tensor:
+    """White noise of variance 1/sample_rate-second split into bands that sum to it: [bands, 2, n_samples].
+
+    Bands are raised cosines over log-frequency; the first reaches down to 0 Hz and the last up to Nyquist.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(2, n_samples, generator=generator)
+    spectrum = torch.fft.rfft(noise)
+    frequency = torch.arange(spectrum.shape[-1]) * (sample_rate / n_samples)
+    octave = torch.log2(frequency.clamp_min(1.0) / LOWEST_HZ).clamp(0.0, n_bands - 1.0)
+    distance = (octave[None] - torch.arange(n_bands)[:, None]).abs().clamp(max=1.0)
+    weight = torch.cos(0.5 * math.pi * distance).square()  # [bands, bins], sums to 1
+    return torch.fft.irfft(spectrum[None] * weight[:, None], n=n_samples)
+
+
+def impulse_response(
+    bands: Tensor, decay_time_s: Tensor, gain: Tensor, build_up_s: Tensor, *, sample_rate: float
+) -> Tensor:
+    """Decaying noise.
+
+    bands [n_bands, 2, time] (`noise_bands`), decay_time_s (T60) and gain [batch, n_bands], build_up_s [batch] (how long the
+    density takes to rise) → [batch, 2, time].
+    """
+    time_s = torch.arange(bands.shape[-1], device=bands.device, dtype=bands.dtype) / sample_rate
+    envelope = gain[..., None] * torch.exp(time_s * (-LOG_T60 / decay_time_s[..., None]))  # [batch, bands, time]
+    rise = -torch.expm1(-time_s / build_up_s[:, None])
+    mixed = torch.einsum("nct,bnt->bct", bands, envelope)
+    return mixed * rise[:, None]
+
+
+def reverb(audio: Tensor, response: Tensor, predelay_s: Tensor, *, sample_rate: float) -> Tensor:
+    """Wet signal: audio [batch, 2, time] convolved with response [batch, 2, length], later by predelay_s [batch]."""
+    n_samples = audio.shape[-1]
+    pad = min(response.shape[-1], n_samples)
+    on = circle(n_samples, pad_samples=pad, like=audio)
+    shift = -(predelay_s * sample_rate)[:, None] * on.omega
+    spectrum = torch.fft.rfft(response, n=on.n_fft) * torch.polar(torch.ones_like(shift), shift)[:, None]
+    return filter_on_circle(audio, spectrum, on)

@@ -1,0 +1,247 @@
+"""Fit φ to the host: multi-scale spectral loss on its renders, dry sounds first, then short chains, then any chain.
+
+The proxy starts from laws measured once on the embedded host; calibration moves φ towards whatever host made the clips.
+Every phase keeps the φ with the lowest loss on held-out clips, its start included, so it cannot make the proxy worse.
+Killed and started again, it goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmixer_core.audio import Clips, resample
+from unmixer_core.ddsp import spectral
+from unmixer_core.errors import StageError, TrainingError
+from unmixer_core.proxy.proxy import Proxy
+
+Rows = NDArray[np.int64]
+CHECKPOINT = "calibration.pt"
+CHECKPOINT_STEPS = 20
+GRADIENT_NORM = 1.0
+CACHED_CLIPS = 512
+QUIET = 1e-3
+
+
+class Settings(Protocol):
+    """What is read of params.yaml's `proxy` section."""
+
+    seed: int
+    batch: int
+    lr: float
+    steps_dry: int
+    steps_effects: int
+    steps_chains: int
+    held_out: int
+    n_ffts: tuple[int, ...]
+    time_budget_s: float
+
+
+class PatchBatch(NamedTuple):
+    """Proxy.forward's arguments for a batch."""
+
+    knobs: Tensor
+    choices: Tensor
+    chain: Tensor
+    note: Tensor
+    gate_s: Tensor
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A name, the rows of the clips it learns from, and its number of steps."""
+
+    name: str
+    rows: Rows
+    steps: int
+
+
+class Material:
+    """The host's clips at the proxy's rate, with their patches."""
+
+    def __init__(self, clips: Clips, sample_rate: int) -> None:
+        self.clips, self.sample_rate = clips, sample_rate
+        self.lengths = (clips.patches.chain >= 0).sum(axis=1)
+        self._resampled = lru_cache(maxsize=CACHED_CLIPS)(self._read)
+
+    def _read(self, row: int) -> Tensor:
+        return torch.from_numpy(resample(self.clips.audio(row), self.clips.rate, self.sample_rate))
+
+    def rows(self, split: str, longest: int, shortest: int = 0) -> Rows:
+        """Rows of a split whose chains are of a length."""
+        fits = (self.lengths >= shortest) & (self.lengths <= longest) & (self.clips.patches.split == split)
+        return np.flatnonzero(fits)
+
+    def patches(self, rows: Iterable[int], device: torch.device) -> PatchBatch:
+        table, index = self.clips.patches, np.asarray(list(rows))
+        real = (
+            torch.as_tensor(np.asarray(v)[index], dtype=torch.float32, device=device)
+            for v in (table.knobs, table.note, table.gate_s)
+        )
+        knobs, note, gate_s = real
+        whole = (
+            torch.as_tensor(np.asarray(v)[index].astype(np.int64), device=device) for v in (table.choices, table.chain)
+        )
+        choices, chain = whole
+        return PatchBatch(knobs, choices, chain, note, gate_s)
+
+    def audio(self, rows: Iterable[int], device: torch.device) -> Tensor:
+        """Host clips [rows, 2, time]."""
+        return torch.stack([self._resampled(int(row)) for row in rows]).to(device)
+
+
+def distance(proxy_audio: Tensor, host_audio: Tensor, sample_rate: int, n_ffts: tuple[int, ...]) -> Tensor:
+    """Level-sensitive multi-scale spectral distance [batch], both sides in units of the host clip's peak."""
+    length = min(proxy_audio.shape[-1], host_audio.shape[-1])
+    peak = host_audio.abs().amax(dim=(1, 2), keepdim=True).clamp_min(QUIET)
+    settings = spectral.SpectralSettings(fft_sizes=tuple(n_ffts), floor=1e-4)
+    return spectral.multiscale_spectral(
+        proxy_audio[..., :length] / peak, host_audio[..., :length] / peak, sample_rate, settings
+    )
+
+
+def phases(material: Material, settings: Settings) -> list[Phase]:
+    """Dry, short chains (one or two effects), any chain."""
+    plan = (
+        ("dry", 0, 0, settings.steps_dry),
+        ("effects", 1, 2, settings.steps_effects),
+        ("chains", 0, 8, settings.steps_chains),
+    )
+    return [Phase(name, material.rows("train", longest, shortest), steps) for name, shortest, longest, steps in plan]
+
+
+def held_out_loss(proxy: Proxy, material: Material, rows: Rows, settings: Settings) -> float:
+    """Mean distance over clips that calibration does not see."""
+    device = next(proxy.parameters()).device
+    total = 0.0
+    with torch.no_grad():
+        for some in np.array_split(rows, max(1, len(rows) // settings.batch)):
+            sound = proxy(*material.patches(some, device))
+            total += float(distance(sound, material.audio(some, device), material.sample_rate, settings.n_ffts).sum())
+    return total / len(rows)
+
+
+class Calibration:
+    """Runs the phases; `report(values, step)` hears of every step and phase."""
+
+    def __init__(
+        self, proxy: Proxy, material: Material, settings: Settings, state: Path, report: Callable[..., None]
+    ) -> None:
+        self.proxy, self.material, self.settings, self.report = proxy, material, settings, report
+        self.path = state / CHECKPOINT
+        self.deadline = 0.0
+        self.device = next(proxy.parameters()).device
+
+    def run(self) -> dict[str, float]:
+        """All phases in turn → how many steps were taken and the held-out loss at each end. Raises TrainingError, StageError."""
+        resumed = torch.load(self.path, weights_only=True) if self.path.exists() else None
+        results: dict[str, float] = dict(resumed["results"]) if resumed else {}
+        if resumed:
+            self.proxy.load_state_dict(resumed["proxy"])
+        plan = phases(self.material, self.settings)
+        for number, phase in enumerate(plan):
+            if (resumed and number < resumed["phase"]) or not phase.steps:
+                continue
+            if not len(phase.rows):
+                raise StageError(
+                    f"no training clips for calibration phase {phase.name!r}; run `dvc repro sample_patches`."
+                )
+            share = phase.steps / sum(p.steps for p in plan)
+            self.deadline = time.monotonic() + share * self.settings.time_budget_s
+            halfway = resumed is not None and resumed["phase"] == number and resumed["step"] > 0
+            self._phase(number, phase, results, resumed if halfway else None)
+        return results
+
+    def _phase(self, number: int, phase: Phase, results: dict[str, float], resumed: dict[str, Any] | None) -> None:
+        optimiser = self._optimiser()
+        judge = self._judges(phase)
+        first = 0
+        if resumed:
+            optimiser.load_state_dict(resumed["optimiser"])
+            first, best, best_loss = resumed["step"], resumed["best"], resumed["best_loss"]
+        else:
+            best, best_loss = self._snapshot(), held_out_loss(self.proxy, self.material, judge, self.settings)
+            results[f"{phase.name}_loss_start"] = best_loss
+        taken = first
+        for step in range(first, phase.steps):
+            self._step(optimiser, number, phase, step)
+            taken = step + 1
+            late = time.monotonic() > self.deadline
+            if taken % CHECKPOINT_STEPS == 0 or taken == phase.steps or late:
+                loss = held_out_loss(self.proxy, self.material, judge, self.settings)
+                self.report({f"{phase.name}_held_out": loss}, taken)
+                if loss < best_loss:
+                    best, best_loss = self._snapshot(), loss
+                self._save(number, taken, optimiser, best, best_loss, results)
+            if late:
+                break
+        self.proxy.load_state_dict(best)
+        results |= {f"{phase.name}_loss": best_loss, f"{phase.name}_steps": float(taken)}
+        self._save(number + 1, 0, optimiser, best, best_loss, results)
+
+    def _step(self, optimiser: torch.optim.Optimizer, number: int, phase: Phase, step: int) -> None:
+        draw = np.random.default_rng([self.settings.seed, number, step])
+        rows = draw.choice(phase.rows, size=min(self.settings.batch, len(phase.rows)), replace=False)
+        sound = self.proxy(*self.material.patches(rows, self.device))
+        loss = distance(
+            sound, self.material.audio(rows, self.device), self.material.sample_rate, self.settings.n_ffts
+        ).mean()
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"calibration phase {phase.name!r} met a non-finite loss at step {step} (clips {rows.tolist()})."
+            )
+        for group in optimiser.param_groups:
+            group["lr"] = self.settings.lr * (1.0 - step / phase.steps)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.proxy.parameters(), GRADIENT_NORM)
+        optimiser.step()
+        self.report({f"{phase.name}_loss": float(loss.detach())}, step)
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        """Adam over φ. The tables stand still: sign-like steps would bury their quiet harmonics."""
+        spectra = self.proxy.voice.spectra
+        return torch.optim.Adam(
+            [p for p in self.proxy.parameters() if p is not spectra], lr=self.settings.lr, betas=(0.9, 0.99)
+        )
+
+    def _judges(self, phase: Phase) -> Rows:
+        lengths = self.material.lengths[phase.rows]
+        rows = self.material.rows("valid", int(lengths.max()), int(lengths.min()))
+        if not len(rows):
+            rows = phase.rows
+        return np.sort(np.random.default_rng(self.settings.seed).permutation(rows)[: self.settings.held_out])
+
+    def _snapshot(self) -> dict[str, Tensor]:
+        return {key: value.detach().clone() for key, value in self.proxy.state_dict().items()}
+
+    def _save(
+        self,
+        phase: int,
+        step: int,
+        optimiser: torch.optim.Optimizer,
+        best: dict[str, Tensor],
+        best_loss: float,
+        results: dict[str, float],
+    ) -> None:
+        state = {
+            "phase": phase,
+            "step": step,
+            "proxy": self.proxy.state_dict(),
+            "optimiser": optimiser.state_dict(),
+            "best": best,
+            "best_loss": best_loss,
+            "results": results,
+        }
+        temporary = self.path.with_suffix(".tmp")
+        torch.save(state, temporary)
+        temporary.replace(self.path)

@@ -1,0 +1,342 @@
+"""The eight effects: a module each, from controls to sound, with what was learned of the host (φ).
+
+Every module takes audio [batch, 2, time] at its true level and Controls of the same batch, and gives audio back. Wet and
+dry meet as the host mixes them; the wet part passes a learned residual filter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from unmixer_core.ddsp import delays, dynamics, envelopes, filters, modulation, reverbs
+from unmixer_core.ddsp.fft import Circle, circle, filter_frames, filter_on_circle, frame_times_s
+from unmixer_core.proxy.controls import Controls, KnobCalibration, sounding
+from unmixer_core.proxy.parts import Positive, ResidualFilter, decibels_to_gain
+from unmixer_core.proxy.resonator import Resonator, settling_octaves
+from unmixer_core.schema.devices import EFFECTS, Device
+
+PAD_S = 0.1
+PHASER_HOP_S = 0.0232
+CHORUS_LATENCY_MS = 3.3
+EARLY_S, EARLY_RISE = 0.15, 0.05
+MAX_FEEDBACK = 0.97
+RESONANCE_RANGE = 1.25
+ONSET_HOP_S, ONSET_HOPS = 0.0116, 6
+
+
+class Effect(nn.Module):
+    """What the eight share: calibrated knobs, a residual filter on the wet sound and the dry/wet mix."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__()
+        self.device = device
+        self.knobs = KnobCalibration(device)
+        self.residual = ResidualFilter()
+        self.wet_level = Positive(1.0)
+
+    def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
+        raise NotImplementedError
+
+    def circle(self, audio: Tensor, sample_rate: float) -> Circle:
+        """Sampling points for a short response."""
+        return circle(audio.shape[-1], pad_samples=int(PAD_S * sample_rate), like=audio)
+
+    def coloured(self, audio: Tensor, sample_rate: float) -> Tensor:
+        """Wet audio through the residual filter and level."""
+        on = self.circle(audio, sample_rate)
+        return filter_on_circle(audio, self.wet_level() * self.residual(on.frequencies_hz(sample_rate)), on)
+
+
+def mix_linear(dry: Tensor, wet: Tensor, share: Tensor) -> Tensor:
+    """dry + share · (wet − dry), share [batch]."""
+    return dry + share[:, None, None] * (wet - dry)
+
+
+def mix_equal_power(dry: Tensor, wet: Tensor, share: Tensor) -> Tensor:
+    """cos(πs/2) · dry + sin(πs/2) · wet, share [batch]."""
+    angle = 0.5 * math.pi * share[:, None, None]
+    return torch.cos(angle) * dry + torch.sin(angle) * wet
+
+
+class AutoFilter(Effect):
+    """Drive into a 24 dB filter that stands still but for its first moments."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self.resonator = Resonator()
+
+    def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
+        drive_db, kind = controls.physical("drive"), controls.weights("filter_type")
+        resonance, cutoff_hz = controls.share("resonance") / RESONANCE_RANGE, controls.physical("frequency")
+        driven, slope = self.resonator.drive(audio, resonance, drive_db, kind)
+
+        def response(frequency_hz: Tensor, moving_hz: Tensor) -> Tensor:
+            shape = (resonance, drive_db, slope, kind, torch.ones_like(drive_db))
+            gain = self.wet_level() * self.residual(frequency_hz)
+            return gain * self.resonator.response(frequency_hz, moving_hz, *shape)
+
+        on = self.circle(audio, sample_rate)
+        still = filter_on_circle(driven, response(on.frequencies_hz(sample_rate), cutoff_hz[:, None]), on)
+        return self._with_onset(still, driven, cutoff_hz, response, sample_rate)
+
+    def _with_onset(
+        self,
+        still: Tensor,
+        driven: Tensor,
+        cutoff_hz: Tensor,
+        response: Callable[[Tensor, Tensor], Tensor],
+        sample_rate: float,
+    ) -> Tensor:
+        """The first moments filtered frame by frame while the cutoff glides to its place, faded into the rest."""
+        hop = 1 << round(math.log2(ONSET_HOP_S * sample_rate))
+        length = min(ONSET_HOPS * hop, still.shape[-1])
+        start = driven[..., :length]
+        time_s = frame_times_s(length, hop, sample_rate, still)
+        moving_hz = cutoff_hz[:, None] * torch.exp2(settling_octaves(time_s, cutoff_hz, self.resonator.start_hz()))
+        frequency_hz = torch.arange(hop + 1, device=still.device, dtype=still.dtype) * (0.5 * sample_rate / hop)
+        moved = filter_frames(start, response(frequency_hz, moving_hz)[:, None], hop_samples=hop)
+        fade = (2.0 - 2.0 * torch.arange(length, device=still.device, dtype=still.dtype) / length).clamp(max=1.0)
+        first = still[..., :length] + fade * (moved - still[..., :length])
+        return torch.cat([first, still[..., length:]], dim=-1)
+
+
+class Saturator(Effect):
+    """Four curves under a drive."""
+
+    CURVES = (dynamics.soft_clip, dynamics.linear_fold, dynamics.sine_fold, dynamics.hard_clip)
+
+    def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
+        weights = controls.weights("type")
+        driven = audio * decibels_to_gain(controls.physical("drive"))[:, None, None]
+
+        def curve(x: Tensor) -> Tensor:
+            heard = [i for i in range(len(self.CURVES)) if weights.requires_grad or bool((weights[:, i] > 0).any())]
+            parts = [weights[:, i, None, None] * self.CURVES[i](x) for i in heard]
+            return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
+
+        wet = self.coloured(dynamics.oversampled(driven, curve), sample_rate)
+        return mix_linear(audio, wet, controls.share("dry_wet"))
+
+
+class Compressor(Effect):
+    """Threshold, ratio, attack, release, output gain."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self.attack_scale, self.release_scale = Positive(1.0), Positive(1.0)
+        self.threshold_shift_db = nn.Parameter(torch.tensor(0.0))
+
+    def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
+        pressed = dynamics.compressor(
+            audio,
+            controls.physical("threshold") + self.threshold_shift_db,
+            1.0 - 1.0 / controls.physical("ratio"),
+            self.attack_scale() * controls.physical("attack"),
+            self.release_scale() * controls.physical("release"),
+            sample_rate=sample_rate,
+        )
+        gain = decibels_to_gain(controls.physical("output_gain"))[:, None, None]
+        return mix_linear(audio, gain * self.coloured(pressed, sample_rate), controls.share("dry_wet"))
+
+
+class EqEight(Effect):
+    """Highpass or low shelf, bell, high shelf.
+
+    Measured: with A = 10^(gain/40), shelves have Q ½ and a corner moved by √A away from what they leave alone (the low
+    one up, the high one down, for a boost); the bell's bandwidth is that of Q without gain; the highpass has damping 2.
+    """
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self.low_quality, self.high_quality = Positive(0.5), Positive(0.55)
+        self.bell_quality, self.highpass_damping = Positive(1.0), Positive(2.0)
+
+    def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
+        on = self.circle(audio, sample_rate)
+        frequency_hz = on.frequencies_hz(sample_rate)
+        response = (
+            self._low(frequency_hz, controls) * self._bell(frequency_hz, controls) * self._high(frequency_hz, controls)
+        )
+        response = response * (self.wet_level() * self.residual(frequency_hz))
+        return filter_on_circle(audio, response[:, None], on)
+
+    def _bell(self, frequency_hz: Tensor, controls: Controls) -> Tensor:
+        gain_db = controls.physical("mid_gain")
+        quality = self.bell_quality() * controls.physical("mid_q") / half_gain(gain_db)
+        return filters.bell_response(frequency_hz, controls.physical("mid_freq"), gain_db, quality)
+
+    def _high(self, frequency_hz: Tensor, controls: Controls) -> Tensor:
+        gain_db = controls.physical("high_gain")
+        corner_hz = controls.physical("high_freq") / half_gain(gain_db).sqrt()
+        return filters.high_shelf_response(frequency_hz, corner_hz, gain_db, self.high_quality().expand_as(corner_hz))
+
+    def _low(self, frequency_hz: Tensor, controls: Controls) -> Tensor:
+        gain_db, kind = controls.physical("low_gain"), controls.weights("low_type")
+        corner_hz = controls.physical("low_freq")
+        shelf = filters.low_shelf_response(
+            frequency_hz, corner_hz * half_gain(gain_db).sqrt(), gain_db, self.low_quality().expand_as(corner_hz)
+        )
+        highpass = nn.functional.one_hot(torch.full_like(corner_hz, filters.HIGHPASS, dtype=torch.int64), 4).to(
+            corner_hz
+        )
+        damping = self.highpass_damping().expand_as(corner_hz)
+        cut = filters.state_variable_response(frequency_hz, corner_hz, damping, highpass)
+        return kind[:, :1] * cut + kind[:, 1:] * shelf
+
+
+def half_gain(gain_db: Tensor) -> Tensor:
+    """A = 10^(dB/40), the amplitude whose square is the gain."""
+    return decibels_to_gain(0.5 * gain_db)
+
+
+class ChorusEnsemble(Effect):
+    """Two moving delays a side, a quarter of a cycle apart from the other side's."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self.base_ms = nn.Parameter(torch.tensor([1.95, 7.81]))
+        self.depth_ms, self.swing, self.tap_level = Positive(30.0), Positive(0.5), Positive(0.47)
+
+    def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
+        phase = audio.new_tensor([[0.0, 0.5], [0.25, 0.75]])  # [side, voice]
+        time_s = torch.arange(audio.shape[-1], device=audio.device, dtype=audio.dtype) / sample_rate
+        rate = controls.physical("rate")[:, None, None].expand(-1, 2, 2)
+        moving = 1.0 + self.swing() * envelopes.lfo_sine(time_s, rate, phase_cycles=phase)  # [batch, side, voice, time]
+        delay_ms = (
+            self.base_ms[:, None].abs() + (self.depth_ms() * controls.share("amount"))[:, None, None, None] * moving
+        )
+        feedback = controls.share("feedback").clamp(max=MAX_FEEDBACK)
+        wet = modulation.chorus(audio, delay_ms, feedback, sample_rate=sample_rate, latency_ms=CHORUS_LATENCY_MS)
+        return mix_equal_power(audio, self.coloured(self.tap_level() * wet, sample_rate), controls.share("dry_wet"))
+
+
+class PhaserFlanger(Effect):
+    """Phaser or flanger, by mode; only the heard one is computed unless the mode is being learned."""
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self.octaves, self.swing = Positive(2.0), Positive(0.5)
+        self.side_cycles = nn.Parameter(torch.tensor([-1.0 / 6.0, 1.0 / 6.0]))
+        self.phaser_feedback, self.flanger_feedback = Positive(0.8), Positive(1.0)
+
+    def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
+        mode, change = controls.weights("mode"), torch.zeros_like(audio)
+        for item, part in enumerate((self._phaser, self._flanger)):
+            weight = mode[:, item]
+            rows = sounding(weight)
+            if len(rows):
+                mixed = part(audio[rows], controls.select(rows), sample_rate)
+                change = change.index_add(0, rows, weight[rows, None, None] * mixed)
+        return change
+
+    def _swing(self, controls: Controls, time_s: Tensor) -> Tensor:
+        """LFO [batch, 2, time], the sides apart by `side_cycles`, times the amount."""
+        rate = controls.physical("mod_freq")[:, None].expand(-1, 2)
+        return controls.share("amount")[:, None, None] * envelopes.lfo_sine(time_s, rate, phase_cycles=self.side_cycles)
+
+    def _phaser(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
+        hop = 1 << round(math.log2(PHASER_HOP_S * sample_rate))
+        swing = self._swing(controls, frame_times_s(audio.shape[-1], hop, sample_rate, audio))
+        center_hz = controls.physical("center_freq")[:, None, None] * torch.exp2(self.octaves() * swing)
+        feedback = (self.phaser_feedback() * controls.share("feedback")).clamp(max=MAX_FEEDBACK)
+        wet = modulation.phaser(audio, center_hz, feedback, sample_rate=sample_rate, hop_samples=hop)
+        return mix_linear(audio, self.coloured(wet, sample_rate), controls.share("dry_wet"))
+
+    def _flanger(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
+        time_s = torch.arange(audio.shape[-1], device=audio.device, dtype=audio.dtype) / sample_rate
+        moving = 1.0 + self.swing() * self._swing(controls, time_s)
+        delay_ms = (controls.physical("flange_time")[:, None, None] * moving).clamp_min(0.02)
+        feedback = (self.flanger_feedback() * controls.share("feedback")).clamp(max=MAX_FEEDBACK)
+        wet = modulation.flanger(audio, delay_ms, feedback, sample_rate=sample_rate)
+        return mix_equal_power(audio, self.coloured(wet, sample_rate), 0.5 * controls.share("dry_wet"))
+
+
+class Delay(Effect):
+    """Echoes through a band, straight or ping-pong."""
+
+    def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
+        center_hz, octaves = controls.physical("filter_freq"), controls.physical("filter_width")
+        wet = delays.feedback_delay(
+            audio,
+            controls.physical("l_time"),
+            controls.share("feedback").clamp(max=MAX_FEEDBACK),
+            center_hz * torch.exp2(-0.5 * octaves),
+            center_hz * torch.exp2(0.5 * octaves),
+            controls.weights("ping_pong")[:, 1],
+            sample_rate=sample_rate,
+        )
+        return mix_equal_power(audio, self.coloured(wet, sample_rate), controls.share("dry_wet"))
+
+
+class Reverb(Effect):
+    """Decaying noise in bands, in front of it a short burst of early reflections that no control moves.
+
+    Measured: the late level falls by 4 octaves of energy over the size's range; the high filter adds decay (dB per second) that
+    rises in a sigmoid around its frequency and falls with size, whatever the decay time.
+    """
+
+    BANDS = 7
+
+    def __init__(self, device: Device) -> None:
+        super().__init__(device)
+        self.late_db, self.early_db = nn.Parameter(torch.zeros(self.BANDS)), nn.Parameter(torch.zeros(self.BANDS))
+        self.late_level, self.early_level = Positive(3.0), Positive(3.0)
+        self.size_octaves, self.damping = Positive(2.2), Positive(145.0)
+        self.early_decay_s, self.build_up_s = Positive(0.12), Positive(0.008)
+        self.decay_scale = nn.Parameter(torch.zeros(self.BANDS))
+        self._noise: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}
+
+    def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
+        late, early = (bands.to(audio) for bands in self._bands(audio.shape[-1], sample_rate))
+        size = self._size(controls)
+        build_up_s = self.build_up_s() * torch.exp2(2.0 * self.size_octaves() * size)
+        response = reverbs.impulse_response(
+            late, self._decay_s(controls, size), self._late_gain(size, sample_rate), build_up_s, sample_rate=sample_rate
+        )
+        first = self.early_level() * decibels_to_gain(self.early_db)[None] * sample_rate**-0.5
+        decay_s = self.early_decay_s().expand(1, self.BANDS)
+        short = reverbs.impulse_response(early, decay_s, first, decay_s[:, 0] * EARLY_RISE, sample_rate=sample_rate)
+        response = response + nn.functional.pad(short, (0, response.shape[-1] - short.shape[-1]))
+        wet = reverbs.reverb(audio, response, controls.physical("predelay") / 1000.0, sample_rate=sample_rate)
+        return mix_equal_power(audio, self.coloured(wet, sample_rate), controls.share("dry_wet"))
+
+    def _decay_s(self, controls: Controls, size: Tensor) -> Tensor:
+        """T60 of each band [batch, bands]."""
+        above = torch.log2(reverbs.band_centers_hz(self.BANDS, size) / controls.physical("hi_filter_freq")[:, None])
+        per_pass = self.damping() * torch.exp2(-2.0 * self.size_octaves() * size)[:, None]
+        decibels_per_s = 60.0 / controls.physical("decay_time")[:, None] + per_pass * torch.sigmoid(1.4 * (above - 0.5))
+        return 60.0 / decibels_per_s * torch.exp(self.decay_scale)
+
+    def _late_gain(self, size: Tensor, sample_rate: float) -> Tensor:
+        """Amplitude of each band's noise [batch, bands]."""
+        level = self.late_level() * torch.exp2(-self.size_octaves() * size) * sample_rate**-0.5
+        return level[:, None] * decibels_to_gain(self.late_db)
+
+    def _size(self, controls: Controls) -> Tensor:
+        """Room size on 0..1: logarithm of the schema's 0.22..500."""
+        return torch.log(controls.physical("room_size") / 0.22) / math.log(500.0 / 0.22)
+
+    def _bands(self, n_samples: int, sample_rate: float) -> tuple[Tensor, Tensor]:
+        """Fixed noise for the late and the early part."""
+        key = (n_samples, sample_rate)
+        if key not in self._noise:
+            with torch.inference_mode(False):  # what is made in inference mode could never be differentiated through
+                late = reverbs.noise_bands(n_samples, sample_rate=sample_rate, n_bands=self.BANDS)
+                n_early = min(n_samples, int(EARLY_S * sample_rate))
+                self._noise[key] = (
+                    late,
+                    reverbs.noise_bands(n_early, sample_rate=sample_rate, n_bands=self.BANDS, seed=1),
+                )
+        return self._noise[key]
+
+
+MODULES = (AutoFilter, Saturator, Compressor, EqEight, ChorusEnsemble, PhaserFlanger, Delay, Reverb)
+
+
+def make_effects() -> nn.ModuleList:
+    """One module for each effect of the schema, in its order."""
+    return nn.ModuleList(module(device) for module, device in zip(MODULES, EFFECTS, strict=True))
