@@ -133,7 +133,7 @@ def baseline_jobs(test: Sequence[Target], train: Patches, nearest: Mapping[int, 
 
 
 def prediction_jobs(test: Sequence[Target], point: Sequence[Patch], best: Sequence[Patch]) -> list[Job]:
-    """The best of K candidates (by the proxy) of every target; the point estimate of those that ask for baselines."""
+    """The candidate that the proxy ranks first, for every target; the point estimate for those that ask for baselines."""
     jobs = []
     for target, first, chosen in zip(test, point, best, strict=True):
         jobs += [Job("prediction_mode", target.clip, first, target.detail)] if target.baseline else []

@@ -30,8 +30,10 @@ WORDS = {
 HOW = (
     "MSS is blind to level (each sound relative to its own peak, floor -80 dB); the log-mel L1 beside it is not. "
     "Every row but nearest_as_is was rendered by the host. Nearest is, per clip, the better of the closest training "
-    "render as it is and its patch played at the target's note and gate. Prediction is the best of K candidates by the "
-    "proxy, rendered once; no search on the host. Low and high bound the bootstrap interval of the median."
+    "render as it is and its patch played at the target's note and gate. Prediction_mode is the network's "
+    "single best guess. Prediction is what the proxy ranks first among the network's K candidates and the patches of "
+    "the nearest training renders, rendered once; no refinement and no search on the host. "
+    "Low and high bound the bootstrap interval of the median."
 )
 
 

@@ -296,3 +296,11 @@ def test_preset_is_what_vital_calls_one(synth) -> None:
 
 def test_defaults_come_from_the_parameter_table() -> None:
     assert Raw(DeviceState("Wavetable"))["Amp Decay"] == pytest.approx(0.415927, abs=1e-6)
+
+
+def test_classic_sync_begins_neutral_and_raises_the_ratio_by_three_octaves(sound, synth):
+    plain = sound([synth(properties={"oscillator_1_effect_mode": 0})])
+    off = sound([synth(properties={"oscillator_1_effect_mode": 2}, **{"Osc_1_Effect_2": 0.0})])
+    full = sound([synth(properties={"oscillator_1_effect_mode": 2}, **{"Osc_1_Effect_2": 1.0})])
+    assert difference(plain, off) < AUDIBLE
+    assert magnitude(full, 220.0) < 0.05 * magnitude(full, 8 * 220.0)  # a sawtooth three octaves up

@@ -61,24 +61,24 @@ def test_a_killed_calibration_goes_on_to_the_same_proxy(
     death: tuple[str, int], material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unmixer_core.proxy.calibrate.CHECKPOINT_STEPS", 1)
-    whole = Proxy(RATE, CLIP_S)
+    whole, resumed = Proxy(RATE, CLIP_S), Proxy(RATE, CLIP_S)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    Calibration(whole, material, SETTINGS, tmp_path / "a", nothing).run()
+    expected = Calibration(whole, material, SETTINGS, tmp_path / "a", nothing).run()
 
     def dies(values: dict[str, float], step: int) -> None:
         if step == death[1] and death[0] in values:
             raise KeyboardInterrupt
 
-    broken = Calibration(Proxy(RATE, CLIP_S), material, SETTINGS, tmp_path / "b", dies)
     with pytest.raises(KeyboardInterrupt):
-        broken.run()
-    resumed = Proxy(RATE, CLIP_S)
-    Calibration(resumed, material, SETTINGS, tmp_path / "b", nothing).run()
-    for key, value in whole.state_dict().items():
-        assert torch.allclose(value, resumed.state_dict()[key], atol=2e-4), (
-            key
-        )  # a step is 2e-2; sums are not bit-equal twice
+        Calibration(Proxy(RATE, CLIP_S), material, SETTINGS, tmp_path / "b", dies).run()
+    found = Calibration(resumed, material, SETTINGS, tmp_path / "b", nothing).run()
+    # Not parameter by parameter: Adam turns rounding noise into steps where a parameter is not heard.
+    assert found == pytest.approx(expected, rel=1e-4)
+    arguments = batch(list(material.clips.patches)[:6])
+    with torch.no_grad():
+        sounds = [proxy(*arguments) for proxy in (whole, resumed)]
+    assert torch.allclose(*sounds, atol=1e-3 * float(sounds[0].abs().max()))
 
 
 def test_gap_report_has_a_row_per_device(material: Material) -> None:

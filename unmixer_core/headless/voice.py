@@ -51,7 +51,8 @@ from unmixer_core.schema.devices import WAVETABLES
 
 LAST_FRAME, SUB_LAST_FRAME = 124, 32
 FILTER_SEMITONES = 120.0
-FM_AT_FULL, SYNC_AT_FULL = 0.5, 0.75  # Vital's amount at Effect 2 = 100 %
+FM_AT_FULL = 0.5  # Vital's amount at Effect 2 = 100 %
+SYNC_NEUTRAL, SYNC_AT_FULL = 0.5, 0.375  # Vital's ratio is 2^(8 (amount - 0.5)); ours 2^(3 v)
 UNISON_DETUNE_AT_FULL = 5.0  # √25 % of ±2 semitones
 ANALOG_STYLES = {0: None, 1: None, 2: None, 3: 2.0, 4: None}  # style by Filter Type; None: by slope
 BLENDS = {0: 0.0, 1: 2.0, 2: 1.0, 3: 1.0}
@@ -206,7 +207,9 @@ def _oscillator(raw: Raw, n: int) -> Controls:
 
 def _distortion(mode: int, effect_1: float, effect_2: float) -> tuple[float, float]:
     """Vital's (type, amount) of an oscillator effect mode None, FM, Classic, Modern."""
-    return ((0.0, 0.5), (9.0, FM_AT_FULL * effect_2), (1.0, SYNC_AT_FULL * effect_2), (4.0, effect_1))[mode]
+    return ((0.0, 0.5), (9.0, FM_AT_FULL * effect_2), (1.0, SYNC_NEUTRAL + SYNC_AT_FULL * effect_2), (4.0, effect_1))[
+        mode
+    ]
 
 
 def _filter(raw: Raw, prefix: str, kind: str, slope: str, morph: str, resonance: float) -> Controls:
