@@ -43,14 +43,13 @@ class Ear:
         return self.constrained(patches, constraints) if constraints.any else patches
 
     def constrained(self, patches: Sequence[Patch], constraints: Constraints) -> list[Patch]:
-        """Patches with the constraints on; what is only heard because of them gets the median the model expects there."""
-        forced = []
-        for patch in patches:
-            wanted = constraints.apply(patch)
-            unheard = ~patch.active_knobs
-            knobs = np.where(unheard, self.intervals(wanted).median[0], patch.knobs).astype(np.float32)
-            forced.append(constraints.apply(replace(wanted, knobs=knobs)).canonical())
-        forced = [constraints.apply(patch) for patch in forced]
+        """Patches with the constraints on; what is only heard because of them gets the median the model expects there,
+        given the first patch's classes."""
+        if not patches:
+            return []
+        median = self.intervals(constraints.apply(patches[0])).median[0]
+        filled = [replace(p, knobs=np.where(p.active_knobs, p.knobs, median).astype(np.float32)) for p in patches]
+        forced = [constraints.apply(constraints.apply(patch).canonical()) for patch in filled]
         return list({patch.digest: patch for patch in reversed(forced)}.values())[::-1]
 
     def intervals(self, patch: Patch) -> inference.Intervals:

@@ -28,7 +28,7 @@ Array = NDArray[np.float32]
 def levels_db(samples: Array, rate: int) -> Array:
     """RMS of each FRAME_S of [channel, time], channels summed, in dB relative to the loudest frame, not below -120."""
     size = max(1, round(FRAME_S * rate))
-    n = max(1, samples.shape[1] // size)
+    n = max(1, -(-samples.shape[1] // size))
     padded = np.pad(samples, [(0, 0), (0, max(0, n * size - samples.shape[1]))])[:, : n * size].astype(np.float64)
     power = np.square(padded).sum(axis=0).reshape(n, size).mean(axis=1)
     return (10.0 * np.log10(np.maximum(power / max(power.max(), 1e-300), 1e-12))).astype(np.float32)
@@ -45,7 +45,8 @@ def sounding(samples: Array, rate: int) -> list[tuple[float, float]]:
     starts, ends = heard[np.r_[0, gaps + 1]], heard[np.r_[gaps, len(heard) - 1]] + 1
     loud = [bool((level[a:b] > LOUD_DB).any()) for a, b in zip(starts, ends, strict=True)]
     kept = [(a, b) for a, b, yes in zip(starts, ends, loud, strict=True) if yes]
-    return [(float(a) * FRAME_S, float(b) * FRAME_S) for a, b in kept]
+    frame_s = max(1, round(FRAME_S * rate)) / rate
+    return [(float(a) * frame_s, min(float(b) * frame_s, samples.shape[1] / rate)) for a, b in kept]
 
 
 def release_s(mono: Array, rate: int) -> tuple[float, float] | None:

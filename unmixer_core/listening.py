@@ -19,6 +19,8 @@ from unmixer_core import audio, envelope, pitch, sound_file
 from unmixer_core.errors import AudioError
 
 SILENT_PEAK = 1e-4
+OFFSET = 0.05
+"""Constant part, relative to the peak, above which it is taken out."""
 SHORTEST_S, SHORT_S = 0.02, 0.15
 CLIPPED_RUN, CLIPPED_SHARE = 3, 0.002
 POLYPHONIC = 0.2
@@ -99,7 +101,8 @@ def _levelled(samples: Array, path: Path) -> tuple[Array, bool]:
         raise AudioError(f"{sound_file.shown(path)} is silent: nothing in it is above -80 dBFS.")
     if loudest > 1e6:
         raise AudioError(f"{sound_file.shown(path)} holds samples up to {loudest:.1e}, but full scale is 1.")
-    centred = samples - np.median(samples, axis=1, keepdims=True)
+    offset = np.median(samples, axis=1, keepdims=True)
+    centred = samples - np.where(np.abs(offset) > OFFSET * loudest, offset, 0.0)
     if audio.peak(centred) < SILENT_PEAK:
         raise AudioError(f"{sound_file.shown(path)} is silent but for a constant offset.")
     stereo = centred if len(centred) == 2 else np.repeat(centred, 2, axis=0)
