@@ -141,7 +141,14 @@ def _names() -> Iterator[tuple[str, Maker]]:
 def _fuzzed(n: int) -> Iterator[tuple[str, Maker]]:
     """Good files of every format with bytes changed, cut off, or repeated, from a seed."""
     rng = np.random.default_rng(6)
-    formats = [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("AIFF", "PCM_16"), ("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("MP3", None)]
+    formats = [
+        ("WAV", "PCM_16"),
+        ("WAV", "FLOAT"),
+        ("AIFF", "PCM_16"),
+        ("FLAC", "PCM_16"),
+        ("OGG", "VORBIS"),
+        ("MP3", None),
+    ]
     sources = [(kind, encoded(tone(0.3), kind, subtype)) for kind, subtype in formats]
     for i in range(n):
         kind, data = sources[i % len(sources)]

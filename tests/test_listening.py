@@ -203,7 +203,11 @@ def test_a_legato_second_note_is_left_out(tmp_path: Path):
 @pytest.mark.parametrize("release_s", [0.05, 0.2])
 def test_the_release_is_found_where_the_key_was_let_go(gate_s: float, release_s: float):
     t = np.arange(2 * RATE) / RATE
-    level = np.where(t < gate_s, 0.4 + 0.6 * np.exp(-4 * t), (0.4 + 0.6 * np.exp(-4 * gate_s)) * np.exp((gate_s - t) / (release_s / 5)))
+    level = np.where(
+        t < gate_s,
+        0.4 + 0.6 * np.exp(-4 * t),
+        (0.4 + 0.6 * np.exp(-4 * gate_s)) * np.exp((gate_s - t) / (release_s / 5)),
+    )
     sound = np.tile(note(45, 0.5)[:1000], (len(t) // 1000 + 1, 1))[: len(t), 0] * level
     found = envelope.release_s(sound.astype(np.float32), RATE)
     assert found is not None and found[0] == pytest.approx(gate_s, abs=0.05)

@@ -172,10 +172,10 @@ class Search:
         """Patches with their proxy distance, nearest first, in small batches so that an interrupt is soon heard."""
         begun, losses = time.perf_counter(), []
         for i in range(0, len(patches), RANK_BATCH):
+            part = patches[i : i + RANK_BATCH]
             losses += finetune.rank(
-                self.tools.proxy, self.heard.clip, patches[i : i + RANK_BATCH],
-                sample_rate=self.heard.rate, clip_s=self.itf.clip_s, distance=self.distance,
-            ).tolist()  # fmt: skip
+                self.tools.proxy, self.heard.clip, part, sample_rate=self.heard.rate, clip_s=self.itf.clip_s
+            ).tolist()
         self.rank_s = (time.perf_counter() - begun) / max(1, len(patches))
         order = np.argsort(losses, kind="stable")
         return [(patches[i], losses[i]) for i in order]
