@@ -62,8 +62,11 @@ def run(path: Path, out: Path | None, request: Request) -> dict[str, Any]:
     heard = request.listen(path)  # a bad file is refused before anything is started
     for remark in heard.remarks:
         tell.done(remark)
+    find_models(request.model)
+    place = out or DEFAULT_OUT / path.stem
+    place.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is refused before the search
     with tools(request, tell) as ready:
-        return answer(path, heard, out or DEFAULT_OUT / path.stem, request, ready, tell)
+        return answer(path, heard, place, request, ready, tell)
 
 
 @contextmanager

@@ -40,13 +40,13 @@ class Ear:
         """Up to n patches for a note and gate, likeliest first, every one of which keeps the constraints."""
         found = inference.propose(self.model, self.features, *self._played(note, gate_s), n, seed)[0]
         patches = [proposal.patch for proposal in found]
-        return self.constrained(patches, constraints) if constraints.any else patches
+        return self.constrained(patches, constraints)
 
     def constrained(self, patches: Sequence[Patch], constraints: Constraints) -> list[Patch]:
         """Patches with the constraints on; what is only heard because of them gets the median the model expects there,
         given the first patch's classes."""
-        if not patches:
-            return []
+        if not patches or not constraints.any:
+            return list(patches)
         median = self.intervals(constraints.apply(patches[0])).median[0]
         filled = [replace(p, knobs=np.where(p.active_knobs, p.knobs, median).astype(np.float32)) for p in patches]
         forced = [constraints.apply(constraints.apply(patch).canonical()) for patch in filled]

@@ -11,6 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,8 +28,9 @@ from unmixer_core.schema.patch import Patch
 
 log = logging.getLogger(__name__)
 
-SHARE_FOR_CHANGES = 0.35
-"""Of the time that is left after refinement."""
+SHARE_FOR_RANKING, SHARE_FOR_CHANGES = 0.25, 0.35
+"""Of all the time; of the time that is left after refinement."""
+AS_THEY_ARE = 2
 MIN_SPREAD, MAX_SPREAD = 0.02, 0.3
 RANK_BATCH = 8
 Tell = Callable[[str, "Candidate | None"], None]
@@ -114,7 +116,6 @@ class Search:
         self.renders = 0
         self.seen: set[str] = set()
         self.distance = finetune.target_distance(tools.proxy, heard.clip, heard.rate, itf.clip_s)
-        self.rank_s = 0.05
 
     def run(self) -> Answer:
         """All steps. KeyboardInterrupt ends it with the best so far, or goes on when there is none yet."""
@@ -138,7 +139,7 @@ class Search:
         fast, settings = self.options.fast, self.settings
         count = self.options.candidates or (settings.fast_candidates if fast else settings.candidates)
         self.tell("propose", None)
-        proposals = self._ranked(self._proposals())[:count]
+        proposals = self._ranked(self._proposals(), SHARE_FOR_RANKING * settings.seconds)[:count]
         self._hear([patch for patch, _ in proposals], "proposal")
         if self.options.itf and not fast:
             self._refine([patch for patch, _ in proposals])
@@ -152,31 +153,32 @@ class Search:
     # --- propose ---------------------------------------------------------------------------------------------------
 
     def _proposals(self) -> list[Patch]:
-        """The network's for each note that the sound may be, and those of the nearest training renders."""
-        s, constraints, gate_s = self.settings, self.options.constraints, self.heard.gate_s
+        """The network's for each note that the sound may be, and those of the nearest training renders, in turns."""
+        s, constraints, heard = self.settings, self.options.constraints, self.heard
         n = s.fast_proposals if self.options.fast else max(s.proposals, self.options.candidates or 0)
-        patches = [
-            patch
-            for note in self.heard.notes[: s.notes]
-            for patch in self.ear.propose(note, gate_s, n, s.seed, constraints)
-        ]
-        if self.tools.known is not None and s.neighbours and not self.options.fast:
-            rows = self.ear.nearest(self.tools.known, s.neighbours, s.n_retrieval)
-            near = [self.tools.known.patches[row] for row in rows]
-            given = len(self.heard.notes) == 1
-            near = [replace(p, note=self.heard.note if given else p.note, gate_s=gate_s) for p in near]
-            patches += self.ear.constrained(near, constraints) if constraints.any else near
-        return patches
+        sources = [self.ear.propose(note, heard.gate_s, n, s.seed, constraints) for note in heard.notes[: s.notes]]
+        sources.append(self._neighbours())
+        turns = [patch for turn in zip_longest(*sources) for patch in turn if patch is not None]
+        return list({patch.digest: patch for patch in reversed(turns)}.values())[::-1]
 
-    def _ranked(self, patches: Sequence[Patch]) -> list[tuple[Patch, float]]:
-        """Patches with their proxy distance, nearest first, in small batches so that an interrupt is soon heard."""
-        begun, losses = time.perf_counter(), []
-        for i in range(0, len(patches), RANK_BATCH):
-            part = patches[i : i + RANK_BATCH]
+    def _neighbours(self) -> list[Patch]:
+        """Patches of the nearest training renders at the note and gate that were heard; the very nearest also as it is."""
+        known, s, heard = self.tools.known, self.settings, self.heard
+        if known is None or not s.neighbours or self.options.fast:
+            return []
+        rows = self.ear.nearest(known, s.neighbours, s.n_retrieval)
+        played = [replace(known.patches[row], note=heard.note, gate_s=heard.gate_s) for row in rows]
+        as_is = [known.patches[row] for row in rows[:AS_THEY_ARE]] if len(heard.notes) > 1 else []
+        return self.ear.constrained([*as_is, *played], self.options.constraints)
+
+    def _ranked(self, patches: Sequence[Patch], seconds: float = np.inf) -> list[tuple[Patch, float]]:
+        """Patches with their proxy distance, nearest first. After `seconds` the rest is left out; one batch always runs."""
+        begun, losses = time.perf_counter(), list[float]()
+        while len(losses) < len(patches) and (not losses or time.perf_counter() - begun < seconds):
+            part = patches[len(losses) : len(losses) + RANK_BATCH]
             losses += finetune.rank(
                 self.tools.proxy, self.heard.clip, part, sample_rate=self.heard.rate, clip_s=self.itf.clip_s
             ).tolist()
-        self.rank_s = (time.perf_counter() - begun) / max(1, len(patches))
         order = np.argsort(losses, kind="stable")
         return [(patches[i], losses[i]) for i in order]
 
@@ -221,12 +223,11 @@ class Search:
         while self.seconds < end_s and self.best is not None:
             before, best = self.best.mss_db, self.best.patch
             others = [p for p in neighbourhood.changes(best, self.options.constraints) if p.digest not in self.seen]
-            room = int(0.6 * (end_s - self.seconds) / max(self.rank_s, 1e-4))
-            if room < 1 or not others:
+            if not others:
                 return
             rng = np.random.default_rng(self.settings.seed + self.renders)
-            others = [others[i] for i in rng.permutation(len(others))[:room]]
-            chosen = [patch for patch, _ in self._ranked(others)[: self.settings.changes]]
+            drawn = [others[i] for i in rng.permutation(len(others))]
+            chosen = [patch for patch, _ in self._ranked(drawn, 0.6 * (end_s - self.seconds))[: self.settings.changes]]
             self.seen.update(p.digest for p in chosen)
             self._hear(chosen, "changed")
             if self.best.mss_db >= before:

@@ -181,6 +181,11 @@ def test_a_folder_without_sounds_is_refused(model: Path, tmp_path: Path):
     assert done.stderr.startswith("error: ") and "holds no sound files" in done.stderr
 
 
+def test_an_answer_that_cannot_be_written_is_refused_before_the_search(sample: Path, model: Path):
+    done = unmix(sample, "--out", sample, "--model", model, status=1)
+    assert done.stderr.startswith("error: ") and len(done.stderr.splitlines()) == 1
+
+
 def test_without_a_model_the_error_says_how_to_train_one(sample: Path, tmp_path: Path):
     done = unmix(sample, "--model", tmp_path / "nowhere", status=1)
     assert (
