@@ -168,10 +168,11 @@ def test_clipping_is_remarked_and_a_clean_note_is_not(tmp_path: Path):
     assert heard(saved(tmp_path, note(50), "b.wav")).remarks == ()
 
 
-def test_two_notes_at_once_are_remarked(tmp_path: Path):
+@pytest.mark.parametrize("chord", [(48, 50), (48, 51, 55), (48, 52, 55), (50, 53, 57, 60)])
+def test_notes_at_once_are_remarked(tmp_path: Path, chord: tuple[int, ...]):
     t = np.arange(RATE) / RATE
-    both = np.stack([sum(np.sin(2 * np.pi * f * h * t) / h for h in range(1, 15)) for f in (146.8, 207.6)]).sum(0)
-    found = heard(saved(tmp_path, (0.2 * both[:, None]).astype(np.float32)))
+    both = sum(np.sin(2 * np.pi * 440 * 2 ** ((n - 69) / 12) * h * t + h) / h for n in chord for h in range(1, 15))
+    found = heard(saved(tmp_path, (0.1 * np.asarray(both)[:, None]).astype(np.float32)))
     assert any("More than one note" in r for r in found.remarks)
 
 

@@ -21,7 +21,7 @@ DECAY = 0.25
 """Harmonics weigh like frequency to the power of minus this, twice."""
 TONAL = 0.05
 """Below this salience a frame has no pitch: white noise reaches about 0.02."""
-STEADY_ST = 0.8
+HARMONICS_ST = (12.0, 19.0, 24.0, 28.0, 31.0, 36.0, 48.0)
 
 Array = NDArray[np.float32]
 
@@ -40,6 +40,18 @@ class Pitch:
     @property
     def salience(self) -> float:
         return self.saliences[0]
+
+    def rival(self) -> tuple[int, float]:
+        """The most salient candidate that is no octave and no low harmonic of the best, and its salience beside the best's."""
+        apart = [
+            (note, salience) for note, salience in zip(self.notes, self.saliences, strict=True) if self._apart(note)
+        ]
+        note, salience = max(apart, key=lambda pair: pair[1], default=(self.notes[0], 0.0))
+        return int(np.floor(note + 0.5)), max(salience, 0.0) / max(self.salience, TONAL)
+
+    def _apart(self, note: float) -> bool:
+        above = note - self.notes[0]
+        return above > 0.7 and all(abs(above - harmonic) > 0.7 for harmonic in HARMONICS_ST)
 
 
 def detect(mono: Array, n: int = 4) -> Pitch:
