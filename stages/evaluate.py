@@ -8,7 +8,6 @@ import numpy as np
 
 from unmixer_core import baselines, config, evaluation, pages, prediction, recovery, stage
 from unmixer_core.audio import Clips
-from unmixer_core.curriculum import fingerprint
 from unmixer_core.features import Features
 from unmixer_core.live.render import Renderer
 from unmixer_core.model import checkpoint
@@ -29,7 +28,12 @@ def main(
     """Writes `report`/report.html, report.md, rows.parquet (a line per clip and row) and mss.csv (for dvc plots)."""
     clips, frames, threads, rate = Clips.open(renders), Features.open(features), stage.threads(), audio.sample_rate
     twin, unmixer = Proxy.load(proxy).to(stage.device()), checkpoint.load(model, stage.device()).model
-    key = {"inputs": fingerprint(renders, features, proxy, model), "audio": audio, "score": score, "evaluate": evaluate}
+    key = {
+        "inputs": stage.fingerprint(renders, features, proxy, model),
+        "audio": audio,
+        "score": score,
+        "evaluate": evaluate,
+    }
     ledger = evaluation.Ledger(stage.state_dir("evaluate", key) / "rows.jsonl")
 
     chosen = evaluation.choose(clips.patches, evaluate)
