@@ -39,7 +39,13 @@ def main(
     with Renderer(audio) as host:
         host.render([test[0].patch, test[-1].patch])  # hosts are warm before any clock runs
         tools = contest.Tools(
-            host, twin, lambda target: prediction.candidates(unmixer, frames, target, itf), retrieval, clips, rate, itf
+            host,
+            twin,
+            lambda target, seeds: prediction.pool(unmixer, frames, target, itf, seeds),
+            retrieval,
+            clips,
+            rate,
+            itf,
         )
         sounds = contest.run(tools, test, ledger, log.progress)
 

@@ -264,6 +264,8 @@ class Itf(Section):
     """Inference-time finetuning and its benchmark."""
 
     n_clips: Size
+    proposals: Size
+    seeds: Count
     candidates: Size
     steps: Count
     lr: Positive

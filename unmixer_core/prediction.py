@@ -22,9 +22,16 @@ BATCH = 32  # clips a forward pass
 
 
 class Settings(Protocol):
-    """The part of the `evaluate` and `itf` sections that is read here."""
+    """The part of the `evaluate` section that is read here."""
 
     candidates: int
+    seed: int
+
+
+class PoolSettings(Protocol):
+    """The part of the `itf` section that is read here."""
+
+    proposals: int
     seed: int
 
 
@@ -54,10 +61,13 @@ def predict(
     return Predictions([patches[0] for patches in candidates], candidates, np.concatenate(places))
 
 
-def candidates(model: Unmixer, frames: Features, target: Target, settings: Settings) -> list[Patch]:
-    """Up to K candidates of one target, the point estimate first."""
+def pool(
+    model: Unmixer, frames: Features, target: Target, settings: PoolSettings, seeds: Sequence[Patch]
+) -> list[Patch]:
+    """Up to `proposals` candidates of one target, the point estimate first, then `seeds` at its note and gate."""
     inputs = _inputs(model, frames, [target])
-    return [proposal.patch for proposal in inference.propose(model, *inputs, settings.candidates, settings.seed)[0]]
+    mine = [proposal.patch for proposal in inference.propose(model, *inputs, settings.proposals, settings.seed)[0]]
+    return [*mine, *(at_note(patch, target.patch.note, target.patch.gate_s) for patch in seeds)]
 
 
 def best_by_proxy(
