@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import dependencies
+from tests import dependencies, readme
 from unmixer_core import config, tracking
 
 REPO = Path(__file__).resolve().parents[1]
@@ -162,3 +162,7 @@ class TestTheImportGraph:
             "unmixer_core/pack",
         ]
         assert dependencies.expand(short) == dependencies.closure("one")
+
+
+def test_the_readme_quotes_the_committed_metrics():
+    assert readme.wanted() == (REPO / "README.md").read_text(encoding="utf-8"), "python tests/readme.py --write mends it"
