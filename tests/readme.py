@@ -1,7 +1,7 @@
 """README.md's results, between its two marks, are those of the committed metrics.
 
-    python tests/readme.py            # says whether they are
-    python tests/readme.py --write    # puts them right
+python tests/readme.py            # says whether they are
+python tests/readme.py --write    # puts them right
 """
 
 from __future__ import annotations

@@ -165,4 +165,6 @@ class TestTheImportGraph:
 
 
 def test_the_readme_quotes_the_committed_metrics():
-    assert readme.wanted() == (REPO / "README.md").read_text(encoding="utf-8"), "python tests/readme.py --write mends it"
+    assert readme.wanted() == (REPO / "README.md").read_text(encoding="utf-8"), (
+        "python tests/readme.py --write mends it"
+    )
