@@ -42,7 +42,7 @@ def main(
     nearest = evaluation.retrieve(indexed, test, max(1, evaluate.seeds))
     beliefs = prediction.predict(unmixer, frames, test, evaluate, log.progress)
     pools = prediction.with_seeds(beliefs.candidates, test, nearest, clips.patches, evaluate.seeds)
-    best = prediction.best_by_proxy(twin, pools, test, rate, log.progress)
+    best = prediction.best_by_proxy(twin, pools, test, rate, log.progress, threads=threads)
 
     train = clips.patches.select(clips.patches.where(split="train"))
     neighbours = {clip: clips.patches[near.clips[0]] for clip, near in nearest.items()}
