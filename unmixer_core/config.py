@@ -293,6 +293,7 @@ class Unmix(Section):
     changes: Count
     fast_candidates: Size
     fast_proposals: Size
+    fast_notes: Size
     polish_population: Annotated[int, Ge(2)]
     polish_sigma: Positive
     chance_db: Positive

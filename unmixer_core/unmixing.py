@@ -49,6 +49,7 @@ class Settings(Protocol):
     changes: int
     fast_candidates: int
     fast_proposals: int
+    fast_notes: int
     polish_population: int
     polish_sigma: float
     seed: int
@@ -156,7 +157,8 @@ class Search:
         """The network's for each note that the sound may be, and those of the nearest training renders, in turns."""
         s, constraints, heard = self.settings, self.options.constraints, self.heard
         n = s.fast_proposals if self.options.fast else max(s.proposals, self.options.candidates or 0)
-        sources = [self.ear.propose(note, heard.gate_s, n, s.seed, constraints) for note in heard.notes[: s.notes]]
+        notes = heard.notes[: s.fast_notes if self.options.fast else s.notes]
+        sources = [self.ear.propose(note, heard.gate_s, n, s.seed, constraints) for note in notes]
         sources.append(self._neighbours())
         turns = [patch for turn in zip_longest(*sources) for patch in turn if patch is not None]
         return list({patch.digest: patch for patch in reversed(turns)}.values())[::-1]
