@@ -19,7 +19,6 @@ from pathlib import Path
 
 from unmixer_core.errors import UnmixerError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 INTERRUPTED = 130
 
 
@@ -78,11 +77,12 @@ def _render(words: Sequence[str]) -> int:
 def _push(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="unmix push", description="A patch into Ableton Live.")
     parser.add_argument("patch", type=Path, help="a patch.json")
+    parser.add_argument("--adapt", action="store_true", help="leave what stock AbletonOSC cannot set, and say so")
     options = parser.parse_args(words)
     logging.basicConfig(level=logging.CRITICAL)
     from app import single
 
-    sys.stdout.write(f"{single.push(options.patch)}\n")
+    sys.stdout.write(f"{single.push(options.patch, adapt=options.adapt)}\n")
     return 0
 
 

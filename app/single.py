@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -163,11 +164,14 @@ def render(patch_path: Path, out: Path) -> None:
     audio.write(out if out.suffix != ".aif" else out.with_suffix(".aiff"), sound, params.audio.sample_rate)
 
 
-def push(patch_path: Path) -> Any:
-    """A patch file into Live; the report of what was set."""
-    from importlib import import_module
-
+def push(patch_path: Path, *, adapt: bool = False) -> Any:
+    """A patch file into Live; the report of what was set. `adapt`: what stock AbletonOSC cannot set is left and reported."""
     from unmixer_core import patch_file
 
     patch = patch_file.read(patch_path)
-    return import_module("unmixer_core.live.push").push(patch)
+    try:
+        module = import_module("unmixer_core.live.push")
+    except ModuleNotFoundError:
+        raise UnmixerError("this version cannot push patches into Live yet; open the .vital preset instead.") from None
+    name = patch_path.stem if patch_path.stem != "patch" else patch_path.resolve().parent.name
+    return module.push(patch, name=name, adapt=adapt)
