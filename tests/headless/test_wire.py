@@ -51,7 +51,7 @@ class Wire:
 def wire(tmp_path: Path):
     result = Wire(tmp_path)
     yield result
-    result.server.socket.close()
+    result.server.link.close()
 
 
 def applicable() -> list[dict[str, Any]]:
@@ -61,8 +61,8 @@ def applicable() -> list[dict[str, Any]]:
 
 @pytest.mark.skipif(not TRANSCRIPT.exists(), reason="the shared transcript is not beside this checkout")
 def test_transcript_is_answered_alike(wire) -> None:
-    for name in DEVICES:
-        wire.ask("/unmixer/track/insert_device", ",iisi", (1, 0, name, -1))
+    for i, name in enumerate(DEVICES):
+        wire.ask("/unmixer/track/insert_device", ",iisi", (i + 1, 0, name, -1))
     pairs, different = applicable(), []
     for pair in pairs:
         address, tags, args = pair["req"]
@@ -119,6 +119,12 @@ def test_companion_replies_lead_with_the_request_number(wire) -> None:
     assert wire.ask("/live/track/get/num_devices", ",i", (0,))[0][2] == [0, 2]
 
 
+def test_a_repeated_companion_request_is_answered_again_and_carried_out_once(wire) -> None:
+    first = wire.ask("/unmixer/track/insert_device", ",iisi", (8, 0, "Reverb", 0))
+    assert wire.ask("/unmixer/track/insert_device", ",iisi", (8, 0, "Reverb", 0)) == first
+    assert wire.ask("/live/track/get/num_devices", ",i", (0,))[0][2] == [0, 1]
+
+
 def test_companion_errors_carry_request_and_address(wire) -> None:
     for address, tags, args, words in (
         ("/unmixer/track/insert_device", ",iisi", (3, 0, "Nope", -1), "Device Nope not found."),
@@ -145,7 +151,7 @@ def test_every_parameter_table_is_live_s(wire) -> None:
     from unmixer_core.schema.devices import TABLES
 
     for i, name in enumerate(n for n in TABLES if n != "Wavetable"):
-        wire.ask("/unmixer/track/insert_device", ",iisi", (1, 0, name, -1))
+        wire.ask("/unmixer/track/insert_device", ",iisi", (i + 1, 0, name, -1))
         names = wire.ask("/live/device/get/parameters/name", ",ii", (0, i))[0][2][2:]
         assert names == [parameter.name for parameter in TABLES[name]]
 
