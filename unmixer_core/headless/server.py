@@ -105,7 +105,7 @@ class Server:
         return good
 
     def _dispatch(self, address: str, args: Args) -> bool:
-        if address.startswith(companion.PREFIX):
+        if self.companion and address.startswith(companion.PREFIX):
             return self._companion(address, args)
         handler = self.live.get(address)
         if handler is None:
