@@ -8,6 +8,7 @@ chance decides, either may come, but never another sound. The last test counts w
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import pytest
 
 from unmixer_core.errors import HostError
 from unmixer_core.headless.faults import FAULTS
-from unmixer_core.live import recorder, workers
+from unmixer_core.live import hosts, recorder, workers
 from unmixer_core.live.render import Renderer, RenderFailure
 from unmixer_core.schema.patch import Patch
 
@@ -46,8 +47,8 @@ class Case:
 
 CASES = [
     # the wire
-    Case("latency:ms=20"),
-    Case("latency:ms=150"),
+    Case("latency:ms=5"),
+    Case("latency:ms=40"),
     Case("loss:chance=0.02", EITHER),
     Case("loss:chance=0.1", EITHER),
     Case("duplicate:chance=0.3", EITHER),
@@ -71,6 +72,7 @@ CASES = [
     Case("crash:take=1,once={once}"),
     Case("crash:take=1", "ended by signal 9"),
     Case("crash:take=2"),
+    Case("crash:note=46", "ended by signal 9"),
     Case("stuck:take=2", EITHER),
     Case("stuck", "did not end"),
     Case("no_device:name=Phaser-Flanger", "cannot insert Phaser-Flanger"),
@@ -84,7 +86,7 @@ CASES = [
     Case("missing", "cannot be read"),
     Case("missing:take=2"),
     Case("locked", "cannot be read"),
-    Case("locked:take=1,s=0.2"),
+    Case("locked:take=1,s=0.1"),
     Case("short", "has 5512 samples, but 11025 are wanted"),
     Case("short:take=2"),
     Case("long"),
@@ -92,19 +94,20 @@ CASES = [
     Case("rate", "48000 Hz, but 44100 Hz is wanted"),
     Case("rate:take=1,hz=22050"),
     Case("earlier:take=2", lanes=1),
-    Case("earlier", lanes=1),
-    Case("earlier"),
-    Case("stale", "recorded before"),
+    Case("earlier", "which an earlier one recorded|written .* before this take", lanes=1),
+    Case("earlier:take=2"),
+    Case("earlier", "which .* recorded|written .* before this take|cannot be read"),
+    Case("stale", "written .* before this take"),
     Case("stale:take=2"),
     # somebody at Live
-    Case("delete_track:take=2,track=4"),
-    Case("delete_track:take=2,track=5"),
-    Case("delete_track:take=2,track=0"),
+    Case("delete_track:take=2,track=4,once={once}"),
+    Case("delete_track:take=2,track=5,once={once}"),
+    Case("delete_track:take=2,track=0,once={once}"),
     Case("delete_track:track=4", "were moved, renamed or deleted"),
-    Case("rename_track:take=1,track=6"),
-    Case("rename_track:take=1,track=5"),
-    Case("delete_device:take=1,track=4,device=2"),
-    Case("delete_device:take=2,track=4,device=0"),
+    Case("rename_track:take=1,track=6,once={once}"),
+    Case("rename_track:take=1,track=5,once={once}"),
+    Case("delete_device:take=1,track=4,device=2,once={once}"),
+    Case("delete_device:take=2,track=4,device=0,once={once}"),
     Case("knob:take=1"),
     Case("knob", "was moved while it was recorded"),
     Case("tempo:take=1"),
@@ -129,10 +132,12 @@ def right() -> list[np.ndarray]:
 def impatient(monkeypatch) -> None:
     """The client's patience, made for a Live whose menus freeze it, cut to the length of a test."""
     monkeypatch.setenv("UNMIXER_OSC_TIMEOUT_S", "0.25")
-    monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.4)
-    monkeypatch.setattr(recorder, "SLACK_S", 0.5)
+    monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.25)
+    monkeypatch.setattr(recorder, "SLACK_S", 0.3)
     monkeypatch.setattr(recorder, "START_WITHIN_S", 0.5)
     monkeypatch.setattr(workers, "PAUSE_S", 0.02)
+    monkeypatch.setattr(workers, "HOST_TRIES", 4)
+    monkeypatch.setattr(hosts, "STOP_WITHIN_S", 0.3)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[re.sub(r"[{}]|,once=\S+", "", case.faults) for case in CASES])
@@ -160,7 +165,7 @@ def test_a_fault_ends_in_the_right_sound_or_a_named_error(case, right, tmp_path)
 def check(case: Case, errors: list[str]) -> None:
     """The errors are sentences, and those that the case expects."""
     for error in errors:
-        assert error.endswith(".") and len(error.split()) > 5, error
+        assert error.endswith((".", "?")) and len(error.split()) > 5, error
     if case.expected == RIGHT:
         assert not errors, errors
     elif case.expected != EITHER:
@@ -169,7 +174,9 @@ def check(case: Case, errors: list[str]) -> None:
 
 def no_process_is_left() -> bool:
     """No host or render worker that a Renderer of this process started still runs."""
-    children = [p for p in psutil.Process().children(recursive=True) if "unmixer_core.headless" in " ".join(p.cmdline())]
+    children = [
+        p for p in psutil.Process().children(recursive=True) if "unmixer_core.headless" in " ".join(p.cmdline())
+    ]
     return not psutil.wait_procs(children, timeout=3.0)[1]
 
 
@@ -178,9 +185,8 @@ def test_every_fault_of_the_host_is_in_the_matrix() -> None:
     assert committed == set(FAULTS) - {"version"}  # a version alone does nothing to a sound; see test_doctor
 
 
-def test_the_count(capsys, request) -> None:
-    """As many outcomes as cases, when the whole file ran."""
+def test_the_matrix_is_counted(capsys) -> None:
+    """Every case that ran ended one way or the other; the count is printed whatever pytest captures."""
     with capsys.disabled():
-        print(f"\nfault matrix: {len(CASES)} cases; {dict(outcomes)}")
-    if sum(outcomes.values()):
-        assert sum(outcomes.values()) <= len(CASES)
+        sys.stdout.write(f"\nfault matrix: {len(CASES)} cases of {len(FAULTS)} faults; outcomes {dict(outcomes)}\n")
+    assert len(CASES) >= 60 and sum(outcomes.values()) in (0, len(CASES))

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from unmixer_core.headless.job import Job
-from unmixer_core.headless.pool import Done, RenderPool
+from unmixer_core.headless.pool import Done, Takes
 from unmixer_core.headless.song import Song
 
 Setting = Mapping[str, float | str]
-EVERY: dict[str, float | str] = {"take": 0.0, "once": ""}
+EVERY: dict[str, float | str] = {"take": 0.0, "note": 0.0, "once": ""}
 TAKE_FAULTS: dict[str, dict[str, float | str]] = {
     # the process
     "crash": EVERY,  # it ends as if killed, the recording begun
@@ -43,7 +43,7 @@ FILE_HEADER_BYTES = 58
 class FaultyTakes:
     """Stands where the recorder expects the render pool."""
 
-    def __init__(self, pool: RenderPool, song: Song, faults: Mapping[str, Setting]) -> None:
+    def __init__(self, pool: Takes, song: Song, faults: Mapping[str, Setting]) -> None:
         self._pool, self._song, self._faults = pool, song, faults
         self._takes = 0
         self._named: dict[str, str] = {}  # path of a take → the path that is named instead
@@ -51,7 +51,7 @@ class FaultyTakes:
 
     def submit(self, job: Job, done: Done) -> None:
         self._takes += 1
-        due = {name: settings for name, settings in self._faults.items() if self._is_due(settings)}
+        due = {name: settings for name, settings in self._faults.items() if self._is_due(settings, job)}
         for name, settings in due.items():
             if name in _IN_THE_SET:
                 _IN_THE_SET[name](self._song, {key: int(float(v)) for key, v in settings.items() if key != "once"})
@@ -69,8 +69,8 @@ class FaultyTakes:
         """The reply to file_path, with the path that the fault names."""
         return (*reply[:-1], self._named.get(reply[-1], reply[-1]))
 
-    def _is_due(self, settings: Setting) -> bool:
-        if settings["take"] not in (0.0, float(self._takes)):
+    def _is_due(self, settings: Setting, job: Job) -> bool:
+        if settings["take"] not in (0.0, float(self._takes)) or settings["note"] not in (0.0, float(job.note)):
             return False
         once = Path(str(settings["once"]))
         if not settings["once"]:

@@ -19,6 +19,7 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 
 from unmixer_core.headless import companion, live_api
 from unmixer_core.headless.link import Arrival, Link, UdpLink
+from unmixer_core.headless.listeners import Listeners
 from unmixer_core.headless.pool import RenderPool
 from unmixer_core.headless.recorder import Recorder
 from unmixer_core.headless.song import Song
@@ -47,6 +48,7 @@ class Server:
         self.pool = RenderPool(workers)
         self.recorder = Recorder(self.song, self.pool, recordings.resolve(), sample_rate, self._complain)
         self.live = live_api.handlers(self.song, self.recorder.fire)
+        self.listeners = Listeners(self.live, lambda address, args: self._send(address, args))
         self.companion = companion.handlers(self.song)
         self._answered: OrderedDict[tuple[str, int], tuple[str, Args]] = OrderedDict()
         self._stopping = threading.Event()
@@ -75,7 +77,7 @@ class Server:
             if (arrival := self.link.receive(IDLE_S)) is not None:
                 self._hear(arrival)
             else:
-                self.recorder.launch()
+                self._go_on()
 
     def _serve_in_ticks(self) -> None:
         """As Live: whatever came since the last tick is answered in this one; an error puts the rest off to the next."""
@@ -86,7 +88,12 @@ class Server:
                 queued.append(arrival)
             while queued and self._hear(queued.popleft()):
                 pass
-            self.recorder.launch()
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Starts what is due and says what has changed."""
+        self.recorder.launch()
+        self.listeners.look()
 
     def _hear(self, arrival: Arrival) -> bool:
         """Answers one datagram, to where it came from."""
@@ -101,11 +108,11 @@ class Server:
             self._complain(f"Error parsing OSC message: {problem}")
             return False
         good = all(self._dispatch(message.address, list(message.params)) for message in messages)
-        self.recorder.launch()
+        self._go_on()
         return good
 
     def _dispatch(self, address: str, args: Args) -> bool:
-        if self.companion and address.startswith(companion.PREFIX):
+        if address in self.companion:
             return self._companion(address, args)
         handler = self.live.get(address)
         if handler is None:
@@ -144,11 +151,8 @@ class Server:
         return said == address
 
     def _carry_out(self, address: str, request: int, args: Args) -> tuple[str, Args]:
-        handler = self.companion.get(address)
         try:
-            if handler is None:
-                raise KeyError("there is no such address")
-            reply = (request, *handler(args))
+            reply = (request, *self.companion[address](args))
             encode(address, reply)
             return address, reply
         except Exception as problem:

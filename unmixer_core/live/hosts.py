@@ -89,6 +89,8 @@ class EmbeddedHost:
             except TimeoutError:
                 self._process.kill()
                 await self._process.wait()
+        if self._process is not None and self._process.stdout is not None:
+            await self._process.stdout.read()  # to its end, so that the event loop may close behind it
         if self._recordings is not None:
             shutil.rmtree(self._recordings, ignore_errors=True)
 
