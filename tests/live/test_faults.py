@@ -133,7 +133,7 @@ def impatient(monkeypatch) -> None:
     """The client's patience, made for a Live whose menus freeze it, cut to the length of a test."""
     monkeypatch.setenv("UNMIXER_OSC_TIMEOUT_S", "0.25")
     monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.25)
-    monkeypatch.setattr(recorder, "SLACK_S", 0.3)
+    monkeypatch.setattr(recorder, "SLACK_S", 0.6)
     monkeypatch.setattr(recorder, "START_WITHIN_S", 0.5)
     monkeypatch.setattr(workers, "PAUSE_S", 0.02)
     monkeypatch.setattr(workers, "HOST_TRIES", 4)

@@ -3,8 +3,8 @@
     python -m unmixer_core.headless --fault loss:chance=0.05 --fault crash:take=2 --fault-seed 7
 
 `install` puts wrappers around a server's wire, its recordings and single addresses; nothing else of the host knows of
-faults. Takes (recordings) are counted from 1; `take=0` means every take, `note=60` those of one note. `once=FILE` makes a fault on takes
-spend itself: the first host that commits it leaves the file behind, and hosts that find it there behave.
+faults. Takes (recordings) are counted from 1; `take=0` means every take, `note=60` those of one note. `once=FILE` makes a
+fault on takes spend itself: the first host that commits it leaves the file behind, and hosts that find it there behave.
 """
 
 from __future__ import annotations

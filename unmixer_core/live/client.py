@@ -178,7 +178,8 @@ class Client:
             self._fences[address] = asyncio.get_running_loop().create_future()
             try:
                 sequence = self._post([wire.encode(address)], alone=True)
-                await asyncio.wait_for(self._fences[address], self.timing.timeout_s)
+                async with asyncio.timeout(self.timing.timeout_s):
+                    await self._fences[address]
                 self._stale.clear()
                 self._took(sequence)
                 return
@@ -241,7 +242,8 @@ class Client:
                 await self.fence()
                 continue
             try:
-                await asyncio.wait_for(self._progress.wait(), self.timing.timeout_s)
+                async with asyncio.timeout(self.timing.timeout_s):
+                    await self._progress.wait()
             except TimeoutError:
                 self._taken = self._sent  # lost or stuck: the questions' own timeouts will tell
 

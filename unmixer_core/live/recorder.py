@@ -131,15 +131,7 @@ class Recorder:
         Raises RecordingError when the take does not start, does not end, or its file is not what was asked for.
         """
         slot, mark, fired_at_s = (self.lane.capture, self._slot), self.client.mark, _file_time_s()
-        start_s = time.monotonic()
-        await self.client.send(
-            ("/live/clip_slot/fire", (self.lane.track, NOTE_SLOT)),
-            ("/live/clip_slot/fire", (*slot, self.take.beats, NO_QUANTIZATION)),
-            alone=True,
-        )
-        await self._started(slot, start_s)
-        await self._ended(slot, start_s)
-        self.expected_s = time.monotonic() - start_s
+        await self.capture(slot)
         (path,), (marker,), (warped,), _, _, _ = await asyncio.gather(
             self.client.query("/live/clip/get/file_path", *slot),
             self.client.query("/live/clip/get/start_marker", *slot),
@@ -159,6 +151,18 @@ class Recorder:
         finally:
             if self.delete_files:
                 file.unlink(missing_ok=True)
+
+    async def capture(self, slot: tuple[int, int]) -> None:
+        """Fires note and capture slot, and waits until the take has ended."""
+        start_s = time.monotonic()
+        await self.client.send(
+            ("/live/clip_slot/fire", (self.lane.track, NOTE_SLOT)),
+            ("/live/clip_slot/fire", (*slot, self.take.beats, NO_QUANTIZATION)),
+            alone=True,
+        )
+        await self._started(slot, start_s)
+        await self._ended(slot, start_s)
+        self.expected_s = time.monotonic() - start_s
 
     def clear(self) -> list[Message]:
         """Messages that stop both tracks, drop the captured clip and switch the devices off (which flushes tails)."""
