@@ -50,7 +50,7 @@ CASES = [
     Case("latency:ms=5"),
     Case("latency:ms=40"),
     Case("loss:chance=0.02", EITHER),
-    Case("loss:chance=0.1", EITHER),
+    Case("loss:chance=0.06", EITHER),
     Case("duplicate:chance=0.3", EITHER),
     Case("duplicate:chance=1", EITHER),
     Case("late:chance=0.03,ms=350", EITHER),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,8 @@ class FaultyTakes:
             done(f"OSError: [Errno 28] No space left on device: {job.path!r}")
             return
         self._name(job.path, due)
-        self._pool.submit(job, lambda error: self._finished(job, due, done, error))
+        ends_s = time.monotonic() + job.duration_s if "realtime" in due else 0.0
+        self._pool.submit(job, lambda error: self._finished(job, due, lambda: done(error), error, ends_s))
 
     def named(self, reply: Sequence[Any]) -> tuple[Any, ...]:
         """The reply to file_path, with the path that the fault names."""
@@ -87,16 +89,17 @@ class FaultyTakes:
             self._named[path] = str(Path(path).with_name("Yesterday.wav"))
         self._before = path
 
-    def _finished(self, job: Job, due: Mapping[str, Setting], done: Done, error: str) -> None:
-        """After the render, in a thread of the pool: spoils the file, and says that it is written."""
+    def _finished(
+        self, job: Job, due: Mapping[str, Setting], done: Callable[[], None], error: str, ends_s: float
+    ) -> None:
+        """After the render, in a thread of the pool: spoils the file, and says that it is written, at `ends_s` or at once."""
         path = Path(job.path)
         for name in due:
             if name in _IN_THE_FILE and not error:
                 _IN_THE_FILE[name](path, due[name])
-        if "realtime" in due:
-            threading.Timer(job.duration_s, done, (error,)).start()
-        else:
-            done(error)
+        later = threading.Timer(max(0.0, ends_s - time.monotonic()), done)
+        later.daemon = True
+        later.start()
 
 
 # the file

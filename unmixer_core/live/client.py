@@ -83,12 +83,16 @@ class _Question:
 
 
 class Client:
-    """Speaks to one host. Use inside a running event loop; `where` is the host's address as errors should name it."""
+    """Speaks to one host. Use inside a running event loop; `where` is the host's address as errors should name it.
+
+    `repairs`: how often the set, changed by somebody else, was put right again; a take under way then is void.
+    """
 
     def __init__(self, transport: Transport, where: str, timing: Timing | None = None) -> None:
         self.where, self.timing = where, timing or Timing.from_environment()
         self.errors: deque[tuple[int, str]] = deque(maxlen=200)
         self.unmatched = 0
+        self.repairs = 0
         self.trouble = ""
         self.companion_port: int | None = None
         self._transport = transport

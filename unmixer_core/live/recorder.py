@@ -130,7 +130,15 @@ class Recorder:
 
         Raises RecordingError when the take does not start, does not end, or its file is not what was asked for.
         """
+        try:
+            return await self._record()
+        except HostRefused:
+            await self.lane.inspect()  # says so when the tracks are no longer ours
+            raise
+
+    async def _record(self) -> Clip:
         slot, mark, fired_at_s = (self.lane.capture, self._slot), self.client.mark, _file_time_s()
+        repairs = self.client.repairs
         await self.capture(slot)
         (path,), (marker,), (warped,), _, _, _ = await asyncio.gather(
             self.client.query("/live/clip/get/file_path", *slot),
@@ -138,7 +146,7 @@ class Recorder:
             self.client.query("/live/clip/get/warping", *slot),
             self.lane.verify(),
             self._verify_note(),
-            self._verify_song(),
+            self._verify_song(repairs),
         )
         await self.client.send(*self.clear())
         self._check_new(path, mark)
@@ -194,16 +202,19 @@ class Recorder:
         if not await self._holds_note():
             raise ReadbackMismatch(f"the note clip of track {self.lane.track + 1} was changed while it was recorded.")
 
-    async def _verify_song(self) -> None:
-        """Tempo and quantisation are the session's; otherwise they are set again, for the next try."""
+    async def _verify_song(self, repairs: int) -> None:
+        """Tempo and quantisation are the session's, and were all the time since `repairs` was noted. If they are not they are
+        put right for the next try; that spoils what other lanes have under way, which the count of repairs tells them."""
         kept = await asyncio.gather(*(self.client.query(f"/live/song/get/{key}") for key in SONG))
-        moved = [key for key, (value,) in zip(SONG, kept, strict=True) if not wire.same(float(value), float(SONG[key]))]
-        if moved:
-            await self.client.send(*((f"/live/song/set/{key}", (SONG[key],)) for key in moved))
-            raise RecordingError(
-                f"the set's {moved[0]} is {kept[list(SONG).index(moved[0])][0]:g} instead of {SONG[moved[0]]:g} after a take: "
-                "leave it alone while a render runs."
-            )
+        for (key, wanted), (value,) in zip(SONG.items(), kept, strict=True):
+            if not wire.same(float(value), float(wanted)):
+                self.client.repairs += 1
+                await self.client.send((f"/live/song/set/{key}", (wanted,)))
+                raise RecordingError(
+                    f"the set's {key} was changed from {wanted:g} to {value:g}: leave it alone while a render runs."
+                )
+        if self.client.repairs != repairs:
+            raise RecordingError("the set's tempo or quantisation was changed while a take was recorded.")
 
     async def _holds_note(self) -> bool:
         kept = await self.client.query("/live/clip/get/notes", self.lane.track, NOTE_SLOT, extra=ALL_NOTES)
