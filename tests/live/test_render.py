@@ -97,21 +97,20 @@ def test_a_patch_that_kills_its_host_is_put_aside_and_takes_no_other_along(rende
     assert all(np.array_equal(a, b) for a, b in zip(clips, [*whole[:2], *whole[3:]], strict=True))
 
 
-def test_finished_renders_are_kept_when_the_host_is_lost_for_good(renderer, tmp_path, monkeypatch):
+def test_finished_renders_are_kept_when_the_host_is_lost_for_good(renderer, monkeypatch):
     monkeypatch.setattr(workers, "PAUSE_S", 0.01)
-    wanted = patches(6)
+    wanted, kept, others = patches(6), {}, {host.pid for host in hosts()}
     whole = renderer.render(wanted)
-    kept = {}
-    with (
-        Renderer(AUDIO, n_hosts=1, lanes=1, host_options=["--recordings", str(tmp_path)]) as failing,
-        pytest.raises(HostError),
-    ):
+
+    async def gone(_):
+        raise HostDied("no host will start again.")
+
+    with Renderer(AUDIO, n_hosts=1, lanes=1) as failing, pytest.raises(HostError, match="no host will start again"):
+        (victim,) = (host for host in hosts() if host.pid not in others)
         for index, clip in failing.map(wanted):
             kept[index] = clip
-            monkeypatch.setattr(hosts_module, "_environment", lambda: {"PYTHONPATH": "/nowhere"})
-            for host in hosts():
-                if host.ppid() == os.getpid() and str(tmp_path) in host.cmdline():
-                    os.kill(host.pid, signal.SIGKILL)
+            monkeypatch.setattr(hosts_module.EmbeddedHost, "start", gone)
+            victim.kill()
     assert kept and all(np.array_equal(whole[i], clip) for i, clip in kept.items())
 
 
