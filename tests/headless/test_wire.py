@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,25 @@ def test_garbage_is_reported_not_fatal(wire) -> None:
     wire.server._handle(b"\xff\x00garbage")
     assert wire.replies[-1][2][0].startswith("Error parsing OSC message")
     assert wire.ask("/live/test")[0][2] == ["ok"]
+
+
+def test_no_datagram_ends_the_server(wire) -> None:
+    """Messages and bundles with bytes changed, cut off and added: each is answered, refused or ignored."""
+    chance = random.Random(5)
+    requests = [
+        ("/live/*/get/name", [0]),
+        ("/live/clip/get/notes", [0, 0]),
+        ("/live/song/get/track_data", [0, 2, "clip.name"]),
+    ]
+    requests += [("/unmixer/device/set", [1, 0, 0, "unison_mode", 1]), ("/live/song/create_*_track", [0.5])]
+    seeds = [encode(address, args) for address, args in requests]
+    seeds += [b"#bundle\0" + bytes(8) + len(seed).to_bytes(4, "big") + seed for seed in seeds]
+    for _ in range(3000):
+        datagram = bytearray(chance.choice(seeds))
+        for _ in range(chance.randrange(4)):
+            datagram[chance.randrange(len(datagram))] = chance.randrange(256)
+        wire.server._handle(bytes(datagram[: chance.choice((len(datagram), chance.randrange(len(datagram))))]))
+    assert wire.ask("/live/test")[-1][2] == ["ok"]
 
 
 def test_companion_replies_lead_with_the_request_number(wire) -> None:

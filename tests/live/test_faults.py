@@ -41,6 +41,11 @@ class Case:
     lanes: int = 2
 
     @property
+    def n_patches(self) -> int:
+        """Three, of which a fault may spoil one; two where every one fails."""
+        return 3 if self.expected in (RIGHT, EITHER) else 2
+
+    @property
     def options(self) -> list[str]:
         return [part for fault in self.faults.split() for part in ("--fault", fault)]
 
@@ -48,7 +53,7 @@ class Case:
 CASES = [
     # the wire
     Case("latency:ms=5"),
-    Case("latency:ms=40"),
+    Case("latency:ms=25"),
     Case("loss:chance=0.02", EITHER),
     Case("loss:chance=0.06", EITHER),
     Case("duplicate:chance=0.3", EITHER),
@@ -78,7 +83,8 @@ CASES = [
     Case("no_device:name=Phaser-Flanger", "cannot insert Phaser-Flanger"),
     Case("no_device:name=Wavetable", "cannot insert Wavetable"),
     Case("no_parameter:name=Osc{space}1{space}Pos", "has no parameter 'Osc 1 Pos'"),
-    Case("no_companion", "companion"),
+    Case("no_companion", EITHER),  # refused, or rendered as far as stock AbletonOSC goes
+    Case("version:major=11", EITHER),
     # the file
     Case("realtime"),
     Case("full_disk", "No space left on device"),
@@ -86,7 +92,7 @@ CASES = [
     Case("missing", "cannot be read"),
     Case("missing:take=2"),
     Case("locked", "cannot be read"),
-    Case("locked:take=1,s=0.1"),
+    Case("locked:take=1,s=0.05"),
     Case("short", "has 5512 samples, but 11025 are wanted"),
     Case("short:take=2"),
     Case("long"),
@@ -132,11 +138,11 @@ def right() -> list[np.ndarray]:
 def impatient(monkeypatch) -> None:
     """The client's patience, made for a Live whose menus freeze it, cut to the length of a test."""
     monkeypatch.setenv("UNMIXER_OSC_TIMEOUT_S", "0.25")
-    monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.25)
+    monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.15)
     monkeypatch.setattr(recorder, "SLACK_S", 0.6)
     monkeypatch.setattr(recorder, "START_WITHIN_S", 0.5)
     monkeypatch.setattr(workers, "PAUSE_S", 0.02)
-    monkeypatch.setattr(workers, "HOST_TRIES", 4)
+    monkeypatch.setattr(workers, "HOST_TRIES", 3)
     monkeypatch.setattr(hosts, "STOP_WITHIN_S", 0.3)
 
 
@@ -146,7 +152,7 @@ def test_a_fault_ends_in_the_right_sound_or_a_named_error(case, right, tmp_path)
     start_s, errors, results = time.monotonic(), [], {}
     try:
         with Renderer(AUDIO, n_hosts=1, lanes=case.lanes, host_options=options) as renderer:
-            for i, result in renderer.map(patches()):
+            for i, result in renderer.map(patches()[: case.n_patches]):
                 results[i] = result
     except HostError as error:
         errors.append(str(error))
@@ -155,7 +161,7 @@ def test_a_fault_ends_in_the_right_sound_or_a_named_error(case, right, tmp_path)
     for i, result in results.items():
         if not isinstance(result, RenderFailure):
             np.testing.assert_array_equal(result, right[i], err_msg=f"patch {i}")
-    assert errors or len(results) == 3
+    assert errors or len(results) == case.n_patches
     assert lasted_s < WITHIN_S, f"{lasted_s:.1f} s"
     check(case, errors)
     outcomes["named error" if errors else "right"] += 1
@@ -182,7 +188,7 @@ def no_process_is_left() -> bool:
 
 def test_every_fault_of_the_host_is_in_the_matrix() -> None:
     committed = {fault.partition(":")[0] for case in CASES for fault in case.faults.split()}
-    assert committed == set(FAULTS) - {"version"}  # a version alone does nothing to a sound; see test_doctor
+    assert committed == set(FAULTS)
 
 
 def test_the_matrix_is_counted(capsys) -> None:

@@ -115,21 +115,20 @@ class Server:
         if address in self.companion:
             return self._companion(address, args)
         handler = self.live.get(address)
-        if handler is None:
-            if "*" in address:
-                return self._wildcard(address, args)
+        if handler is None and "*" not in address:
             self._complain(f"Unknown OSC address: {address}")
             return True
         try:
-            reply = handler(args)
-            if reply is not None:
+            if handler is None:
+                self._wildcard(address, args)
+            elif (reply := handler(args)) is not None:
                 self._send(address, reply)
             return True
         except Exception as problem:
             self._complain(f"Error handling OSC message: {problem}")
             return False
 
-    def _wildcard(self, pattern: str, args: Args) -> bool:
+    def _wildcard(self, pattern: str, args: Args) -> None:
         expression = re.compile(re.escape(pattern).replace(r"\*", "[^/]+"))
         for address in [a for a in self.live if expression.match(a)]:
             try:
@@ -138,7 +137,6 @@ class Server:
                 continue
             if reply is not None:
                 self._send(address, reply)
-        return True
 
     def _companion(self, address: str, args: Args) -> bool:
         key = (address, args[0]) if args and isinstance(args[0], int) else (address, 0)

@@ -12,6 +12,7 @@ import re
 import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
@@ -158,7 +159,8 @@ class Recorder:
             return clip
         finally:
             if self.delete_files:
-                file.unlink(missing_ok=True)
+                with suppress(OSError):
+                    file.unlink()
 
     async def capture(self, slot: tuple[int, int]) -> None:
         """Fires note and capture slot, and waits until the take has ended."""
@@ -291,7 +293,10 @@ class Recorder:
 
     def _check_fresh(self, file: Path, fired_at_s: float) -> None:
         """The file was written after the take began; only where host and client go by one clock."""
-        age_s = fired_at_s - file.stat().st_mtime
+        try:
+            age_s = fired_at_s - file.stat().st_mtime
+        except OSError as error:
+            raise RecordingError(f"{file} was taken away while it was read ({error}).") from error
         if age_s > 0.0 and self.client.where.startswith(LOCAL) and not self.paths.there:
             raise RecordingError(f"{file} was written {age_s:.3g} s before this take began: it is another recording.")
 
