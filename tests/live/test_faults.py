@@ -34,16 +34,12 @@ outcomes: Counter[str] = Counter()
 
 @dataclass(frozen=True)
 class Case:
-    """`faults` as on the command line; `expected`: RIGHT, words of the error, or EITHER."""
+    """`faults` as on the command line; `expected`: RIGHT, words of the error, or EITHER; `n` patches."""
 
     faults: str
     expected: str = RIGHT
     lanes: int = 2
-
-    @property
-    def n_patches(self) -> int:
-        """Three, of which a fault may spoil one; two where every one fails."""
-        return 3 if self.expected in (RIGHT, EITHER) else 2
+    n: int = 3
 
     @property
     def options(self) -> list[str]:
@@ -70,54 +66,54 @@ CASES = [
     # the host
     Case("dialog:after=70,s=0.5"),
     Case("dialog:after=20,s=0.5"),
-    Case("dialog:after=70,s=600", "did not answer|said nothing"),
-    Case("silence:after=10", "did not answer|said nothing"),
-    Case("silence:after=70", "did not answer|said nothing|lost"),
+    Case("dialog:after=70,s=600", "did not answer|said nothing", n=1),
+    Case("silence:after=10", "did not answer|said nothing", n=1),
+    Case("silence:after=70", "did not answer|said nothing|lost", n=1),
     Case("crash:take=2,once={once}"),
     Case("crash:take=1,once={once}"),
-    Case("crash:take=1", "ended by signal 9"),
+    Case("crash:take=1", "ended by signal 9", n=1),
     Case("crash:take=2"),
     Case("crash:note=46", "ended by signal 9"),
     Case("stuck:take=2", EITHER),
-    Case("stuck", "did not end"),
-    Case("no_device:name=Phaser-Flanger", "cannot insert Phaser-Flanger"),
-    Case("no_device:name=Wavetable", "cannot insert Wavetable"),
-    Case("no_parameter:name=Osc{space}1{space}Pos", "has no parameter 'Osc 1 Pos'"),
+    Case("stuck", "did not end", n=1),
+    Case("no_device:name=Phaser-Flanger", "cannot insert Phaser-Flanger", n=1),
+    Case("no_device:name=Wavetable", "cannot insert Wavetable", n=1),
+    Case("no_parameter:name=Osc{space}1{space}Pos", "has no parameter 'Osc 1 Pos'", n=1),
     Case("no_companion", EITHER),  # refused, or rendered as far as stock AbletonOSC goes
     Case("version:major=11", EITHER),
     # the file
     Case("realtime"),
-    Case("full_disk", "No space left on device"),
+    Case("full_disk", "No space left on device", n=1),
     Case("full_disk:take=2"),
-    Case("missing", "cannot be read"),
+    Case("missing", "cannot be read", n=1),
     Case("missing:take=2"),
-    Case("locked", "cannot be read"),
+    Case("locked", "cannot be read", n=1),
     Case("locked:take=1,s=0.05"),
-    Case("short", "has 5512 samples, but 11025 are wanted"),
+    Case("short", "has 5512 samples, but 11025 are wanted", n=1),
     Case("short:take=2"),
     Case("long"),
-    Case("cut", "samples, but 11025 are wanted"),
-    Case("rate", "48000 Hz, but 44100 Hz is wanted"),
+    Case("cut", "samples, but 11025 are wanted", n=1),
+    Case("rate", "48000 Hz, but 44100 Hz is wanted", n=1),
     Case("rate:take=1,hz=22050"),
     Case("earlier:take=2", lanes=1),
-    Case("earlier", "which an earlier one recorded|written .* before this take", lanes=1),
+    Case("earlier", EITHER, lanes=1),
     Case("earlier:take=2"),
-    Case("earlier", "which .* recorded|written .* before this take|cannot be read"),
-    Case("stale", "written .* before this take"),
+    Case("earlier", EITHER),
+    Case("stale", "written .* before this take|an earlier one recorded", n=1),
     Case("stale:take=2"),
     # somebody at Live
     Case("delete_track:take=2,track=4,once={once}"),
     Case("delete_track:take=2,track=5,once={once}"),
     Case("delete_track:take=2,track=0,once={once}"),
-    Case("delete_track:track=4", "were moved, renamed or deleted"),
+    Case("delete_track:track=4", "were moved, renamed or deleted", n=1),
     Case("rename_track:take=1,track=6,once={once}"),
     Case("rename_track:take=1,track=5,once={once}"),
     Case("delete_device:take=1,track=4,device=2,once={once}"),
     Case("delete_device:take=2,track=4,device=0,once={once}"),
     Case("knob:take=1"),
-    Case("knob", "was moved while it was recorded"),
+    Case("knob", "was moved while it was recorded", n=1),
     Case("tempo:take=1"),
-    Case("tempo", "tempo"),
+    Case("tempo", "tempo", n=1),
     # two at once
     Case("tempo:take=2 crash:take=3,once={once} loss:chance=0.01", EITHER),
 ]
@@ -152,7 +148,7 @@ def test_a_fault_ends_in_the_right_sound_or_a_named_error(case, right, tmp_path)
     start_s, errors, results = time.monotonic(), [], {}
     try:
         with Renderer(AUDIO, n_hosts=1, lanes=case.lanes, host_options=options) as renderer:
-            for i, result in renderer.map(patches()[: case.n_patches]):
+            for i, result in renderer.map(patches()[: case.n]):
                 results[i] = result
     except HostError as error:
         errors.append(str(error))
@@ -161,7 +157,7 @@ def test_a_fault_ends_in_the_right_sound_or_a_named_error(case, right, tmp_path)
     for i, result in results.items():
         if not isinstance(result, RenderFailure):
             np.testing.assert_array_equal(result, right[i], err_msg=f"patch {i}")
-    assert errors or len(results) == case.n_patches
+    assert errors or len(results) == case.n
     assert lasted_s < WITHIN_S, f"{lasted_s:.1f} s"
     check(case, errors)
     outcomes["named error" if errors else "right"] += 1

@@ -91,31 +91,35 @@ class _SessionWorker:
         """Jobs that were under way when a session was lost, one at a time: one that kills its host takes no other along."""
         while self._suspects:
             job = self._suspects.pop(0)
-            if not job.cancelled:
-                await self._attempt(session, 0, job, pool)
+            if not job.cancelled and (problem := await self._attempt(session, 0, job, pool)):
+                self._put_back(job, problem, pool)
 
     async def _feed(self, session: Session, lane: int, pool: Pool) -> None:
         failures = 0
         while True:
-            problem = await self._attempt(session, lane, await pool.next(), pool)
+            job = await pool.next()
+            problem = await self._attempt(session, lane, job, pool)
             failures = failures + 1 if problem else 0
             if problem and failures >= LANE_TRIES:
                 raise problem
+            if problem:
+                self._put_back(job, problem, pool)
 
     async def _attempt(self, session: Session, lane: int, job: Job, pool: Pool) -> HostError | None:
-        """Renders a job. One whose take failed goes back into the pool, and the error is returned; what speaks against the
-        whole session is raised, and `_blame` sees to the job."""
+        """Renders a job; returns the error of a take that failed. What speaks against the whole session is raised."""
         self._under_way.append(job)
         try:
             clip = await session.render(lane, job.patch)
         except (RecordingError, ReadbackMismatch) as problem:
-            self._under_way.remove(job)
-            pool.again(job, problem)
             return problem
         self._under_way.remove(job)
         self._barren = 0
         pool.done(job, clip)
         return None
+
+    def _put_back(self, job: Job, problem: HostError, pool: Pool) -> None:
+        self._under_way.remove(job)
+        pool.again(job, problem)
 
     def _blame(self, error: HostError, pool: Pool) -> None:
         """Every job that was under way when the session was lost has failed once, and is tried alone next."""
