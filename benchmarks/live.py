@@ -5,7 +5,8 @@
 Live answers ten times a second at most, so a lane needs some ticks to set a patch up and to check it afterwards. The
 other lanes' recordings should fill that time. `idle` is the share of wall time, from the first patch handed in to the
 last clip handed out, in which no lane records: nothing is under way but questions that wait for a tick. A lane records
-from the moment its fire message is sent until the client has read that the take has ended.
+from the moment its fire message is sent until the client has read that the take has ended; `idle_strict` takes a tick off
+both ends, in which the fire message, or the news of the end, may have waited for the host.
 
 Two hosts: `live`, where a take lasts as long as it sounds (`--fault realtime`), as in Live; `fast`, the embedded host as
 it is, which is done as soon as Vital is (`idle_fast`). `ticks` is the time a lane spends on a patch beside the take, in
@@ -40,10 +41,10 @@ class Watch:
 
     takes: list[tuple[float, float]] = field(default_factory=list)
 
-    def covered_s(self) -> float:
-        """Time in which at least one take was under way."""
+    def covered_s(self, margin_s: float = 0.0) -> float:
+        """Time in which at least one take was under way; `margin_s` is taken off both of its ends."""
         covered_s, until_s = 0.0, float("-inf")
-        for start_s, end_s in sorted(self.takes):
+        for start_s, end_s in sorted((start_s + margin_s, end_s - margin_s) for start_s, end_s in self.takes):
             covered_s += max(0.0, end_s - max(start_s, until_s))
             until_s = max(until_s, end_s)
         return covered_s
@@ -80,6 +81,7 @@ def measure(patches: Sequence[Patch], lanes: int, tick_ms: float, options: Seque
         raise RuntimeError(f"{len(watch.takes)} takes for {len(patches)} patches: a fault where none was asked for.")
     return {
         "idle": 1.0 - watch.covered_s() / wall_s,
+        "idle_strict": 1.0 - watch.covered_s(tick_ms / 1000.0) / wall_s,
         "lanes_busy": watch.total_s() / wall_s,
         "renders_per_s": len(patches) / wall_s,
         "ticks": (lanes * wall_s - watch.total_s()) / len(patches) / (tick_ms / 1000.0),
