@@ -28,8 +28,8 @@ from unmixer_core.schema.patch import Patch
 
 log = logging.getLogger(__name__)
 
-SHARE_FOR_RANKING, SHARE_FOR_CHANGES = 0.25, 0.35
-"""Of all the time; of the time that is left after refinement."""
+SHARE_FOR_RANKING, SHARE_FOR_ITF, SHARE_FOR_CHANGES = 0.25, 0.6, 0.35
+"""Of all the time; of what is left before refinement; of what is left after it."""
 AS_THEY_ARE = 2
 MIN_SPREAD, MAX_SPREAD = 0.02, 0.3
 RANK_BATCH = 8
@@ -213,9 +213,11 @@ class Search:
 
     def _refine(self, patches: Sequence[Patch]) -> None:
         """ITF on all candidates at once, as long as its time allows; the host hears every result."""
+        left_s = self.settings.seconds - self.seconds
+        seconds = min(self.settings.itf_seconds, SHARE_FOR_ITF * max(left_s, 0.0))
         refined = timed_refinement.refine(
             self.tools.proxy, self.heard.clip, patches, self.itf, self.options.constraints.knobs,
-            sample_rate=self.heard.rate, distance=self.distance, seconds=self.settings.itf_seconds,
+            sample_rate=self.heard.rate, distance=self.distance, seconds=seconds,
             progress=lambda: self.tell("refine", self.best),
         )  # fmt: skip
         self._hear(refined, "refined")
