@@ -19,7 +19,7 @@ from pythonosc.osc_message import OscMessage, ParseError
 from pythonosc.osc_message_builder import OscMessageBuilder
 
 from unmixer_core.errors import PortBusy
-from unmixer_core.headless import companion, live_api
+from unmixer_core.headless import companion, live_api, template
 from unmixer_core.headless.pool import RenderPool
 from unmixer_core.headless.recorder import Recorder
 from unmixer_core.headless.song import Song
@@ -37,8 +37,12 @@ class Server:
     def __init__(
         self, recordings: Path, *, host: str = "127.0.0.1", port: int = 11000, reply_port: int = 11001,
         workers: int = 1, tick_s: float = 0.0, sample_rate: int = 44100, parent_pid: int | None = None,
+        stock: str = "", latency_samples: int = 0,
     ) -> None:  # fmt: skip
-        """Binds and starts the render workers. Raises PortBusy, OSError."""
+        """Binds and starts the render workers. Raises PortBusy, OSError.
+
+        `stock`: without the companion's addresses, but with the template tracks of this layout (template.TEMPLATES).
+        """
         recordings.mkdir(parents=True, exist_ok=True)
         self.socket = _bind(host, port)
         self.port: int = self.socket.getsockname()[1]
@@ -48,7 +52,10 @@ class Server:
         self.pool = RenderPool(workers)
         self.recorder = Recorder(self.song, self.pool, recordings.resolve(), sample_rate, self._complain)
         self.live = live_api.handlers(self.song, self.recorder.fire)
-        self.companion = companion.handlers(self.song)
+        self.recorder.latency_samples = latency_samples
+        self.companion = {} if stock else companion.handlers(self.song)
+        if stock:
+            template.prepare(self.song, stock)
         self._stopping = threading.Event()
         self._orphaned = _orphan_watch(parent_pid)
 
@@ -111,7 +118,7 @@ class Server:
         return good
 
     def _dispatch(self, address: str, args: Args) -> bool:
-        if address.startswith(companion.PREFIX):
+        if self.companion and address.startswith(companion.PREFIX):
             return self._companion(address, args)
         handler = self.live.get(address)
         if handler is None:

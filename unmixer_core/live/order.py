@@ -1,4 +1,4 @@
-"""Which devices stand on a track, and in what order: stock AbletonOSC can only delete, so the companion script does the rest.
+"""Which devices stand on a track, and in what order, by the companion script (stock AbletonOSC can only delete; see stock.py).
 
 Effects that a patch does not use stay on the track, switched off: a bypassed device costs nothing, and a patch then needs
 only the few moves that put its own effects in order. Inserts and moves are never repeated blindly (a second move would
@@ -10,25 +10,19 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Protocol
 
 from unmixer_core.errors import DeviceMissing, HostError, HostRefused, ReadbackMismatch
 from unmixer_core.live.client import Client
-from unmixer_core.live.resolve import device_names
+from unmixer_core.live.resolve import SINCE, device_names
 
 ATTEMPTS = 4
 
 
-class DeviceOrder(Protocol):
-    """Puts devices on a track. Each call returns the schema's names of the track's devices, as the host confirmed them."""
-
-    async def furnish(self, track: int, names: Sequence[str]) -> tuple[str, ...]: ...
-
-    async def arrange(self, track: int, present: Sequence[str], chain: Sequence[str]) -> tuple[str, ...]: ...
-
-
 class CompanionOrder:
-    """By /unmixer/track/insert_device, move_device and delete_device."""
+    """By /unmixer/track/insert_device, move_device and delete_device.
+
+    Each call returns the schema's names of the track's devices, as the host confirmed them.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -76,7 +70,7 @@ class CompanionOrder:
             await self._client.companion("/unmixer/track/insert_device", track, name, position, tries=1)
         except HostRefused as error:
             raise DeviceMissing(
-                f"this Live cannot insert {name} ({error}); Wavetable and all eight effects need Live 12.3 Suite."
+                f"this Live cannot insert {name} ({error}); it comes with {SINCE[name]}, inserting needs 12.3."
             ) from error
         except HostError:
             pass  # perhaps inserted all the same: the read-back tells
