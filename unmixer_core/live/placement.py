@@ -41,7 +41,10 @@ class Placement(Protocol):
 
 @dataclass
 class OneTrack:
-    """All devices on the lane's track, moved by the companion; the track behind it records. `names`: of the two tracks."""
+    """All devices on the lane's track, moved by the companion; the track behind it records.
+
+    `names`: of the two tracks; the second is "" where nothing is recorded.
+    """
 
     client: Client
     mover: CompanionOrder
@@ -61,16 +64,17 @@ class OneTrack:
 
     async def inspect(self, names: Sequence[str]) -> dict[str, bool]:
         """Looks at both tracks in one question."""
-        asked = (self.track, self.track + 2, "track.name", "device.class_name", "device.is_active")
+        end = self.track + (2 if self.names[1] else 1)
+        asked = (self.track, end, "track.name", "device.class_name", "device.is_active")
         try:
             reply = await self.client.query("/live/song/get/track_data", self.names[0], asked=asked)
         except HostError:
             await self._check_names()
             raise
-        n = len(names)
+        n, recorder = len(names), self.names[1:] if self.names[1] else ()
         classes, active = reply[:n], reply[n : 2 * n]
         devices = device_names([str(c) for c in classes])
-        if sorted(devices) != sorted(names) or reply[2 * n : 2 * n + 1] != self.names[1:]:
+        if sorted(devices) != sorted(names) or tuple(reply[2 * n : 2 * n + 1]) != recorder:
             await self._check_names()
             raise HostError(
                 f"track {self.track + 1} should hold {', '.join(names)}, but Live describes it as {reply}: "
@@ -80,7 +84,8 @@ class OneTrack:
         return {name: bool(on) for name, on in zip(devices, active, strict=True)}
 
     async def _check_names(self) -> None:
-        await check_names(self.client, (self.track, self.capture), self.names)
+        pairs = [(track, name) for track, name in zip((self.track, self.capture), self.names, strict=True) if name]
+        await check_names(self.client, *zip(*pairs, strict=True))
 
 
 async def check_names(client: Client, tracks: Sequence[int], names: Sequence[str]) -> None:
