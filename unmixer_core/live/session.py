@@ -88,7 +88,7 @@ class Session:
         session = None
         try:
             session = cls(client, take, await probe(client, endpoint))
-            await session._build(lanes, delete_files)
+            await session.build(lanes, delete_files=delete_files)
             if calibrate:
                 await session.calibrate()
         except BaseException:
@@ -158,7 +158,8 @@ class Session:
 
     # -- building ----------------------------------------------------------------------------------------------------
 
-    async def _build(self, lanes: int, delete_files: bool) -> None:
+    async def build(self, lanes: int, *, delete_files: bool = False) -> None:
+        """Makes and furnishes the lanes. `open` does this; a session that was made otherwise has none before."""
         await self._set_song()
         (scenes,) = await self.client.query("/live/song/get/num_scenes")
         self._warn_of_others(await track_names(self.client))
