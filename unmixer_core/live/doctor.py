@@ -66,7 +66,11 @@ async def examine(question: Question) -> list[Finding]:
     try:
         async with _connected(question) as (transport, endpoint):
             client = Client(transport, str(endpoint))
-            session = Session(client, question.take, await probe(client, endpoint))
+            try:
+                session = Session(client, question.take, await probe(client, endpoint))
+            except BaseException:
+                client.close()
+                raise
             try:
                 findings += await _who_answers(session.client, session.info)
                 await session.build(lanes=1, delete_files=question.starts_host)

@@ -8,7 +8,7 @@ Shapes, Live's default), and the matrix has to be empty.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from unmixer_core.errors import ChoiceFrozen, DeviceMissing
 from unmixer_core.live.client import Client
@@ -133,4 +133,4 @@ def _check_fixed(values: Mapping[str, int]) -> None:
 
 def frozen_of(patch: Patch, frozen: Frozen | None) -> Patch:
     """The patch as a host with these frozen choices renders it; `frozen` None changes nothing."""
-    return replace(patch) if frozen is None else frozen.apply(patch)
+    return patch if frozen is None else frozen.apply(patch)

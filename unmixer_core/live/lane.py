@@ -71,6 +71,11 @@ class Lane:
     def capture(self) -> int:
         return self.place.capture
 
+    @property
+    def names(self) -> tuple[str, str]:
+        """How the lane's track and its capture track are called."""
+        return self.place.track_names
+
     async def prepare(self) -> None:
         """Every device at its baseline, effects off: whatever presets the user's Live loaded."""
         properties = FIXED_PROPERTIES if self.frozen is None else {}

@@ -40,7 +40,12 @@ class CompanionOrder:
                 return present
             for i in reversed(surplus):
                 await self._attempt("/unmixer/track/delete_device", track, i)
-            await asyncio.gather(*(self._insert(track, name, names.index(name)) for name in missing))
+            refusals = await asyncio.gather(*(self._insert(track, name, names.index(name)) for name in missing))
+            if refused := [(name, text) for name, text in zip(missing, refusals, strict=True) if text]:
+                needed = ", ".join(f"{name} (in {SINCE[name]})" for name, _ in refused)
+                raise DeviceMissing(
+                    f"this Live cannot insert {needed}: {refused[0][1]} Wavetable and all eight effects are in Live 12.3 Suite."
+                )
             present = await self.read(track)
         raise ReadbackMismatch(
             f"track {track} should hold {', '.join(names)}, but holds {', '.join(present) or 'nothing'}."
@@ -65,15 +70,15 @@ class CompanionOrder:
         """The schema's names of the track's devices, by class."""
         return device_names(await self._client.query("/live/track/get/devices/class_name", track))
 
-    async def _insert(self, track: int, name: str, position: int) -> None:
+    async def _insert(self, track: int, name: str, position: int) -> str:
+        """What Live said when it refused; "" when it did not."""
         try:
             await self._client.companion("/unmixer/track/insert_device", track, name, position, tries=1)
         except HostRefused as error:
-            raise DeviceMissing(
-                f"this Live cannot insert {name} ({error}); it comes with {SINCE[name]}, inserting needs 12.3."
-            ) from error
+            return str(error)
         except HostError:
             pass  # perhaps inserted all the same: the read-back tells
+        return ""
 
     async def _attempt(self, address: str, *arguments: int) -> None:
         try:

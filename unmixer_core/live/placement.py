@@ -22,6 +22,11 @@ class Placement(Protocol):
     def capture(self) -> int: ...
 
     @property
+    def track_names(self) -> tuple[str, str]:
+        """How these two are called."""
+        ...
+
+    @property
     def order(self) -> tuple[Any, ...]:
         """The order of devices as the host last confirmed it, in whatever terms; equal when nothing moved."""
         ...
@@ -55,6 +60,10 @@ class OneTrack:
     @property
     def capture(self) -> int:
         return self.track + 1
+
+    @property
+    def track_names(self) -> tuple[str, str]:
+        return self.names
 
     def where(self, name: str) -> tuple[int, int]:
         return self.track, self.order.index(name)

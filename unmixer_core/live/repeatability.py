@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from unmixer_core.errors import HostError
 from unmixer_core.live.pool import RenderFailure
 from unmixer_core.schema.patch import Patch
 
@@ -57,14 +58,18 @@ def worst(differences: Sequence[Difference]) -> Difference:
     )
 
 
-def measure(renderer: Map, patches: Sequence[Patch]) -> Difference | None:
-    """Renders each patch twice; the worst difference. None when no patch was rendered twice."""
+def measure(renderer: Map, patches: Sequence[Patch]) -> Difference:
+    """Renders each patch twice; the worst difference. Raises HostError when no patch could be rendered twice."""
     takes: dict[int, list[Clip]] = {}
     for position, clip in renderer.map([*patches, *patches]):
         if not isinstance(clip, RenderFailure):
             takes.setdefault(position % len(patches), []).append(clip)
     pairs = [compare(*pair) for pair in takes.values() if len(pair) == 2]
-    return worst(pairs) if pairs else None
+    if not pairs:
+        raise HostError(
+            f"none of {len(patches)} patches could be rendered twice, so nobody knows how well the host repeats itself."
+        )
+    return worst(pairs)
 
 
 def residual_db(first: Clip, second: Clip) -> float:

@@ -139,8 +139,10 @@ def table(
         convert, low, high = drift.convert.get(parameter.name, (None, parameter.minimum, parameter.maximum))
         if wire.same(low, minima[i]) and wire.same(high, maxima[i]):
             slots[parameter.name] = Slot(i, minima[i], maxima[i], convert)
-    for name in sorted(needed_parameters(device) - drift.gone - slots.keys()):
-        raise ParameterMissing(_missing(device, class_name, drift, name, index, minima, maxima))
+    missing = sorted(needed_parameters(device) - drift.gone - slots.keys())
+    if missing:
+        more = f" Also missing: {', '.join(missing[1:])}." if missing[1:] else ""
+        raise ParameterMissing(_missing(device, class_name, drift, missing[0], index, minima, maxima) + more)
     return Table(device, class_name, slots, tuple(names))
 
 

@@ -20,6 +20,7 @@ from unmixer_core.live.client import Client, Timing
 from unmixer_core.live.frozen import Frozen, read_frozen
 from unmixer_core.live.furnish import companion_lanes, stock_lanes
 from unmixer_core.live.lane import Lane
+from unmixer_core.live.placement import OneTrack
 from unmixer_core.live.recorder import NO_QUANTIZATION, TEMPO_BPM, Clip, PathMap, Recorder, Take
 from unmixer_core.live.stock import build_lanes
 from unmixer_core.live.tracks import (
@@ -170,15 +171,15 @@ class Session:
             for lane in self.lanes
         ]
         await asyncio.gather(
-            *(lane.prepare() for lane in self.lanes), *(recorder.prepare() for recorder in self.recorders)
+            *(self._wire_capture(lane) for lane in self.lanes if isinstance(lane.place, OneTrack)),
+            *(lane.prepare() for lane in self.lanes),
+            *(recorder.prepare() for recorder in self.recorders),
         )
 
     async def _companion_lanes(self, lanes: int) -> list[Lane]:
         names = [(self.tracks.name(i), self.tracks.name(i, CAPTURE)) for i in range(lanes)]
         first = await self.tracks.make([name for pair in names for name in pair], midi=[True, False] * lanes)
-        lanes_made = await companion_lanes(self.client, [first + 2 * i for i in range(lanes)], names)
-        await asyncio.gather(*(self._wire_capture(lane, *pair) for lane, pair in zip(lanes_made, names, strict=True)))
-        return lanes_made
+        return await companion_lanes(self.client, [first + 2 * i for i in range(lanes)], names)
 
     async def _stock_lanes(self, lanes: int) -> list[Lane]:
         places = await build_lanes(self.client, self.tracks, lanes)
@@ -208,10 +209,10 @@ class Session:
             f"tempo {TEMPO_BPM:g}, no launch quantisation and no metronome were set, but Live keeps {kept}."
         )
 
-    async def _wire_capture(self, lane: Lane, source: str, _: str) -> None:
+    async def _wire_capture(self, lane: Lane) -> None:
         """The audio track records the lane's track behind its effects: armed, and not monitored."""
         types = await input_types(self.client, lane.capture)
-        await self.tracks.set(lane.capture, "input_routing_type", input_name(types, source))
+        await self.tracks.set(lane.capture, "input_routing_type", input_name(types, lane.names[0]))
         await self.tracks.set(lane.capture, "input_routing_channel", POST_FX)
         await self.tracks.set(lane.capture, "current_monitoring_state", MONITOR_OFF)
         await self.tracks.set(lane.capture, "arm", 1)

@@ -76,6 +76,10 @@ class RoutingLane:
         return self.tracks[CAPTURE]
 
     @property
+    def track_names(self) -> tuple[str, str]:
+        return self.names[SYNTH], self.names[CAPTURE]
+
+    @property
     def order(self) -> tuple[Any, ...]:
         return tuple(sorted(self.inputs.items()))
 
@@ -108,9 +112,14 @@ class RoutingLane:
 
     async def inspect(self, names: Sequence[str]) -> dict[str, bool]:
         """Looks at every track of the lane in one tick: name, monitoring, its one device, its input."""
-        found, _ = await asyncio.gather(
-            asyncio.gather(*(self._inspect(name) for name in (*names, CAPTURE))), self.read_inputs()
-        )
+        parts = (*names, CAPTURE)
+        try:
+            found, _ = await asyncio.gather(
+                asyncio.gather(*(self._inspect(name) for name in parts)), self.read_inputs()
+            )
+        except HostError:
+            await check_names(self.client, [self.tracks[p] for p in parts], [self.names[p] for p in parts])
+            raise
         return dict(zip(names, found, strict=False))
 
     async def read_inputs(self) -> None:
@@ -145,11 +154,7 @@ class RoutingLane:
         track, called = self.tracks[name], self.names[name]
         device = () if name == CAPTURE else ("device.class_name", "device.is_active")
         asked = (track, track + 1, "track.name", "track.current_monitoring_state", *device)
-        try:
-            state, *held = await self.client.query("/live/song/get/track_data", called, asked=asked)
-        except HostError:
-            await check_names(self.client, (track,), (called,))
-            raise
+        state, *held = await self.client.query("/live/song/get/track_data", called, asked=asked)
         monitored = name == SYNTH or state == (MONITOR_OFF if name == CAPTURE else MONITOR_IN)
         if not monitored or (device and (len(held) != 2 or device_names([str(held[0])]) != (name,))):
             raise HostError(
