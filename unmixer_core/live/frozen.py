@@ -2,7 +2,7 @@
 
 The properties are plain attributes of the device, so `track_data` reads them. A table's name and the matrix are beyond
 it: the device is named after its tables by the user ("FM Fold" or "FM Fold / Bell"; an unnamed one counts as Basic
-Shapes, Live's default), and the matrix has to be empty.
+Shapes, Live's default), and its envelope 2 and LFO 1 must move nothing.
 """
 
 from __future__ import annotations
@@ -69,9 +69,8 @@ class Frozen:
         """A sentence for the user."""
         kept = ", ".join(f"{key.removeprefix('wavetable.')} {item}" for key, item in self.items.items())
         taken = "" if self.named else "; the tables are taken for granted, name the device after them if it has others"
-        return (
-            f"frozen, as stock AbletonOSC cannot set them: {kept}, modulation amounts 0 (keep the matrix empty){taken}"
-        )
+        amounts = "amounts of Env 2 and LFO 1 zero (leave the matrix as Live makes it)"
+        return f"frozen, as stock AbletonOSC cannot set them: {kept}, {amounts}{taken}"
 
     def _differences(self, patch: Patch) -> Iterator[Difference]:
         knobs, choices = RACK.active(patch.choices, patch.chain, patch.knobs)
