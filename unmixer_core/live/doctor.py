@@ -20,16 +20,15 @@ import numpy as np
 from unmixer_core.errors import HostError, RecordingError
 from unmixer_core.live.client import Client
 from unmixer_core.live.hosts import EmbeddedHost
-from unmixer_core.live.recorder import Take
+from unmixer_core.live.recorder import Clip, Take
 from unmixer_core.live.repeatability import compare
-from unmixer_core.live.session import INSERTS_SINCE, HostInfo, Session, probe
+from unmixer_core.live.session import COUNT_IN_S, INSERTS_SINCE, HostInfo, Session, probe
 from unmixer_core.live.stock import INSTALL
 from unmixer_core.live.tracks import left_behind, track_names
 from unmixer_core.live.transport import Endpoint, TracingTransport, Transport, connect
 from unmixer_core.schema.patch import Patch
 
 PINGS = 20
-OLDEST = (12, 0)
 FLOOR_DB = -60.0
 """Two takes of one patch that differ by more than this are not repeatable enough to learn from."""
 TEST_CHAIN = ("Saturator", "Compressor", "Reverb")
@@ -76,7 +75,7 @@ async def examine(question: Question) -> list[Finding]:
                 await session.build(lanes=1, delete_files=question.starts_host)
                 findings += await _what_it_can(session)
                 findings.append(await _latency(session.client))
-                findings.append(await _alignment(session))
+                findings += await _alignment(session)
                 findings += await _repeatability(session)
             finally:
                 await session.close()
@@ -103,13 +102,7 @@ async def _connected(question: Question) -> AsyncIterator[tuple[Transport, Endpo
 async def _who_answers(client: Client, info: HostInfo) -> list[Finding]:
     """Versions, and tracks that another client has, or left, in the set."""
     major, minor = info.version
-    findings = [
-        Finding(
-            info.version >= OLDEST,
-            f"Live {major}.{minor} answers at {client.where}"
-            + ("" if info.version >= OLDEST else "; Live 12 is needed, update it in your account at ableton.com"),
-        )
-    ]
+    findings = [Finding(True, f"Live {major}.{minor} answers at {client.where}")]
     if info.inserts:
         findings.append(
             Finding(True, f"companion script {info.companion} answers: devices are inserted and ordered by it")
@@ -156,32 +149,39 @@ async def _latency(client: Client) -> Finding:
     )
 
 
-async def _alignment(session: Session) -> Finding:
-    """A click; what it comes late is taken off every take of a session."""
+async def _alignment(session: Session) -> list[Finding]:
+    """A click: when its recording starts, and how late it sounds, which is taken off every take of a session."""
     (offset,) = await session.calibrate()
-    rate = session.take.sample_rate
-    return Finding(
-        True, f"alignment: takes begin {offset} samples ({1000.0 * offset / rate:.2f} ms) late, which is taken off"
-    )
+    rate, started_s = session.take.sample_rate, session.recorders[0].started_s
+    counted_in = "" if started_s <= COUNT_IN_S else "; set Live's Record > Count-In to None"
+    return [
+        Finding(not counted_in, f"recording starts {1000.0 * started_s:.0f} ms after it is fired{counted_in}"),
+        Finding(
+            True, f"alignment: takes begin {offset} samples ({1000.0 * offset / rate:.2f} ms) late, which is taken off"
+        ),
+    ]
 
 
 async def _repeatability(session: Session) -> list[Finding]:
-    """A dry and a full patch, each taken twice."""
-    findings = []
-    for label, effects in (("dry patch", ()), (" > ".join(TEST_CHAIN), TEST_CHAIN)):
-        patch = Patch.init(effects=effects)
-        first, second = [await session.render(0, patch) for _ in range(2)]
-        if not np.abs(first).max() > 0.0:
-            raise RecordingError(f"the recording of the {label} is silent: is the lane routed to its capture track?")
-        difference = compare(first, second)
-        findings.append(
-            Finding(
-                difference.residual_db <= FLOOR_DB,
-                f"repeatability, {label}: second take differs by {difference.residual_db:.0f} dB (energy of the difference), "
-                f"{difference.level_db:+.2f} dB in level, {difference.spectral_db:.2f} dB in multi-scale spectrum",
-            )
-        )
-    return findings
+    """A dry and a full patch, each taken twice; then the dry one again, into which no tail of the full one may run."""
+    dry, full = Patch.init(), Patch.init(effects=TEST_CHAIN)
+    takes = [await session.render(0, patch) for patch in (dry, dry, full, full, dry)]
+    if not min(np.abs(take).max() for take in takes) > 0.0:
+        raise RecordingError("a test recording is silent: is the lane routed to its capture track?")
+    return [
+        _compared("repeatability, dry patch: second take", takes[0], takes[1]),
+        _compared(f"repeatability, {' > '.join(TEST_CHAIN)}: second take", takes[2], takes[3]),
+        _compared("tails: the dry patch right after a reverb", takes[0], takes[4]),
+    ]
+
+
+def _compared(what: str, first: Clip, second: Clip) -> Finding:
+    difference = compare(first, second)
+    return Finding(
+        difference.residual_db <= FLOOR_DB,
+        f"{what} differs by {difference.residual_db:.0f} dB (energy of the difference), "
+        f"{difference.level_db:+.2f} dB in level, {difference.spectral_db:.2f} dB in multi-scale spectrum",
+    )
 
 
 def run(question: Question) -> int:

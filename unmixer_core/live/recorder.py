@@ -83,7 +83,8 @@ class PathMap:
 @dataclass
 class Recorder:
     """Records takes on one lane. `expected_s`: how long the last takes lasted, which spares questions while waiting;
-    `offset_samples`: how much later than its start marker a take really begins (see alignment.py).
+    `offset_samples`: how much later than its start marker a take really begins (see alignment.py); `started_s`: how long
+    the last one took to start.
     """
 
     client: Client
@@ -93,6 +94,7 @@ class Recorder:
     scenes: int
     expected_s: float = 0.0
     offset_samples: int = 0
+    started_s: float = 0.0
     delete_files: bool = False
     note: tuple[int, float] | None = None
     _slot: int = -1
@@ -214,6 +216,7 @@ class Recorder:
         while True:
             (there,) = await self.client.query("/live/clip_slot/get/has_clip", *slot)
             if there:
+                self.started_s = time.monotonic() - start_s
                 return
             if time.monotonic() - start_s > START_WITHIN_S:
                 raise RecordingError(

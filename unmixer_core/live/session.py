@@ -42,7 +42,9 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 4
 SCENES = 8
 """Clip slots used in turn per capture track, if the set has as many scenes."""
-INSERTS_SINCE = (12, 3)
+OLDEST, INSERTS_SINCE = (12, 0), (12, 3)
+COUNT_IN_S = 1.0
+"""A take that begins this much later than it was fired was counted in (a tick or two is usual)."""
 SETTINGS = {"tempo": TEMPO_BPM, "clip_trigger_quantization": NO_QUANTIZATION, "metronome": 0}
 
 
@@ -155,6 +157,10 @@ class Session:
                 "set Live's Settings > Audio > Overall Latency to a plausible value, and Keep Latency off on the Unmixer tracks."
             )
         recorder.offset_samples = offset
+        if recorder.started_s > COUNT_IN_S:
+            log.warning(
+                "a take began %.1f s after it was fired: set Live's Record > Count-In to None.", recorder.started_s
+            )
         return offset
 
     # -- building ----------------------------------------------------------------------------------------------------
@@ -220,8 +226,16 @@ class Session:
 
 
 async def probe(client: Client, endpoint: Endpoint) -> HostInfo:
-    """Live's version and the companion's, which may answer through AbletonOSC's port or on its own."""
+    """Live's version and the companion's, which may answer through AbletonOSC's port or on its own.
+
+    Raises HostRefused for a Live that is too old.
+    """
     version = await client.query("/live/application/get/version")
+    if tuple(version) < OLDEST:
+        raise HostRefused(
+            f"Live {'.'.join(map(str, version))} answers at {client.where}, but the devices and parameters we set are those "
+            "of Live 12 Suite: update Live (12.3 or later to let the companion insert devices)."
+        )
     for port in (None, endpoint.companion_port):
         client.companion_port = port
         try:
