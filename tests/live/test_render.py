@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -135,22 +136,46 @@ def test_a_track_that_the_user_deletes_in_the_middle_of_a_run_costs_no_patch(mon
     assert all(np.array_equal(a, b) for a, b in zip(clips, again, strict=True)) and len(clips) == 10
 
 
-async def _deleting(monkeypatch):
+@pytest.mark.parametrize("delete", ["0", "1"])
+def test_recordings_are_deleted_on_request_only(delete, monkeypatch):
+    monkeypatch.setenv("UNMIXER_LIVE_DELETE_RECORDINGS", delete)
+
+    async def main():
+        async with as_live(monkeypatch) as host:
+            clips = await asyncio.to_thread(_render, patches(3))
+            return clips, list(host._recordings.glob("*.wav"))
+
+    clips, files = asyncio.run(main())
+    assert len(clips) == 3 and len(files) == (0 if delete == "1" else 3 + 1)  # and the calibration click
+
+
+def _render(wanted):
+    with Renderer(AUDIO, lanes=1) as live:
+        return live.render(wanted)
+
+
+@asynccontextmanager
+async def as_live(monkeypatch):
+    """An embedded host that the environment names as real Live would be."""
     host = EmbeddedHost(AUDIO.sample_rate)
     transport = await host.start()
-    reply_port = transport.reply_port
-    transport.close()
     monkeypatch.setenv("UNMIXER_LIVE_HOST", "127.0.0.1")
     monkeypatch.setenv("UNMIXER_OSC_PORT", str(host.endpoint.port))
-    monkeypatch.setenv("UNMIXER_OSC_REPLY_PORT", str(reply_port))
+    monkeypatch.setenv("UNMIXER_OSC_REPLY_PORT", str(transport.reply_port))
+    transport.close()
     try:
+        yield host
+    finally:
+        await host.stop()
+
+
+async def _deleting(monkeypatch):
+    async with as_live(monkeypatch) as host:
         result = await asyncio.to_thread(_render_and_delete, host.endpoint.port)
-        client = Client(UdpTransport(Endpoint(port=host.endpoint.port, reply_port=reply_port)), "test")
+        client = Client(UdpTransport(Endpoint.from_environment()), "test")
         names = await track_names(client)
         client.close()
         return names, *result
-    finally:
-        await host.stop()
 
 
 def _render_and_delete(port):
