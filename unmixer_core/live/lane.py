@@ -137,7 +137,7 @@ class Lane:
 
     def silence(self) -> list[Message]:
         """Messages that switch every sounding device off; whether they arrived is confirmed by the next `apply`."""
-        sounding = [name for name, state in self.state.items() if state.on is not False]
+        sounding = sorted((name for name in self.state if self.state[name].on is not False), key=self.place.where)
         for name in sounding:
             self.state[name].on = None
         return [
