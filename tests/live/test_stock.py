@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from unmixer_core.errors import ChoiceFrozen, DeviceMissing, HostError, HostRefused, ReadbackMismatch
+from unmixer_core.live import session as sessions
+from unmixer_core.live.client import Timing
 from unmixer_core.live.frozen import AMOUNTS, UNREACHABLE, Frozen, named_tables
 from unmixer_core.live.hosts import EmbeddedHost
 from unmixer_core.live.recorder import Take
@@ -74,6 +76,71 @@ def test_it_sounds_bit_for_bit_as_with_the_companion(layout):
         assert np.abs(theirs).max() > 1e-3
         np.testing.assert_array_equal(ours, theirs, err_msg=" > ".join(chain))
     assert all(np.abs(a - b).max() > 1e-4 for a, b in pairwise(stock))
+
+
+def test_a_companion_that_cannot_insert_uses_the_template_and_freezes_nothing(monkeypatch):
+    monkeypatch.setattr(sessions, "INSERTS_SINCE", (99, 0))  # as Live 12.0 to 12.2
+    patches = [
+        patch_of(chain, seed).with_values(
+            {
+                "wavetable.osc_1_wavetable": "FM Fold",
+                "wavetable.unison_mode": "Classic",
+                "wavetable.lfo_1_to_osc_1_pos": 0.9,
+            }
+        )
+        for seed, chain in enumerate(CHAINS[2:6])
+    ]
+    on_template = asyncio.run(rendered(patches, "--template", "compact"))
+    monkeypatch.undo()
+    for ours, theirs in zip(on_template, asyncio.run(rendered(patches)), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+class Lossy:
+    """A transport that loses datagrams both ways, once `loss` is set."""
+
+    def __init__(self, inner, seed):
+        self.inner, self.loss, self.random = inner, 0.0, np.random.default_rng(seed)
+
+    def open(self, receiver):
+        self.inner.open(lambda datagram: None if self._lost() else receiver(datagram))
+
+    def send(self, datagram, port=None):
+        if not self._lost():
+            self.inner.send(datagram, port)
+
+    def close(self):
+        self.inner.close()
+
+    def _lost(self):
+        return self.random.uniform() < self.loss
+
+
+def test_loss_ends_in_the_right_sound_or_a_named_error():
+    patches = [patch_of(chain, seed) for seed, chain in enumerate(CHAINS)]
+
+    async def main():
+        host = EmbeddedHost(TAKE.sample_rate, ["--stock"])
+        try:
+            lossy = Lossy(await host.start(), seed=3)
+            async with await Session.open(
+                host.endpoint, TAKE, lanes=1, transport=lossy, timing=Timing(0.15, 4), delete_files=True
+            ) as session:
+                whole = [await session.render(0, patch) for patch in patches]
+                lossy.loss = 0.02
+                right = 0
+                for patch, clip in zip(patches, whole, strict=True):
+                    try:
+                        np.testing.assert_array_equal(await session.render(0, patch), clip)
+                        right += 1
+                    except HostError as error:
+                        assert str(error)
+                lossy.loss = 0.0
+                return right
+        finally:
+            await host.stop()
+
+    assert asyncio.run(main()) >= 3
 
 
 def test_what_the_set_has_otherwise_is_refused_by_name_and_the_lane_goes_on():

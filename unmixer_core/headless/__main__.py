@@ -21,7 +21,8 @@ def main() -> int:
         server = Server(
             options.recordings, host=options.host, port=options.port, reply_port=options.reply_port,
             workers=options.workers, tick_s=options.tick_ms / 1000.0, sample_rate=options.sample_rate,
-            parent_pid=options.parent_pid, stock=options.stock, latency_samples=options.latency_samples,
+            parent_pid=options.parent_pid, layout=options.stock or options.template, has_companion=not options.stock,
+            latency_samples=options.latency_samples,
         )  # fmt: skip
     except (UnmixerError, OSError) as problem:
         sys.stderr.write(f"{problem}\n")
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
         "--stock", nargs="?", choices=TEMPLATES, const="tracks", default="",
         help="as Live without the companion script: no /unmixer addresses, but a prepared template set",
     )  # fmt: skip
+    parser.add_argument("--template", choices=TEMPLATES, default="", help="a prepared template set, with the companion")
     parser.add_argument("--latency-samples", type=int, default=0, help="notes sound this much late (tests alignment)")
     parser.add_argument("--parent-pid", type=int, help="end when this process is gone")
     parser.add_argument("--log-level", default="warning")

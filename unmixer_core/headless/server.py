@@ -37,11 +37,11 @@ class Server:
     def __init__(
         self, recordings: Path, *, host: str = "127.0.0.1", port: int = 11000, reply_port: int = 11001,
         workers: int = 1, tick_s: float = 0.0, sample_rate: int = 44100, parent_pid: int | None = None,
-        stock: str = "", latency_samples: int = 0,
+        layout: str = "", has_companion: bool = True, latency_samples: int = 0,
     ) -> None:  # fmt: skip
         """Binds and starts the render workers. Raises PortBusy, OSError.
 
-        `stock`: without the companion's addresses, but with the template tracks of this layout (template.TEMPLATES).
+        `layout`: template tracks are in the set (one of template.TEMPLATES); `has_companion` False: no /unmixer addresses.
         """
         recordings.mkdir(parents=True, exist_ok=True)
         self.socket = _bind(host, port)
@@ -53,9 +53,9 @@ class Server:
         self.recorder = Recorder(self.song, self.pool, recordings.resolve(), sample_rate, self._complain)
         self.live = live_api.handlers(self.song, self.recorder.fire)
         self.recorder.latency_samples = latency_samples
-        self.companion = {} if stock else companion.handlers(self.song)
-        if stock:
-            template.prepare(self.song, stock)
+        self.companion = companion.handlers(self.song) if has_companion else {}
+        if layout:
+            template.prepare(self.song, layout)
         self._stopping = threading.Event()
         self._orphaned = _orphan_watch(parent_pid)
 
