@@ -31,7 +31,12 @@ SETTABLE = (
     "filter_routing",
     "poly_voices",
 )
-LISTS = ("oscillator_wavetable_categories", "oscillator_1_wavetables", "oscillator_2_wavetables")
+LISTS = (
+    "oscillator_wavetable_categories",
+    "oscillator_1_wavetables",
+    "oscillator_2_wavetables",
+    "visible_modulation_target_names",
+)
 SOURCES = ("Amp", "Env 2", "Env 3", "LFO 1", "LFO 2", "Velocity", "Key", "PB", "Press", "Mod", "Random")
 """Live.WavetableDevice.ModulationSource, in order."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
@@ -51,7 +52,8 @@ def test_mypy_finds_nothing_against_the_stubs():
     stubs()
     pytest.importorskip("mypy")
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--no-incremental", "--config-file=", "--python-version=3.11", "--check-untyped-defs",
+        [sys.executable, "-m", "mypy", "--no-incremental", f"--cache-dir={os.devnull}",
+         "--config-file=", "--python-version=3.11", "--check-untyped-defs",
          "--ignore-missing-imports", "--package", "UnmixerCompanion"],
         cwd=SCRIPT, capture_output=True, text=True, timeout=120,
     )  # fmt: skip

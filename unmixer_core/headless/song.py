@@ -233,6 +233,8 @@ class Device:
             return ["Unmixer"]
         if name in ("oscillator_1_wavetables", "oscillator_2_wavetables") and self.type == INSTRUMENT:
             return list(WAVETABLES)
+        if name == "visible_modulation_target_names" and self.type == INSTRUMENT:
+            return list(DESTINATIONS)
         self._know(name)
         return [self.state.properties.get(name, PROPERTIES[name][0])]
 

@@ -19,6 +19,7 @@ from unmixer_core.live import wire
 from unmixer_core.live.catalog import Catalog
 from unmixer_core.live.client import Client
 from unmixer_core.live.frozen import Frozen
+from unmixer_core.live.matrix import clear_matrix
 from unmixer_core.live.placement import Placement
 from unmixer_core.live.resolve import DEVICE_ON, Table
 from unmixer_core.live.targets import FIXED_PROPERTIES, Target, baseline, targets
@@ -83,6 +84,8 @@ class Lane:
             *(self._prepare_device(name) for name in self.state),
             *(self._set_property(WAVETABLE, key, value) for key, value in properties.items()),
         )
+        if self.frozen is None:
+            await clear_matrix(self.client, *self.place.where(WAVETABLE))
 
     async def apply(self, patch: Patch) -> None:
         """Makes the lane sound as `patch` and confirms every value.
