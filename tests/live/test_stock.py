@@ -205,6 +205,8 @@ class Routes:
                 self.inputs[track][which] = value
 
     async def query(self, address, track):
+        if address.endswith("channel") and self.inputs[track][0] == NO_INPUT:
+            raise HostRefused("there is no channel without an input.")
         return (self.inputs[track][address.endswith("channel")],)
 
     def _upstream(self, track):

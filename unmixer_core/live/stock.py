@@ -45,6 +45,7 @@ INSTALL = (
 TYPE, CHANNEL = "input_routing_type", "input_routing_channel"
 Input = tuple[str, str]
 """(type, channel) of a track's input routing."""
+LOOSE: Input = (NO_INPUT, "")
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,11 @@ class RoutingLane:
             wrong = [name for name in self.listeners if self.inputs[name] != goal[name]]
             if not wrong:
                 return
-            await self._let_go([name for name in wrong if self.inputs[name][0] != NO_INPUT])
-            if any(self.inputs[name][0] != NO_INPUT for name in wrong):
+            await self._let_go([name for name in wrong if self.inputs[name] != LOOSE])
+            if any(self.inputs[name] != LOOSE for name in wrong):
                 continue
             await self.client.send(*(m for name in wrong for m in self._connect(name, goal[name])))
+            self.inputs |= {name: goal[name] for name in wrong}  # to be asked for; what comes back is what counts
             await self.read_inputs()
         wrong = [name for name in self.listeners if self.inputs[name] != goal[name]]
         if wrong:
@@ -123,13 +125,28 @@ class RoutingLane:
         return dict(zip(names, found, strict=False))
 
     async def read_inputs(self) -> None:
-        """Asks where each track takes its sound from."""
-        kept = await asyncio.gather(
-            *(self.client.query(f"/live/track/get/{key}", self.tracks[name]) for name in self.listeners for key in (TYPE, CHANNEL))
-        )  # fmt: skip
-        for i, name in enumerate(self.listeners):
-            (kind,), (channel,) = kept[2 * i : 2 * i + 2]
-            self.inputs[name] = (str(kind), "" if kind == NO_INPUT else str(channel))
+        """Asks where each track takes its sound from, in one tick when nothing moved.
+
+        The channel is asked for only where there is an input: whether Live has one without is unknown.
+        """
+        heard = [name for name in self.listeners if self.inputs.get(name, LOOSE) != LOOSE]
+        kinds, channels = await asyncio.gather(
+            asyncio.gather(*(self.client.query(f"/live/track/get/{TYPE}", self.tracks[n]) for n in self.listeners)),
+            asyncio.gather(*(self._channel(name) for name in heard)),
+        )
+        known = dict(zip(heard, channels, strict=True))
+        for name, (kind,) in zip(self.listeners, kinds, strict=True):
+            if kind == NO_INPUT:
+                self.inputs[name] = LOOSE
+            else:
+                self.inputs[name] = (str(kind), known[name] if name in known else await self._channel(name))
+
+    async def _channel(self, name: str) -> str:
+        try:
+            (channel,) = await self.client.query(f"/live/track/get/{CHANNEL}", self.tracks[name])
+        except HostRefused:
+            return ""
+        return str(channel)
 
     def _goal(self, chain: Sequence[str]) -> dict[str, Input]:
         goal: dict[str, Input] = dict.fromkeys(self.listeners, (NO_INPUT, ""))
@@ -140,12 +157,13 @@ class RoutingLane:
     async def _let_go(self, names: Sequence[str]) -> None:
         if names:
             await self.client.send(*((f"/live/track/set/{TYPE}", (self.tracks[name], NO_INPUT)) for name in names))
+            self.inputs |= dict.fromkeys(names, LOOSE)
             await self.read_inputs()
 
     def _connect(self, name: str, goal: Input) -> list[Message]:
-        kind, channel = goal
-        if kind == NO_INPUT:
+        if goal == LOOSE:
             return []
+        kind, channel = goal
         track = self.tracks[name]
         return [(f"/live/track/set/{TYPE}", (track, kind)), (f"/live/track/set/{CHANNEL}", (track, channel))]
 
