@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from unmixer_core.headless import routing
-from unmixer_core.headless.state import PROPERTIES, DeviceState
+from unmixer_core.headless.state import PROPERTIES, SILENT_SOURCES, DeviceState
 from unmixer_core.headless.voice import DESTINATIONS, SOURCES
 from unmixer_core.schema.devices import CLASS_NAMES, TABLES, WAVETABLES, Parameter
 
@@ -207,7 +207,7 @@ class Device:
     def __getattr__(self, name: str) -> int:
         """Wavetable's properties are plain attributes, which `track_data` reads though no address sets them."""
         if name in PROPERTIES and self.type == INSTRUMENT:
-            return self.state.properties.get(name, PROPERTIES[name][0])
+            return int(self.get_property(name)[0])
         raise AttributeError(f"'Device' object has no attribute '{name}'")
 
     def copy(self) -> Device:
@@ -231,10 +231,8 @@ class Device:
     def get_property(self, name: str) -> list[Any]:
         if name == "oscillator_wavetable_categories":
             return ["Unmixer"]
-        if name in ("oscillator_1_wavetables", "oscillator_2_wavetables") and self.type == INSTRUMENT:
-            return list(WAVETABLES)
-        if name == "visible_modulation_target_names" and self.type == INSTRUMENT:
-            return list(DESTINATIONS)
+        if name.endswith(("_wavetables", "_target_names")) and self.type == INSTRUMENT:
+            return list(DESTINATIONS if name == "visible_modulation_target_names" else WAVETABLES)
         self._know(name)
         return [self.state.properties.get(name, PROPERTIES[name][0])]
 
@@ -252,7 +250,8 @@ class Device:
             raise RuntimeError(f"{self.name} has no property {name}.")
 
     def modulation(self, target: str, source: str) -> float:
-        self._know_modulation(target, source)
+        if source not in SILENT_SOURCES:
+            self._know_modulation(target, source)
         return self.state.modulation.get(target, {}).get(source, 0.0)
 
     def set_modulation(self, target: str, source: str, amount: Any) -> float:

@@ -34,10 +34,7 @@ async def clear_matrix(client: Client, track: int, device: int) -> None:
 
 
 async def _amount(client: Client, where: tuple[int, int], cell: tuple[str, str]) -> float:
-    try:
-        return float((await client.companion("/unmixer/device/get_modulation", *where, *cell))[-1])
-    except HostRefused:
-        return 0.0  # this host has no such source
+    return float((await client.companion("/unmixer/device/get_modulation", *where, *cell))[-1])
 
 
 async def _clear(client: Client, where: tuple[int, int], cell: tuple[str, str]) -> None:
