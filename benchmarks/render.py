@@ -6,7 +6,7 @@ Peers, each in as many processes as there are hosts, with the same patch → pre
 `bare`: a fresh vita.Synth per patch, the documented way to equal sound for equal patches; `forked`: the host's own trick, a
 fork of one pristine Synth per patch. Rounds take turns; ratios are medians over rounds. The sound of all three must be
 equal bit for bit. Processor time is counted over all processes beside wall time, because it does not depend on what
-else the machine does. The last line is one JSON object.
+else the machine does. `idle` is the figure of benchmarks.live. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -174,6 +174,13 @@ def cpu_s() -> float:
     return total
 
 
+def idle(patches: Sequence[Patch]) -> float:
+    """Share of the time in which no lane records: 8 lanes on a host with Live's tick and Live's pace (benchmarks.live)."""
+    from benchmarks import live
+
+    return live.measure(patches, lanes=8, tick_ms=100.0, options=live.AS_LIVE)["idle"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--patches", type=int, default=32)
@@ -185,6 +192,7 @@ def main() -> None:
     result = measure(
         list(sample(options.patches, "full", "train", prior.seed, prior)), options.hosts, options.lanes, options.rounds
     )
+    result["idle"] = idle(list(sample(32, "full", "train", prior.seed, prior)))
     for key, value in result.items():
         print(f"{key:24} {value:.3f}" if isinstance(value, float) else f"{key:24} {value}")
     print(json.dumps(result))

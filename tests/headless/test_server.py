@@ -65,7 +65,7 @@ class Host:
 
     def lane(self, midi: int, capture: int, note: int = 57) -> None:
         name = self.ask("/live/track/get/name", midi)[1]
-        self.ask("/unmixer/track/insert_device", 1, midi, "Wavetable", 0)
+        self.ask("/unmixer/track/insert_device", 100 + midi, midi, "Wavetable", 0)
         self.send(message("/live/clip_slot/create_clip", midi, 0, 4.0))
         self.send(message("/live/clip/add/notes", midi, 0, note, 0.0, 0.4, 127, False))
         self.send(message("/live/track/set/input_routing_type", capture, name))
@@ -118,8 +118,8 @@ def test_records_what_the_lane_plays(host, tmp_path) -> None:
 
 def test_failed_render_ends_the_recording_without_a_file(host) -> None:
     host.lane(0, 2)
-    for name in ("Reverb", "Reverb"):
-        host.ask("/unmixer/track/insert_device", 1, 0, name, -1)
+    for request in (1, 2):
+        host.ask("/unmixer/track/insert_device", request, 0, "Reverb", -1)
     host.fire((0, 2))
     address, words = host.receive()
     assert address == "/live/error" and "only one Reverb" in words[0]

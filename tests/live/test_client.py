@@ -132,6 +132,18 @@ def test_an_error_belongs_to_the_question_that_stays_open():
     assert isinstance(bad, HostRefused) and "Index out of range" in str(bad)
 
 
+def test_errors_that_are_not_ours_do_no_harm():
+    """Somebody else's error comes before each answer of ours."""
+
+    def answer(address, arguments):
+        return [("/live/error", "Error handling OSC message: not yours"), (address, *arguments, 1.0)]
+
+    async def scenario(client, script):
+        return await asyncio.gather(*(client.query("/live/track/get/mute", i) for i in range(9)))
+
+    assert run(scenario, answer) == [(1.0,)] * 9
+
+
 def test_a_companion_error_carries_its_request():
     def answer(address, arguments):
         if arguments[2] == "Nonsense":

@@ -15,8 +15,9 @@ import numpy as np
 import psutil
 import pytest
 
-from unmixer_core.errors import HostDied
-from unmixer_core.live import wire
+from unmixer_core.errors import HostDied, HostError
+from unmixer_core.live import hosts as hosts_module
+from unmixer_core.live import wire, workers
 from unmixer_core.live.client import Client
 from unmixer_core.live.frozen import frozen_of
 from unmixer_core.live.hosts import PREFIX, EmbeddedHost, _sweep
@@ -89,6 +90,35 @@ def test_a_host_that_is_killed_loses_no_patch(renderer):
         result[index] = clip
     assert not any(isinstance(clip, RenderFailure) for clip in result.values())
     assert all(np.array_equal(result[i], clip) for i, clip in enumerate(whole))
+
+
+def test_a_patch_that_kills_its_host_is_put_aside_and_takes_no_other_along(renderer):
+    """It was never alone under way when its host died, but is tried alone before it is given up; so are its companions."""
+    wanted = patches(8)
+    whole = renderer.render(wanted)
+    with Renderer(AUDIO, n_hosts=1, lanes=3, host_options=["--fault", f"crash:note={wanted[2].note}"]) as deadly:
+        clips = deadly.render(wanted)
+    killer = clips.pop(2)
+    assert isinstance(killer, RenderFailure) and "ended by signal 9" in killer.reason
+    assert wanted[2].digest in str(killer) and "all 3 tries failed" in str(killer)
+    assert all(np.array_equal(a, b) for a, b in zip(clips, [*whole[:2], *whole[3:]], strict=True))
+
+
+def test_finished_renders_are_kept_when_the_host_is_lost_for_good(renderer, monkeypatch):
+    monkeypatch.setattr(workers, "PAUSE_S", 0.01)
+    wanted, kept, others = patches(6), {}, {host.pid for host in hosts()}
+    whole = renderer.render(wanted)
+
+    async def gone(_):
+        raise HostDied("no host will start again.")
+
+    with Renderer(AUDIO, n_hosts=1, lanes=1) as failing, pytest.raises(HostError, match="no host will start again"):
+        (victim,) = (host for host in hosts() if host.pid not in others)
+        for index, clip in failing.map(wanted):
+            kept[index] = clip
+            monkeypatch.setattr(hosts_module.EmbeddedHost, "start", gone)
+            victim.kill()
+    assert kept and all(np.array_equal(whole[i], clip) for i, clip in kept.items())
 
 
 def test_a_host_that_does_not_start_is_named_and_nothing_is_left_behind():

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from unmixer_core.errors import UnmixerError
+from unmixer_core.headless.faults import FAULTS, Fault, install
 from unmixer_core.headless.server import Server
 from unmixer_core.headless.template import TEMPLATES
 
@@ -18,12 +19,15 @@ def main() -> int:
     options = _parser().parse_args()
     logging.basicConfig(level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     try:
+        faults = [Fault.parse(text) for text in options.fault]
         server = Server(
             options.recordings, host=options.host, port=options.port, reply_port=options.reply_port,
             workers=options.workers, tick_s=options.tick_ms / 1000.0, sample_rate=options.sample_rate,
             parent_pid=options.parent_pid, layout=options.stock or options.template, has_companion=not options.stock,
             latency_samples=options.latency_samples,
         )  # fmt: skip
+        if faults:
+            install(server, faults, options.fault_seed)
     except (UnmixerError, OSError) as problem:
         sys.stderr.write(f"{problem}\n")
         return 1
@@ -56,6 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--template", choices=TEMPLATES, default="", help="a prepared template set, with the companion")
     parser.add_argument("--latency-samples", type=int, default=0, help="notes sound this much late (tests alignment)")
     parser.add_argument("--parent-pid", type=int, help="end when this process is gone")
+    parser.add_argument(
+        "--fault",
+        action="append",
+        default=[],
+        metavar="NAME[:KEY=VALUE,...]",
+        help=f"go wrong, for tests: {', '.join(FAULTS)}",
+    )
+    parser.add_argument("--fault-seed", type=int, default=0, help="of the faults' chances")
     parser.add_argument("--log-level", default="warning")
     return parser
 

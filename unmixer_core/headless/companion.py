@@ -9,7 +9,6 @@ from unmixer_core.headless.song import Song, at
 
 Args = Sequence[Any]
 VERSION = "1.0"
-PREFIX = "/unmixer/"
 
 
 def handlers(song: Song) -> dict[str, Callable[[Args], Args]]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from typing import Protocol
 
 from unmixer_core.headless.job import Job
 
@@ -17,6 +18,12 @@ log = logging.getLogger(__name__)
 Done = Callable[[str], None]
 WORKER_ENVIRONMENT = {f"{name}_NUM_THREADS": "1" for name in ("OMP", "OPENBLAS", "MKL")}
 WORKER_ENVIRONMENT["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # fewer page faults after a fork
+
+
+class Takes(Protocol):
+    """Where recordings are handed in: the pool, or what a test puts around it."""
+
+    def submit(self, job: Job, done: Done) -> None: ...
 
 
 class RenderPool:

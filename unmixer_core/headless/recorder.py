@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from unmixer_core.headless.job import Job
-from unmixer_core.headless.pool import RenderPool
+from unmixer_core.headless.pool import Takes
 from unmixer_core.headless.routing import sound_into
 from unmixer_core.headless.song import Clip, ClipSlot, Note, Song, Track
 
@@ -39,7 +39,7 @@ class Recorder:
     latency_samples = 0
 
     def __init__(
-        self, song: Song, pool: RenderPool, folder: Path, sample_rate: int, complain: Callable[[str], None]
+        self, song: Song, pool: Takes, folder: Path, sample_rate: int, complain: Callable[[str], None]
     ) -> None:
         self.song, self.pool, self.folder, self.sample_rate, self.complain = song, pool, folder, sample_rate, complain
         self._numbers = itertools.count(1)

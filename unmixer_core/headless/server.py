@@ -1,14 +1,13 @@
-"""The UDP side: datagrams in, replies to the sender's IP at the reply port, errors as AbletonOSC words them."""
+"""The server: datagrams in, replies to the sender, errors as AbletonOSC words them."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-import socket
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,16 +17,17 @@ from pythonosc.osc_bundle import ParseError as BundleError
 from pythonosc.osc_message import OscMessage, ParseError
 from pythonosc.osc_message_builder import OscMessageBuilder
 
-from unmixer_core.errors import PortBusy
 from unmixer_core.headless import companion, live_api, template
+from unmixer_core.headless.link import Arrival, Link, UdpLink
+from unmixer_core.headless.listeners import Listeners
 from unmixer_core.headless.pool import RenderPool
 from unmixer_core.headless.recorder import Recorder
 from unmixer_core.headless.song import Song
 
 log = logging.getLogger(__name__)
-MAX_DATAGRAM = 65535
-RECEIVE_BUFFER_BYTES = 1 << 20
 IDLE_S = 0.25
+ANSWERS_KEPT = 1000
+"""Of companion requests: one that comes twice is answered again, not carried out again."""
 Args = Sequence[Any]
 
 
@@ -44,9 +44,9 @@ class Server:
         `layout`: template tracks are in the set (one of template.TEMPLATES); `has_companion` False: no /unmixer addresses.
         """
         recordings.mkdir(parents=True, exist_ok=True)
-        self.socket = _bind(host, port)
-        self.port: int = self.socket.getsockname()[1]
-        self.reply_port, self.tick_s = reply_port, tick_s
+        udp = UdpLink(host, port, reply_port)
+        self.link: Link = udp
+        self.port, self.tick_s = udp.port, tick_s
         self.client_ip = "127.0.0.1"
         self.song = Song()
         self.pool = RenderPool(workers)
@@ -56,6 +56,8 @@ class Server:
         self.companion = companion.handlers(self.song) if has_companion else {}
         if layout:
             template.prepare(self.song, layout)
+        self.listeners = Listeners(self.live, lambda address, args: self._send(address, args))
+        self._answered: OrderedDict[tuple[str, int], tuple[str, Args]] = OrderedDict()
         self._stopping = threading.Event()
         self._orphaned = _orphan_watch(parent_pid)
 
@@ -69,7 +71,7 @@ class Server:
                 self._serve_at_once()
         finally:
             self.pool.close()
-            self.socket.close()
+            self.link.close()
 
     def stop(self) -> None:
         self._stopping.set()
@@ -78,33 +80,32 @@ class Server:
         return not self._stopping.is_set() and not self._orphaned()
 
     def _serve_at_once(self) -> None:
-        self.socket.settimeout(IDLE_S)
         while self._running():
-            if (datagram := self._receive()) is not None:
-                self._handle(datagram)
+            if (arrival := self.link.receive(IDLE_S)) is not None:
+                self._hear(arrival)
             else:
-                self.recorder.launch()
+                self._go_on()
 
     def _serve_in_ticks(self) -> None:
         """As Live: whatever came since the last tick is answered in this one; an error puts the rest off to the next."""
-        self.socket.setblocking(False)
-        queued: deque[bytes] = deque()
+        queued: deque[Arrival] = deque()
         while self._running():
             time.sleep(self.tick_s)
-            while (datagram := self._receive()) is not None:
-                queued.append(datagram)
-            while queued and self._handle(queued.popleft()):
+            while (arrival := self.link.receive(0.0)) is not None:
+                queued.append(arrival)
+            while queued and self._hear(queued.popleft()):
                 pass
-            self.recorder.launch()
+            self._go_on()
 
-    def _receive(self) -> bytes | None:
-        try:
-            datagram, (self.client_ip, _) = self.socket.recvfrom(MAX_DATAGRAM)
-            return datagram
-        except (TimeoutError, BlockingIOError):
-            return None
-        except ConnectionResetError:  # Windows: the client's port was closed
-            return None
+    def _go_on(self) -> None:
+        """Starts what is due and says what has changed."""
+        self.recorder.launch()
+        self.listeners.look()
+
+    def _hear(self, arrival: Arrival) -> bool:
+        """Answers one datagram, to where it came from."""
+        datagram, self.client_ip = arrival
+        return self._handle(datagram)
 
     def _handle(self, datagram: bytes) -> bool:
         """Answers one message or bundle. False when it failed (the rest of a bundle is dropped, as in AbletonOSC)."""
@@ -114,28 +115,27 @@ class Server:
             self._complain(f"Error parsing OSC message: {problem}")
             return False
         good = all(self._dispatch(message.address, list(message.params)) for message in messages)
-        self.recorder.launch()
+        self._go_on()
         return good
 
     def _dispatch(self, address: str, args: Args) -> bool:
-        if self.companion and address.startswith(companion.PREFIX):
+        if address in self.companion:
             return self._companion(address, args)
         handler = self.live.get(address)
-        if handler is None:
-            if "*" in address:
-                return self._wildcard(address, args)
+        if handler is None and "*" not in address:
             self._complain(f"Unknown OSC address: {address}")
             return True
         try:
-            reply = handler(args)
-            if reply is not None:
+            if handler is None:
+                self._wildcard(address, args)
+            elif (reply := handler(args)) is not None:
                 self._send(address, reply)
             return True
         except Exception as problem:
             self._complain(f"Error handling OSC message: {problem}")
             return False
 
-    def _wildcard(self, pattern: str, args: Args) -> bool:
+    def _wildcard(self, pattern: str, args: Args) -> None:
         expression = re.compile(re.escape(pattern).replace(r"\*", "[^/]+"))
         for address in [a for a in self.live if expression.match(a)]:
             try:
@@ -144,30 +144,31 @@ class Server:
                 continue
             if reply is not None:
                 self._send(address, reply)
-        return True
 
     def _companion(self, address: str, args: Args) -> bool:
-        request = args[0] if args and isinstance(args[0], int) else 0
-        handler = self.companion.get(address)
+        key = (address, args[0]) if args and isinstance(args[0], int) else (address, 0)
+        said, words = self._answered.get(key) or self._carry_out(*key, args[1:])
+        if key[1]:
+            self._answered[key] = said, words
+            if len(self._answered) > ANSWERS_KEPT:
+                self._answered.popitem(last=False)
+        self._send(said, words)
+        return said == address
+
+    def _carry_out(self, address: str, request: int, args: Args) -> tuple[str, Args]:
         try:
-            if handler is None:
-                raise KeyError("there is no such address")
-            self._send(address, (request, *handler(args[1:])))
-            return True
+            reply = (request, *self.companion[address](args))
+            encode(address, reply)
+            return address, reply
         except Exception as problem:
-            self._send("/unmixer/error", (request, address, _sentence(problem)))
-            return False
+            return "/unmixer/error", (request, address, _sentence(problem))
 
     def _complain(self, text: str) -> None:
         log.info("%s", text)
         self._send("/live/error", (text,))
 
     def _send(self, address: str, args: Args) -> None:
-        datagram = encode(address, args)
-        try:
-            self.socket.sendto(datagram, (self.client_ip, self.reply_port))
-        except OSError as problem:
-            log.warning("reply to %s was not sent: %s", address, problem)
+        self.link.send(encode(address, args), self.client_ip)
 
 
 def encode(address: str, args: Args) -> bytes:
@@ -178,19 +179,6 @@ def encode(address: str, args: Args) -> bytes:
             raise ValueError("Infered arg_value type is not supported")  # the words of AbletonOSC's own OSC code
         builder.add_arg(value)
     return builder.build().dgram
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    result = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    result.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-    try:
-        result.bind((host, port))
-    except OSError as problem:
-        result.close()
-        raise PortBusy(
-            f"Cannot listen on {host}:{port} ({problem.strerror}); end the program that does or choose another --port."
-        ) from None
-    return result
 
 
 def _messages(datagram: bytes) -> list[OscMessage]:

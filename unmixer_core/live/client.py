@@ -5,7 +5,8 @@ A reply is matched on its address *and* on the ids it echoes. Three things keep 
 - a question that was asked twice, or given up, leaves answers that may still arrive. The next time the same question is
   put, a fence goes first: an address nobody has, whose error text comes back after everything the host said before;
 - `/live/error` names no request. The host works in order, so it belongs to the oldest datagram that has open questions,
-  or to sets just before it. Those questions are put again, and raise HostRefused when they fail each time;
+  or to sets just before it. Those questions are put again, alone and with a fence behind them: an error and no reply
+  before the fence's is a refusal, and HostRefused when it happens each time. Errors that are not ours do no harm;
 - at most `window` datagrams are out without a sign that the host took them, or its receive buffer drops some silently.
 
 What is said within one turn of the event loop travels as one bundle. An error makes the host drop the rest of a bundle,
@@ -75,6 +76,7 @@ class _Question:
     sequence: int = 0
     asked: int = 0
     suspicion: str = ""
+    fenced: bool = False
     waiter: asyncio.Future[_Outcome] | None = field(default=None, repr=False)
 
     def settle(self, outcome: _Outcome) -> None:
@@ -83,17 +85,22 @@ class _Question:
 
 
 class Client:
-    """Speaks to one host. Use inside a running event loop; `where` is the host's address as errors should name it."""
+    """Speaks to one host. Use inside a running event loop; `where` is the host's address as errors should name it.
+
+    `repairs`: how often the set, changed by somebody else, was put right again; a take under way then is void.
+    """
 
     def __init__(self, transport: Transport, where: str, timing: Timing | None = None) -> None:
         self.where, self.timing = where, timing or Timing.from_environment()
         self.errors: deque[tuple[int, str]] = deque(maxlen=200)
         self.unmatched = 0
+        self.repairs = 0
         self.trouble = ""
         self.companion_port: int | None = None
         self._transport = transport
         self._questions: dict[str, list[_Question]] = defaultdict(list)
         self._fences: dict[str, asyncio.Future[None]] = {}
+        self._checks: dict[str, int] = {}
         self._stale: set[tuple[str, tuple[Any, ...]]] = set()
         self._sent = self._taken = 0
         self._outbox: list[bytes] = []
@@ -178,7 +185,8 @@ class Client:
             self._fences[address] = asyncio.get_running_loop().create_future()
             try:
                 sequence = self._post([wire.encode(address)], alone=True)
-                await asyncio.wait_for(self._fences[address], self.timing.timeout_s)
+                async with asyncio.timeout(self.timing.timeout_s):
+                    await self._fences[address]
                 self._stale.clear()
                 self._took(sequence)
                 return
@@ -198,6 +206,9 @@ class Client:
             question.suspicion = ""
             question.asked += 1
             question.sequence = self._post([datagram], alone=question.asked > 1, port=port)
+            question.fenced = outcome.kind == "suspect" and port is None
+            if question.fenced:
+                self._check(question.sequence)
             timer = loop.call_later(self.timing.timeout_s, question.settle, _Outcome("timeout"))
             outcome = await question.waiter
             timer.cancel()
@@ -205,6 +216,12 @@ class Client:
                 break
             log.debug("%s: %s %s (%s)", self.where, question.address, outcome.kind, outcome.text)
         return outcome
+
+    def _check(self, sequence: int) -> None:
+        """A fence behind the datagram `sequence`: when it comes back, what was asked until then should have been answered."""
+        address = f"{FENCE}{next(self._request_ids)}"
+        self._checks[address] = sequence
+        self._post([wire.encode(address)], alone=True)
 
     # -- the window --------------------------------------------------------------------------------------------------
 
@@ -241,7 +258,8 @@ class Client:
                 await self.fence()
                 continue
             try:
-                await asyncio.wait_for(self._progress.wait(), self.timing.timeout_s)
+                async with asyncio.timeout(self.timing.timeout_s):
+                    await self._progress.wait()
             except TimeoutError:
                 self._taken = self._sent  # lost or stuck: the questions' own timeouts will tell
 
@@ -280,6 +298,9 @@ class Client:
         if unknown.startswith(FENCE):
             if unknown in self._fences and not self._fences[unknown].done():
                 self._fences[unknown].set_result(None)
+            checked = self._checks.pop(unknown, 0)
+            self._took(checked)
+            self._accuse(checked)
             return
         self.errors.append((self._sent, text))
         log.debug("%s: /live/error %s", self.where, text)
@@ -291,7 +312,9 @@ class Client:
             return
         for question in waiting:
             question.suspicion = text
-        self._accuse(min((question.sequence for question in waiting), default=0))
+        oldest = min(waiting, key=lambda question: question.sequence, default=None)
+        if oldest is not None and not oldest.fenced:
+            self._accuse(oldest.sequence)
 
     def _on_companion_error(self, arguments: tuple[Any, ...]) -> None:
         request, address, text = (*arguments, "", "", "")[:3]

@@ -12,6 +12,7 @@ import socket
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -57,7 +58,8 @@ class EmbeddedHost:
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log, env=_environment(),
             )  # fmt: skip
         try:
-            await asyncio.wait_for(self._ready(), READY_WITHIN_S)
+            async with asyncio.timeout(READY_WITHIN_S):
+                await self._ready()
         except BaseException as error:
             transport.close()
             await self.stop()
@@ -83,12 +85,17 @@ class EmbeddedHost:
     async def stop(self) -> None:
         """Ends the process, by force if it must, and removes its recordings."""
         if self._process is not None and self._process.returncode is None:
-            self._process.terminate()
+            with suppress(ProcessLookupError):
+                self._process.terminate()
             try:
-                await asyncio.wait_for(self._process.wait(), STOP_WITHIN_S)
+                async with asyncio.timeout(STOP_WITHIN_S):
+                    await self._process.wait()
             except TimeoutError:
-                self._process.kill()
+                with suppress(ProcessLookupError):  # it ended just now
+                    self._process.kill()
                 await self._process.wait()
+        if self._process is not None and self._process.stdout is not None:
+            await self._process.stdout.read()  # to its end, so that the event loop may close behind it
         if self._recordings is not None:
             shutil.rmtree(self._recordings, ignore_errors=True)
 

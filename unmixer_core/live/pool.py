@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -63,17 +64,26 @@ class Pool:
     def done(self, job: Job, clip: Clip) -> None:
         job.results.put((job.index, clip))
 
-    def again(self, job: Job, error: HostError) -> None:
-        """Back into the queue, or out as a RenderFailure when it has failed often enough."""
+    def failed(self, job: Job, error: HostError) -> bool:
+        """Counts a failure. True when it was the last one a patch may have: the patch is out, as a RenderFailure."""
         job.tries += 1
         log.info("patch %s, try %d: %s", job.patch.digest, job.tries, error)
         if job.tries < PATCH_TRIES:
-            self.jobs.put_nowait(job)
-        else:
-            job.results.put((job.index, RenderFailure(job.patch, str(error))))
+            return False
+        job.results.put(
+            (job.index, RenderFailure(job.patch, f"all {PATCH_TRIES} tries failed, the last because {error}"))
+        )
+        return True
 
-    def give_up(self, error: HostError) -> None:
-        """A worker is lost for good; when it was the last, everyone who waits is told."""
+    def again(self, job: Job, error: HostError) -> None:
+        """Back into the queue, or out when it has failed often enough."""
+        if not self.failed(job, error):
+            self.jobs.put_nowait(job)
+
+    def give_up(self, error: HostError, jobs: Iterable[Job] = ()) -> None:
+        """A worker is lost for good and leaves `jobs` to the others; when it was the last, everyone who waits is told."""
+        for job in jobs:
+            self.jobs.put_nowait(job)
         self.lost.append(error)
         if len(self.lost) == self.size:
             for inbox in self.inboxes:

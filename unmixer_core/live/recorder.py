@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import sys
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
@@ -35,6 +38,13 @@ SLACK_S = 10.0
 FIRST_POLL_S, LAST_POLL_S = 0.002, 0.1
 ATTEMPTS = 4
 ALL_NOTES = (0, 128, 0.0, 1000.0)
+SONG = {"tempo": TEMPO_BPM, "clip_trigger_quantization": NO_QUANTIZATION}
+"""What a take's length and start hang on."""
+CAPTURE_NAME = re.compile(r"Unmixer [0-9a-f]{4} \d+ capture")
+"""The session's names of capture tracks: Live names a recording after its track."""
+LINUX_FILE_CLOCK = 5
+"""CLOCK_REALTIME_COARSE."""
+LOCAL = ("127.0.0.1:", "localhost:")
 
 Clip = NDArray[np.float32]
 
@@ -131,8 +141,40 @@ class Recorder:
 
         Raises RecordingError when the take does not start, does not end, or its file is not what was asked for.
         """
+        try:
+            return await self._record()
+        except HostRefused:
+            await self.lane.inspect()  # says so when the tracks are no longer ours
+            raise
+
+    async def _record(self) -> Clip:
+        slot, mark, fired_at_s = (self.lane.capture, self._slot), self.client.mark, _file_time_s()
+        repairs = self.client.repairs
+        await self.capture(slot)
+        (path,), (marker,), (warped,), _, _, _ = await asyncio.gather(
+            self.client.query("/live/clip/get/file_path", *slot),
+            self.client.query("/live/clip/get/start_marker", *slot),
+            self.client.query("/live/clip/get/warping", *slot),
+            self.lane.verify(),
+            self._verify_note(),
+            self._verify_song(repairs),
+        )
+        await self.client.send(*self.clear())
+        self._check_new(path, mark)
+        start_marker_s = float(marker) / (BEATS_PER_S if warped else 1.0)
+        file = self.paths.local(path)
+        try:
+            clip = await self._read(file, start_marker_s)
+            self._check_fresh(file, fired_at_s)
+            return clip
+        finally:
+            if self.delete_files:
+                with suppress(OSError):
+                    file.unlink()
+
+    async def capture(self, slot: tuple[int, int]) -> None:
+        """Fires note and capture slot, and waits until the take has ended."""
         start_s = time.monotonic()
-        slot = (self.lane.capture, self._slot)
         await self.client.send(
             ("/live/clip_slot/fire", (self.lane.track, NOTE_SLOT)),
             ("/live/clip_slot/fire", (*slot, self._record_beats, NO_QUANTIZATION)),
@@ -141,22 +183,6 @@ class Recorder:
         await self._started(slot, start_s)
         await self._ended(slot, start_s)
         self.expected_s = time.monotonic() - start_s
-        (path,), (marker,), (warped,), _, _ = await asyncio.gather(
-            self.client.query("/live/clip/get/file_path", *slot),
-            self.client.query("/live/clip/get/start_marker", *slot),
-            self.client.query("/live/clip/get/warping", *slot),
-            self.lane.verify(),
-            self._verify_note(),
-        )
-        await self.client.send(*self.clear())
-        self._check_new(path)
-        start_marker_s = float(marker) / (BEATS_PER_S if warped else 1.0)
-        file = self.paths.local(path)
-        try:
-            return await self._read(file, start_marker_s)
-        finally:
-            if self.delete_files:
-                file.unlink(missing_ok=True)
 
     def clear(self) -> list[Message]:
         """Messages that stop both tracks, drop the captured clip and switch the devices off (which flushes tails)."""
@@ -187,6 +213,20 @@ class Recorder:
     async def _verify_note(self) -> None:
         if not await self._holds_note():
             raise ReadbackMismatch(f"the note clip of track {self.lane.track + 1} was changed while it was recorded.")
+
+    async def _verify_song(self, repairs: int) -> None:
+        """Tempo and quantisation are the session's, and were all the time since `repairs` was noted. If they are not they are
+        put right for the next try; that spoils what other lanes have under way, which the count of repairs tells them."""
+        kept = await asyncio.gather(*(self.client.query(f"/live/song/get/{key}") for key in SONG))
+        for (key, wanted), (value,) in zip(SONG.items(), kept, strict=True):
+            if not wire.same(float(value), float(wanted)):
+                self.client.repairs += 1
+                await self.client.send((f"/live/song/set/{key}", (wanted,)))
+                raise RecordingError(
+                    f"the set's {key} was changed from {wanted:g} to {value:g}: leave it alone while a render runs."
+                )
+        if self.client.repairs != repairs:
+            raise RecordingError("the set's tempo or quantisation was changed while a take was recorded.")
 
     async def _holds_note(self) -> bool:
         kept = await self.client.query("/live/clip/get/notes", self.lane.track, NOTE_SLOT, extra=ALL_NOTES)
@@ -247,12 +287,29 @@ class Recorder:
 
     # -- after -------------------------------------------------------------------------------------------------------
 
-    def _check_new(self, path: object) -> None:
+    def _check_new(self, path: object, mark: int) -> None:
+        """The file's name: there is one, no earlier take had it, and it is not another lane's."""
         if not isinstance(path, str) or not path:
-            raise RecordingError("the host names no file for the recorded clip.")
+            errors = self.client.errors_since(mark)
+            because = f": it said {errors[-1].rstrip('.')!r}" if errors else ""
+            raise RecordingError(
+                f"the host names no file for the recorded clip{because}; look at the disk that Live records to."
+            )
         if path in self._seen:
             raise RecordingError(f"the host names {path} for this take, which an earlier one recorded.")
+        owner = CAPTURE_NAME.search(PureWindowsPath(path).name)
+        if owner and owner[0] != self.lane.names[1]:
+            raise RecordingError(f"the host names {path} for this take, which {owner[0]!r} recorded.")
         self._seen.append(path)
+
+    def _check_fresh(self, file: Path, fired_at_s: float) -> None:
+        """The file was written after the take began; only where host and client go by one clock."""
+        try:
+            age_s = fired_at_s - file.stat().st_mtime
+        except OSError as error:
+            raise RecordingError(f"{file} was taken away while it was read ({error}).") from error
+        if age_s > 0.0 and self.client.where.startswith(LOCAL) and not self.paths.there:
+            raise RecordingError(f"{file} was written {age_s:.3g} s before this take began: it is another recording.")
 
     async def _read(self, file: Path, start_marker_s: float) -> Clip:
         """The file's samples from the start marker on; waits a little for a host that is still writing it."""
@@ -266,6 +323,11 @@ class Recorder:
                         f"{error}; if Live runs on another machine, set UNMIXER_LIVE_RECORDINGS."
                     ) from error
             await asyncio.sleep(0.02)
+
+
+def _file_time_s() -> float:
+    """Now, by the clock that stamps files: Linux's runs a few milliseconds behind; elsewhere some slack does as well."""
+    return time.clock_gettime(LINUX_FILE_CLOCK) if sys.platform == "linux" else time.time() - 0.02
 
 
 class FileNotReady(RecordingError):

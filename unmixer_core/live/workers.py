@@ -5,24 +5,24 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from unmixer_core.errors import HostDied, HostError, HostTimeout
+from unmixer_core.errors import HostDied, HostError, ReadbackMismatch, RecordingError
 from unmixer_core.live.hosts import EmbeddedHost
-from unmixer_core.live.pool import Pool
+from unmixer_core.live.pool import PATCH_TRIES, Job, Pool
 from unmixer_core.live.recorder import Take
 from unmixer_core.live.session import Session
 from unmixer_core.live.transport import Endpoint, TracingTransport, Transport
 
 log = logging.getLogger(__name__)
 
-HOST_TRIES = 3
-"""Sessions in a row that end without a single render before the host is given up."""
-LANE_TRIES = 3
-"""Failures in a row on one lane before the whole session is built anew."""
+HOST_TRIES = 2 * PATCH_TRIES
+"""Sessions in a row that end without a single render before the host is given up: more than one patch can spoil alone."""
+LANE_TRIES = PATCH_TRIES - 1
+"""Failed takes in a row on one lane before the whole session is built anew: a patch is not given up for one bad lane."""
 PAUSE_S = 0.5
 
 
@@ -41,6 +41,8 @@ class _SessionWorker:
         self.take, self.lanes, self.trace = take, lanes, trace
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._barren = 0
+        self._under_way: list[Job] = []
+        self._suspects: list[Job] = []
 
     async def run(self, pool: Pool) -> None:
         while True:
@@ -54,11 +56,12 @@ class _SessionWorker:
                 error = _named(problem)
                 log.warning("%s", error)
                 self._barren += 1
+                self._blame(error, pool)
                 if not self.started.done():
                     self.started.set_exception(error)
                     return
                 if self._barren >= HOST_TRIES:
-                    pool.give_up(error)
+                    pool.give_up(error, self._suspects)
                     return
                 await asyncio.sleep(PAUSE_S * self._barren)
 
@@ -66,36 +69,67 @@ class _SessionWorker:
         raise NotImplementedError
 
     async def _serve(self, session: Session, host_died: asyncio.Future[HostDied], pool: Pool) -> None:
-        """Runs the lanes until one of them, or the host, is lost; raises why. Patches on their way go back to the pool."""
-        lanes = [asyncio.create_task(self._feed(session, lane, pool)) for lane in range(len(session.lanes))]
-        waiting: list[asyncio.Future[Any]] = [*lanes, host_died]
+        """Renders until a lane, or the host, is lost; raises why. First of all what was under way at an earlier loss."""
+        await self._race([self._try_alone(session, pool)], host_died)
+        await self._race([self._feed(session, lane, pool) for lane in range(len(session.lanes))], host_died)
+
+    async def _race(self, loops: list[Coroutine[Any, Any, None]], host_died: asyncio.Future[HostDied]) -> None:
+        """Runs the loops until one ends or fails, or the host dies."""
+        tasks = [asyncio.create_task(loop) for loop in loops]
+        waiting: list[asyncio.Future[Any]] = [*tasks, host_died]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in lanes:
+            for task in tasks:
                 task.cancel()
-            outcomes = await asyncio.gather(*lanes, return_exceptions=True)
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         if host_died.done():
             raise host_died.result()
-        raise next(outcome for outcome in outcomes if isinstance(outcome, Exception))
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+    async def _try_alone(self, session: Session, pool: Pool) -> None:
+        """Jobs that were under way when a session was lost, one at a time: one that kills its host takes no other along."""
+        while self._suspects:
+            job = self._suspects.pop(0)
+            if not job.cancelled and (problem := await self._attempt(session, 0, job, pool)):
+                self._put_back(job, problem, pool)
 
     async def _feed(self, session: Session, lane: int, pool: Pool) -> None:
         failures = 0
         while True:
             job = await pool.next()
-            try:
-                clip = await session.render(lane, job.patch)
-            except asyncio.CancelledError:
-                pool.again(job, HostDied("the host was lost while it rendered this patch."))
-                raise
-            except Exception as problem:
-                pool.again(job, _named(problem))
-                failures += 1
-                if failures >= LANE_TRIES or not isinstance(problem, HostError) or isinstance(problem, HostTimeout):
-                    raise
-            else:
-                failures = self._barren = 0
-                pool.done(job, clip)
+            problem = await self._attempt(session, lane, job, pool)
+            failures = failures + 1 if problem else 0
+            if problem and failures >= LANE_TRIES:
+                raise problem
+            if problem:
+                self._put_back(job, problem, pool)
+
+    async def _attempt(self, session: Session, lane: int, job: Job, pool: Pool) -> HostError | None:
+        """Renders a job; returns the error of a take that failed. What speaks against the whole session is raised."""
+        self._under_way.append(job)
+        try:
+            clip = await session.render(lane, job.patch)
+        except (RecordingError, ReadbackMismatch) as problem:
+            return problem
+        self._under_way.remove(job)
+        self._barren = 0
+        pool.done(job, clip)
+        return None
+
+    def _put_back(self, job: Job, problem: HostError, pool: Pool) -> None:
+        self._under_way.remove(job)
+        pool.again(job, problem)
+
+    def _blame(self, error: HostError, pool: Pool) -> None:
+        """Every job that was under way when the session was lost has failed once, and is tried alone next."""
+        reason = type(error)(f"the session was lost while it was rendered: {error}")
+        for job in self._under_way:
+            if not pool.failed(job, reason):
+                self._suspects.append(job)
+        self._under_way.clear()
 
 
 class EmbeddedWorker(_SessionWorker):
