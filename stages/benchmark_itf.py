@@ -9,7 +9,6 @@ import numpy as np
 
 from unmixer_core import config, contest, evaluation, pages, prediction, stage
 from unmixer_core.audio import Clips
-from unmixer_core.curriculum import fingerprint
 from unmixer_core.features import Features
 from unmixer_core.live.render import Renderer
 from unmixer_core.model import checkpoint
@@ -32,7 +31,7 @@ def main(
     """Writes `report`/report.html, report.md, rows.csv (a line per clip and contestant), over_time.csv (dvc plots)."""
     clips, frames, rate = Clips.open(renders), Features.open(features), audio.sample_rate
     twin, unmixer = Proxy.load(proxy).to(stage.device()), checkpoint.load(model, stage.device()).model
-    key = {"inputs": fingerprint(renders, features, proxy, model), "audio": audio, "itf": itf}
+    key = {"inputs": stage.fingerprint(renders, features, proxy, model), "audio": audio, "itf": itf}
     ledger = evaluation.Ledger(stage.state_dir("benchmark_itf", key) / "clips.jsonl")
 
     test = contest.targets(clips, itf.n_clips, rate)
@@ -40,7 +39,13 @@ def main(
     with Renderer(audio) as host:
         host.render([test[0].patch, test[-1].patch])  # hosts are warm before any clock runs
         tools = contest.Tools(
-            host, twin, lambda target: prediction.candidates(unmixer, frames, target, itf), retrieval, clips, rate, itf
+            host,
+            twin,
+            lambda target, seeds: prediction.pool(unmixer, frames, target, itf, seeds),
+            retrieval,
+            clips,
+            rate,
+            itf,
         )
         sounds = contest.run(tools, test, ledger, log.progress)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from unmixer_core import config, stage
-from unmixer_core.curriculum import fingerprint
 from unmixer_core.training import Settings, train_phase
 
 
 def main(
     features: Path,
+    proxy_frames: Path,
     renders: Path,
     proxy: Path,
     initial: Path,
@@ -22,12 +22,17 @@ def main(
     train: config.TrainFx,
     log: stage.Log,
 ) -> dict[str, float]:
-    """Features, clips, proxy and the last phase's model -> model.safetensors + model.json."""
+    """Frames of host and proxy, clips, proxy and the last phase's model -> model.safetensors + model.json."""
     settings = Settings(train, loss, optim, augment)
-    key = {"inputs": fingerprint(features, renders, proxy, initial), "model": architecture, **vars(settings)}
+    key = {
+        "inputs": stage.fingerprint(features, proxy_frames, renders, proxy, initial),
+        "model": architecture,
+        **vars(settings),
+    }
     return train_phase(
         "nonlinear",
         features=features,
+        proxy_frames=proxy_frames,
         renders=renders,
         proxy=proxy,
         initial=initial,

@@ -32,7 +32,7 @@ def main(renders: Path, proxy: Path, audio: config.Audio, settings: config.Proxy
             twin.voice.spectra.copy_(_host_tables(twin, audio, settings, state, log))
     twin.to(stage.device())
     material = Material(clips, settings.sample_rate)
-    results = Calibration(twin, material, settings, state, log.metrics).run()
+    results = Calibration(twin, material, settings, state, log.metrics, log.progress).run()
     report = gap_report(twin, material, settings.held_out, settings.seed)
     _examples(twin, material, log)
     twin.cpu().save(proxy)

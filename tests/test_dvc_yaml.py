@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import dependencies
+from tests import dependencies, readme
 from unmixer_core import config, tracking
 
 REPO = Path(__file__).resolve().parents[1]
@@ -21,6 +21,7 @@ ORDER = [
     "render_patches",
     "extract_features",
     "train_proxy",
+    "render_proxy",
     "train_dry",
     "train_fx",
     "train_full",
@@ -47,7 +48,7 @@ def signature(stage: str) -> dict[str, type]:
     return {name: hints[name] for name in inspect.signature(main).parameters}
 
 
-def test_the_nine_stages_stand_in_order():
+def test_the_stages_stand_in_order():
     assert list(PIPELINE) == ORDER
     assert {path.stem for path in (REPO / "stages").glob("*.py")} - {"__init__"} == set(ORDER)
 
@@ -100,7 +101,7 @@ def test_a_change_of_the_loss_reruns_training_and_what_follows_and_nothing_befor
     touched = {stage for stage in ORDER if "loss" in PIPELINE[stage].get("params", [])}
     assert touched == {"train_dry", "train_fx", "train_full"}
     assert set(tracking.stages_before("evaluate", REPO / "dvc.yaml")) >= touched
-    for stage in ("sample_patches", "render_patches", "extract_features", "train_proxy"):
+    for stage in ("sample_patches", "render_patches", "extract_features", "train_proxy", "render_proxy"):
         assert not touched & set(tracking.stages_before(stage, REPO / "dvc.yaml"))
 
 
@@ -161,3 +162,9 @@ class TestTheImportGraph:
             "unmixer_core/pack",
         ]
         assert dependencies.expand(short) == dependencies.closure("one")
+
+
+def test_the_readme_quotes_the_committed_metrics():
+    assert readme.wanted() == (REPO / "README.md").read_text(encoding="utf-8"), (
+        "python tests/readme.py --write mends it"
+    )

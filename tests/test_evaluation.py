@@ -257,9 +257,10 @@ def test_the_page_holds_every_row_and_fetches_nothing() -> None:
     examples = [
         pages.Example("clip-5", "clip 5", {"target": tone(patches_at(0.2)[0]), "prediction": tone(patches_at(0.3)[0])})
     ]
-    report = pages.evaluation_page(flat, rows, evaluation.ROWS, recovered(), gap, examples, RATE)
+    effects = pd.DataFrame({"f1": [0.5], "auc": [0.7]}, index=["Reverb"])
+    report = pages.evaluation_page(flat, rows, evaluation.ROWS, recovered(), effects, gap, examples, RATE)
     page = report.html()
-    for word in (*evaluation.ROWS, "Phase: dry", "Phase: full", "Proxy gap", "Effect chain", "clip 5"):
+    for word in (*evaluation.ROWS, "Phase: dry", "Phase: full", "Proxy gap", "Which effects", "Effect chain", "clip 5"):
         assert word in page
     assert "http" not in page and page.count("<audio") == 2 and len(page) < 3_000_000
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from unmixer_core import finetune
+from unmixer_core import finetune, metrics
 from unmixer_core.errors import HostError
 from unmixer_core.model.mixture import to_unit
 from unmixer_core.schema.patch import Patch
@@ -212,6 +212,17 @@ def test_rank_orders_candidates_by_proxy_distance() -> None:
         distance=to(LinearProxy(), patch(0.7, 0.3)),
     )
     assert losses[1] < losses[0] < losses[2] == np.inf
+
+
+def test_rank_judges_by_mss_as_the_host_is_judged() -> None:
+    proxy, rng = LinearProxy(), np.random.default_rng(5)
+    target = rng.normal(size=(2, 16000)).astype(np.float32) * 0.1
+    candidates = [patch(0.1, 0.9), patch(0.7, 0.3)]
+    found = finetune.rank(proxy, target, candidates, sample_rate=RATE, clip_s=1.0)
+    batch = finetune.batch(candidates)
+    sounds = batch.render(proxy, batch.knobs, 1.0).detach().numpy()
+    expected = [metrics.mss(sound, target[:, :RATE], RATE) for sound in sounds]
+    assert found == pytest.approx(expected, abs=0.02)
 
 
 def test_the_prepared_distance_is_level_blind_and_zero_at_the_target() -> None:

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from tests.model import tiny
+from tests.model.tiny import section
 from unmixer_core import losses, training
-from unmixer_core.curriculum import PhaseData
+from unmixer_core.curriculum import PhaseData, Schedule, batches_of
 from unmixer_core.errors import StageError, TrainingError
 from unmixer_core.model.targets import Targets
 from unmixer_core.model.unmixer import Draw, Unmixer, context_of
@@ -108,6 +109,43 @@ def test_epochs_hold_every_new_clip_once_and_a_share_of_earlier_ones() -> None:
     assert set(tiny.data("dry").epoch_rows(0, seed=1, replay=9.0)) == set(tiny.data("dry").new)
 
 
+def test_a_phase_rehearses_on_its_own_proxy_clips_then_learns_from_the_host() -> None:
+    data = tiny.with_proxy("nonlinear", n_proxy=24)
+    plan = Schedule(data, section(tiny.PHASE, proxy_epochs=2, epochs=3, batch=8, replay=0.5))
+    rows = [np.concatenate(plan.batches(epoch)) for epoch in range(len(plan))]
+    assert [bool((r >= data.n_host).all()) for r in rows] == [True, True, False, False, False]
+    assert all((r < data.n_host).all() for r in rows[2:])
+    phases = data.features.patches.phase
+    assert set(rows[0]) >= set(data.rehearsal) and set(phases[data.rehearsal]) == {"nonlinear"}
+    assert len(rows[0]) == 36 and set(phases[rows[0]]) == {"dry", "nonlinear"}
+    assert plan.steps == sum(len(plan.batches(epoch)) for epoch in range(len(plan)))
+    assert "proxy" in plan.title(0) and "host" in plan.title(4)
+
+
+def test_without_proxy_clips_there_is_no_rehearsal() -> None:
+    assert len(Schedule(tiny.data(), section(tiny.PHASE, proxy_epochs=4, epochs=2))) == 2
+
+
+def test_the_spectral_term_never_hears_a_rehearsal(tmp_path: Path) -> None:
+    term, data = FakeTerm(), tiny.with_proxy()
+    changes = {"loss": {"spectral_every": 1, "spectral_start": 0.0}, "phase": {"proxy_epochs": 2, "epochs": 1}}
+    training.fit(tiny.model(), data, tiny.settings(**changes), state=tmp_path, log=tiny.Silent(), proxy_term=term)
+    assert term.rows and max(map(max, term.rows)) < data.n_host
+
+
+def test_normalisation_and_validation_are_the_hosts() -> None:
+    alone, beside = tiny.data(), tiny.with_proxy()
+    assert all(torch.equal(a, b) for a, b in zip(alone.statistics(), beside.statistics(), strict=True))
+    assert all((rows < beside.n_host).all() for rows in beside.valid.values())
+
+
+def test_every_epoch_has_a_progress_bar_of_its_steps(tmp_path: Path) -> None:
+    log, data = tiny.Silent(), tiny.with_proxy()
+    training.fit(tiny.model(), data, tiny.settings(), state=tmp_path, log=log)
+    plan = Schedule(data, tiny.settings().phase)
+    assert [total for _, total in log.bars] == [len(plan.batches(epoch)) for epoch in range(len(plan))]
+
+
 def test_phases_see_their_own_and_earlier_clips_only() -> None:
     data = tiny.data("nonlinear")
     phases = data.features.patches.phase
@@ -138,7 +176,7 @@ def test_averaged_points_stay_in_the_ball_and_follow_the_weights() -> None:
 
 def test_batches_cover_all_rows_and_never_hold_one_clip() -> None:
     for n in range(2, 40):
-        batches = list(training._batches(np.arange(n), 8))
+        batches = list(batches_of(np.arange(n), 8))
         assert np.array_equal(np.concatenate(batches), np.arange(n)) and min(map(len, batches)) >= 2
 
 

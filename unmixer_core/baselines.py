@@ -79,20 +79,12 @@ def _most_frequent(values: np.ndarray, default: int) -> int:
     return int(np.bincount(values).argmax()) if len(values) else int(default)
 
 
+@dataclass(frozen=True)
 class Retrieval:
-    """Exhaustive nearest neighbours under MSS among clips whose features were computed once.
+    """Nearest neighbours under MSS among clips whose features were computed once; `indices` [n] number them."""
 
-    MSS is the mean absolute difference of two feature vectors, which is never below that of their block means (triangle
-    inequality). So rows are visited in the order of that cheap bound, and the visit ends when no bound can win: the
-    same answer as comparing all, for a fraction of the work.
-    """
-
-    BLOCK = 8  # features averaged for the bound
-    VISIT = 64  # rows compared at a time
-
-    def __init__(self, bank: np.ndarray, indices: np.ndarray) -> None:
-        self.bank, self.indices = bank, np.asarray(indices)
-        self.coarse = self._means(bank)
+    index: metrics.MssIndex
+    indices: np.ndarray
 
     @classmethod
     def build(
@@ -109,29 +101,12 @@ class Retrieval:
             features = pool.map(
                 lambda i: metrics.mss_features(audio_of(int(i)), sample_rate).astype(np.float16), indices
             )
-            return cls(metrics.stack_features(progress(features)), np.asarray(indices))
+            return cls(metrics.MssIndex(metrics.stack_features(progress(features))), np.asarray(indices))
 
     def nearest(self, features: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest clips of a target given by its features: (clip indices [k], MSS in dB [k]), nearest first."""
-        size = self.coarse.shape[1] * self.BLOCK
-        share = size / features.shape[-1]  # the tail that fills no block is left out of the bound
-        bounds = metrics.mss_from_features(self._means(features[None])[0], self.coarse) * share
-        order = np.argsort(bounds, kind="stable")
-        rows, found = np.empty(0, dtype=np.int64), np.empty(0, dtype=np.float32)
-        for place in range(0, len(order), self.VISIT):
-            if len(found) >= k and np.partition(found, k - 1)[k - 1] < bounds[order[place]] - 1e-3:
-                break
-            visited = order[place : place + self.VISIT]
-            rows = np.concatenate([rows, visited])
-            found = np.concatenate([found, metrics.mss_from_features(features, self.bank[visited])])
-        best = np.lexsort((rows, found))[:k]
-        return self.indices[rows[best]], found[best]
-
-    def _means(self, features: np.ndarray) -> np.ndarray:
-        whole = features.shape[-1] // self.BLOCK
-        return (
-            features[:, : whole * self.BLOCK].reshape(len(features), whole, self.BLOCK).mean(axis=2, dtype=np.float32)
-        )
+        rows, mss_db = self.index.nearest(features, k)
+        return self.indices[rows], mss_db
 
 
 def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:

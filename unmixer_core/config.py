@@ -129,6 +129,17 @@ class Proxy(Section):
     time_budget_s: Positive
 
 
+class ProxyClips(Section):
+    """Training clips that the proxy renders, of the same prior as `sample`; only their frames are kept."""
+
+    seed: Seed
+    n_dry: Count
+    n_nonlinear: Count
+    n_full: Count
+    batch: Size
+    shard_clips: Size
+
+
 class Model(Section):
     """The un-mixer's widths and its manifold."""
 
@@ -198,6 +209,7 @@ class TrainPhase(Section):
 
     seed: Seed
     epochs: Count
+    proxy_epochs: Count
     batch: Size
     replay: BelowOne
     lr_scale: Positive
@@ -252,6 +264,8 @@ class Itf(Section):
     """Inference-time finetuning and its benchmark."""
 
     n_clips: Size
+    proposals: Size
+    seeds: Count
     candidates: Size
     steps: Count
     lr: Positive
@@ -274,6 +288,7 @@ class Params(Section):
     render: Render
     features: Features
     proxy: Proxy
+    proxy_clips: ProxyClips
     model: Model
     loss: Loss
     optim: Optim

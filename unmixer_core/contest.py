@@ -37,6 +37,7 @@ CONTESTANTS = (
 class Settings(finetune.Settings, Protocol):
     """The part of the `itf` section that is read here."""
 
+    seeds: int
     candidates: int
     cma_population: int
     cma_sigma: float
@@ -46,11 +47,11 @@ class Settings(finetune.Settings, Protocol):
 
 @dataclass(frozen=True)
 class Tools:
-    """What the contestants work with. propose: target -> candidate patches, best first."""
+    """What the contestants work with. propose: a target and the patches of its nearest training renders -> proposals."""
 
     renderer: Any
     proxy: Any
-    propose: Callable[[Target], list[Patch]]
+    propose: Callable[[Target, list[Patch]], list[Patch]]
     retrieval: baselines.Retrieval
     clips: Clips
     sample_rate: int
@@ -162,15 +163,16 @@ def _nearest(tools: Tools, target: Target) -> Entry:
 
 
 def _itf_family(tools: Tools, target: Target) -> list[Entry]:
-    """no_itf, no_itf_verify, itf, itf_verify from one set of proposals; each is charged with what it alone would have
-    needed.
+    """no_itf, no_itf_verify, itf, itf_verify from one set of proposals, the `candidates` that the proxy ranks first; each
+    is charged with what it alone would have needed.
     """
     clock = _Clock()
-    proposals = tools.propose(target)
+    near = tools.retrieval.nearest(target.features, tools.settings.seeds)[0] if tools.settings.seeds else []
+    proposals = tools.propose(target, [tools.clips.patches[int(clip)] for clip in near])
     order = np.argsort(
         finetune.rank(tools.proxy, target.audio, proposals, sample_rate=tools.sample_rate, clip_s=tools.settings.clip_s)
     )
-    proposals = [proposals[i] for i in order]
+    proposals = [proposals[i] for i in order[: tools.settings.candidates]]
     proposed_s = clock.lap()
     first = _heard(tools, target, proposals[:1])
     first_s = clock.lap()

@@ -1,13 +1,17 @@
 """The three phases of the curriculum and what they read: dry synth -> non-linear effects -> full chain.
 
-A phase is its new clips, the earlier ones it replays, and the validation clips of every phase so far.
+A phase is its new clips, the earlier ones it replays, the proxy's clips that it rehearses on first, and the validation
+clips of every phase so far.
 """
 
 from __future__ import annotations
 
-import hashlib
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -25,15 +29,36 @@ from unmixer_core.proxy.proxy import Proxy
 from unmixer_core.schema.patch import PHASES
 
 
+class PhaseSettings(Protocol):
+    """What is read of params.yaml's `train.dry`, `train.fx`, `train.full`."""
+
+    seed: int
+    epochs: int
+    proxy_epochs: int
+    batch: int
+    replay: float
+    lr_scale: float
+
+
 @dataclass(frozen=True)
 class PhaseData:
-    """Rows of the features: new training clips of a phase, earlier ones to replay, validation clips by phase."""
+    """Rows of the features: new training clips of a phase, earlier ones to replay, validation clips by phase; rows from
+    `n_host` on are the proxy's: `rehearsal` those of this phase, `rehearsed` those of earlier ones.
+    """
 
     features: Features
     targets: Targets
     new: NDArray[np.int64]
     earlier: NDArray[np.int64]
     valid: dict[str, NDArray[np.int64]]
+    n_host: int
+    rehearsal: NDArray[np.int64]
+    rehearsed: NDArray[np.int64]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many training clips of the host and of the proxy the phase is given, earlier ones included."""
+        return {"host": len(self.new) + len(self.earlier), "proxy": len(self.rehearsal) + len(self.rehearsed)}
 
     @property
     def phase(self) -> str:
@@ -41,9 +66,11 @@ class PhaseData:
         return list(self.valid)[-1]
 
     @classmethod
-    def of(cls, features: Features, phase: str) -> PhaseData:
-        """Raises StageError when the phase has no training or no validation clips."""
-        patches = features.patches
+    def of(cls, host: Features, phase: str, proxy: Features | None = None) -> PhaseData:
+        """`proxy`: frames of the proxy's clips, if any. Raises StageError when the phase has no training or no validation
+        clips, or the proxy's frames do not fit the host's.
+        """
+        features, patches = host.joined(proxy) if proxy is not None else host, host.patches
         known = PHASES[: PHASES.index(phase) + 1]
         rows = {name: patches.where(phase=name, split="train") for name in known}
         valid = {name: patches.where(phase=name, split="valid") for name in known}
@@ -51,20 +78,82 @@ class PhaseData:
             raise StageError(
                 f"the features hold no training or no validation clips of phase {phase}; see params.yaml `sample`."
             )
-        earlier = np.concatenate([np.zeros(0, np.int64), *(rows[name] for name in known[:-1])])
-        return cls(features, Targets.of(patches), rows[phase], earlier, {n: v for n, v in valid.items() if len(v)})
+        made = {name: _after(len(host), features.patches.where(phase=name)) for name in known}
+        return cls(
+            features,
+            Targets.of(features.patches),
+            rows[phase],
+            _together(rows[name] for name in known[:-1]),
+            {name: found for name, found in valid.items() if len(found)},
+            len(host),
+            made[phase],
+            _together(made[name] for name in known[:-1]),
+        )
 
     def statistics(self, at_most: int = 1000) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (at least 0.1) per channel and mel band [2, m] over training clips of every phase."""
+        """Mean and standard deviation (at least 0.1) per channel and mel band [2, m] over the host's training clips of
+        every phase.
+        """
         rows = self.features.patches.where(split="train")
+        rows = rows[rows < self.n_host]
         x = self.features.batch(rows[:: max(1, len(rows) // at_most)])
         return x.mean((0, 3)), x.std((0, 3)).clamp_min(0.1)
 
-    def epoch_rows(self, epoch: int, *, seed: int, replay: float) -> NDArray[np.int64]:
-        """The shuffled rows of one epoch: all new clips, and `replay` times as many earlier ones (as far as there are)."""
+    def epoch_rows(self, epoch: int, *, seed: int, replay: float, rehearsal: bool = False) -> NDArray[np.int64]:
+        """The shuffled rows of one epoch: all new clips of the host (or, in a rehearsal, of the proxy), and `replay` times
+        as many earlier ones, as far as there are.
+        """
+        new, earlier = (self.rehearsal, self.rehearsed) if rehearsal else (self.new, self.earlier)
         rng = np.random.default_rng([seed, epoch])
-        count = min(len(self.earlier), round(replay * len(self.new)))
-        return rng.permutation(np.concatenate([self.new, rng.choice(self.earlier, count, replace=False)]))
+        count = min(len(earlier), round(replay * len(new)))
+        return rng.permutation(np.concatenate([new, rng.choice(earlier, count, replace=False)]))
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The epochs of a phase: `rehearsals` on the proxy's clips first, then those on the host's."""
+
+    data: PhaseData
+    settings: PhaseSettings
+
+    def __len__(self) -> int:
+        return self.rehearsals + self.settings.epochs
+
+    @property
+    def rehearsals(self) -> int:
+        """Epochs on the proxy's clips: none when there are none."""
+        return self.settings.proxy_epochs if len(self.data.rehearsal) else 0
+
+    def batches(self, epoch: int) -> list[NDArray[np.int64]]:
+        """An epoch's rows in shuffled batches; equal for equal seed and epoch."""
+        s = self.settings
+        rows = self.data.epoch_rows(epoch, seed=s.seed, replay=s.replay, rehearsal=epoch < self.rehearsals)
+        return batches_of(rows, s.batch)
+
+    @cached_property
+    def steps(self) -> int:
+        """Optimiser steps of all epochs."""
+        first, last = (len(self.batches(epoch)) if len(self) else 0 for epoch in (0, len(self) - 1))
+        return self.rehearsals * first + self.settings.epochs * last
+
+    def title(self, epoch: int) -> str:
+        """What a progress bar is called."""
+        sound = "proxy" if epoch < self.rehearsals else "host"
+        return f"{self.data.phase}, epoch {epoch + 1} of {len(self)} ({sound})"
+
+
+def batches_of(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """Chunks of at least two rows (batch normalisation needs two); a single last row joins the chunk before it."""
+    count = max(1, math.ceil((len(rows) - 1) / size))
+    return [rows[i * size : (i + 1) * size if i < count - 1 else len(rows)] for i in range(count)]
+
+
+def _after(first: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    return rows[rows >= first]
+
+
+def _together(parts: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
 @dataclass(frozen=True)
@@ -91,12 +180,3 @@ class Sounds:
         found = losses.level_matched(losses.rendered(self.proxy, draw, targets.note, targets.gate_s))
         length = min(wanted.shape[-1], found.shape[-1])
         return spectral.multiscale_spectral(found[..., :length], wanted[..., :length], rate)
-
-
-def fingerprint(*folders: Path) -> str:
-    """SHA-256 over what identifies the folders a phase depends on: their JSON, parquet and safetensors files."""
-    digest = hashlib.sha256()
-    for folder in folders:
-        for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".parquet", ".safetensors")):
-            digest.update(path.name.encode() + path.read_bytes())
-    return digest.hexdigest()

@@ -7,9 +7,10 @@ about [−1, 1]. Kept as float16 shards beside the patches, so that training nev
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Protocol
 
@@ -74,9 +75,11 @@ def mel_filters(spec: FeatureSpec) -> Tensor:
     """Triangular HTK filters [n_mels, n_fft/2+1]."""
     from unmixer_core.torchaudio_cpu import torchaudio
 
-    bank = torchaudio.functional.melscale_fbanks(
-        spec.n_fft // 2 + 1, spec.fmin_hz, spec.fmax_hz, spec.n_mels, spec.sample_rate, mel_scale="htk"
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # bands above Nyquist, or narrower than a bin, are empty
+        bank = torchaudio.functional.melscale_fbanks(
+            spec.n_fft // 2 + 1, spec.fmin_hz, spec.fmax_hz, spec.n_mels, spec.sample_rate, mel_scale="htk"
+        )
     return bank.T.contiguous()
 
 
@@ -141,8 +144,20 @@ class Features:
     def __len__(self) -> int:
         return len(self.patches)
 
+    @cached_property
+    def _starts(self) -> NDArray[np.int64]:
+        """The first row of each shard."""
+        return np.cumsum([0, *map(len, self.shards[:-1])])
+
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> Tensor:
         """Rows → float32 [b, 2, n_mels, frames]."""
-        size = len(self.shards[0])
-        rows = np.stack([self.shards[int(i) // size][int(i) % size] for i in indices])
-        return torch.from_numpy(rows.astype(np.float32))
+        rows = np.asarray(indices, dtype=np.int64)
+        places = np.searchsorted(self._starts, rows, side="right") - 1
+        found = [self.shards[place][row] for place, row in zip(places, rows - self._starts[places], strict=True)]
+        return torch.from_numpy(np.stack(found).astype(np.float32))
+
+    def joined(self, more: Features) -> Features:
+        """These rows, then those of `more`. Raises StageError when they were made with other settings."""
+        if more.spec != self.spec:
+            raise StageError(f"frames made with other settings cannot be joined: {self.spec} and {more.spec}.")
+        return Features(Patches.concat([self.patches, more.patches]), self.shards + more.shards, self.spec)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -22,9 +24,16 @@ BATCH = 32  # clips a forward pass
 
 
 class Settings(Protocol):
-    """The part of the `evaluate` and `itf` sections that is read here."""
+    """The part of the `evaluate` section that is read here."""
 
     candidates: int
+    seed: int
+
+
+class PoolSettings(Protocol):
+    """The part of the `itf` section that is read here."""
+
+    proposals: int
     seed: int
 
 
@@ -54,10 +63,13 @@ def predict(
     return Predictions([patches[0] for patches in candidates], candidates, np.concatenate(places))
 
 
-def candidates(model: Unmixer, frames: Features, target: Target, settings: Settings) -> list[Patch]:
-    """Up to K candidates of one target, the point estimate first."""
+def pool(
+    model: Unmixer, frames: Features, target: Target, settings: PoolSettings, seeds: Sequence[Patch]
+) -> list[Patch]:
+    """Up to `proposals` candidates of one target, the point estimate first, then `seeds` at its note and gate."""
     inputs = _inputs(model, frames, [target])
-    return [proposal.patch for proposal in inference.propose(model, *inputs, settings.candidates, settings.seed)[0]]
+    mine = [proposal.patch for proposal in inference.propose(model, *inputs, settings.proposals, settings.seed)[0]]
+    return [*mine, *(at_note(patch, target.patch.note, target.patch.gate_s) for patch in seeds)]
 
 
 def best_by_proxy(
@@ -66,13 +78,31 @@ def best_by_proxy(
     test: Sequence[Target],
     sample_rate: int,
     progress: Progress = quietly,
+    *,
+    threads: int = 1,
 ) -> list[Patch]:
-    """Of each target's candidates the one whose proxy sound is closest: a choice that costs no host render."""
-    best = []
-    for patches, target in progress(zip(candidates, test, strict=True), len(test), "rank by proxy"):
-        distances = finetune.rank(proxy, target.audio, patches, sample_rate=sample_rate)
-        best.append(patches[int(np.argmin(distances))])
-    return best
+    """Of each target's candidates the one whose proxy sound is closest: a choice that costs no host render.
+
+    `threads` targets are worked on side by side, with one compute thread each (the proxy's many small steps gain less
+    from sharing one).
+    """
+
+    def best(patches: Sequence[Patch], target: Target) -> Patch:
+        return patches[int(np.argmin(finetune.rank(proxy, target.audio, patches, sample_rate=sample_rate)))]
+
+    with one_thread_each(), ThreadPoolExecutor(threads) as pool:
+        return list(progress(pool.map(best, candidates, test), len(test), "rank by proxy"))
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """torch computes with one thread per caller; as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def with_seeds(

@@ -27,6 +27,7 @@ CHAIN_MEASURES = (
     "recall",
     "f1",
 )
+NAMED_CHOICES = {"wavetable": "wavetable.osc_1_wavetable", "filter": "wavetable.filter_1_type"}
 NONE = "(none)"
 
 
@@ -79,6 +80,7 @@ def flat(found: Recovered, levels: Sequence[float]) -> dict[str, float]:
         "class_accuracy": metrics.class_accuracy(found.choices, found.true.choices, choice_mask),
         "class_accuracy_majority": metrics.class_accuracy(guess_choices, found.true.choices, choice_mask),
     }
+    result |= _named_choices(found)
     known = knob_mask & np.isfinite(found.pit)
     covered = metrics.coverage(np.nan_to_num(found.pit, nan=0.5), known, levels)
     result |= {f"coverage_{round(100 * level)}": share for level, share in covered.items()}
@@ -87,6 +89,17 @@ def flat(found: Recovered, levels: Sequence[float]) -> dict[str, float]:
     result |= {f"chain.{name}_majority": float(value) for name, value in table["majority"].items()}
     result["chain.ceiling"] = float(table["ceiling"]["exact"])
     return result
+
+
+def _named_choices(found: Recovered) -> dict[str, float]:
+    """Accuracy of the choices that people ask for first, where they can be heard, and of the majority class."""
+    table = choice_table(found)
+    return {
+        f"{name}_accuracy{ending}": float(table.loc[key, column])
+        for name, key in NAMED_CHOICES.items()
+        if key in table.index
+        for ending, column in (("", "accuracy"), ("_majority", "majority"))
+    }
 
 
 def by_phase(found: Recovered, levels: Sequence[float]) -> dict[str, float]:

@@ -292,6 +292,15 @@ def state_dir(stage: str, key: Mapping[str, Any], *, keep: bool = False) -> Path
     return folder
 
 
+def fingerprint(*folders: Path) -> str:
+    """SHA-256 over what identifies the folders a phase depends on: their JSON, parquet and safetensors files."""
+    digest = hashlib.sha256()
+    for folder in folders:
+        for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".parquet", ".safetensors")):
+            digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
 def _plain(value: Any) -> Any:
     return value.model_dump() if isinstance(value, config.Section) else str(value)
 

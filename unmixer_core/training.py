@@ -1,6 +1,7 @@
 """One training loop for the three phases of the curriculum: dry synth -> non-linear effects -> full chain.
 
-What differs between phases is a value: which clips are new, which share of earlier ones is replayed, how many epochs.
+What differs between phases is a value: which clips are new, which share of earlier ones is replayed, how many epochs. A
+phase first rehearses on the proxy's clips, of which there are many, then learns from the host's, which are true.
 Each phase starts from the last one's model and reports what it gained and what it forgot of the earlier phases. An
 epoch's randomness depends on (seed, epoch) alone, and its end is saved, so a run that was killed and continued gives
 the same bits as one that was not.
@@ -11,7 +12,7 @@ from __future__ import annotations
 import copy
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmixer_core import losses
-from unmixer_core.curriculum import PhaseData, Sounds
+from unmixer_core.curriculum import PhaseData, PhaseSettings, Schedule, Sounds, batches_of
 from unmixer_core.features import Features
 from unmixer_core.losses import LossSettings
 from unmixer_core.model import checkpoint
@@ -35,16 +36,6 @@ from unmixer_core.schema.rack import RACK
 VALID_BATCH = 64
 LOG_EVERY = 10
 REPORTED_CHOICES = {"wavetable_accuracy": "wavetable.osc_1_wavetable", "filter_accuracy": "wavetable.filter_1_type"}
-
-
-class PhaseSettings(Protocol):
-    """What is read of params.yaml's `train.dry`, `train.fx`, `train.full`."""
-
-    seed: int
-    epochs: int
-    batch: int
-    replay: float
-    lr_scale: float
 
 
 class OptimSettings(Protocol):
@@ -64,9 +55,11 @@ class OptimSettings(Protocol):
 
 
 class Log(Protocol):
-    """Where progress goes."""
+    """Where curves and progress go."""
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
+
+    def progress(self, items: Iterable[Any], total: int | None = None, desc: str = "") -> Iterator[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -100,6 +93,7 @@ def train_phase(
     phase: str,
     *,
     features: Path,
+    proxy_frames: Path,
     renders: Path,
     proxy: Path,
     initial: Path | None,
@@ -116,11 +110,11 @@ def train_phase(
         StageError, SchemaMismatch, AudioError: an input is missing or does not fit.
         TrainingError: a gradient is not finite.
     """
-    data = PhaseData.of(Features.open(features), phase)
+    data = PhaseData.of(Features.open(features), phase, Features.open(proxy_frames))
     model = checkpoint.load(initial).model if initial else new_model(data, architecture, settings.phase.seed)
     sounds = Sounds.open(proxy, renders, device) if settings.loss.lambda_s > 0 else None
     report = fit(model, data, settings, state=state, log=log, proxy_term=sounds, device=device)
-    checkpoint.save(out, model, architecture, {"phase": phase, "report": report, "n_train": len(data.new)})
+    checkpoint.save(out, model, architecture, {"phase": phase, "report": report, "clips": data.counts})
     return report
 
 
@@ -159,8 +153,10 @@ def fit(
     optimiser = make_optimiser(model, settings)
     progress = _resume(state / "epoch.pt", model, optimiser, device) or Progress(_weights(model))
     judged = copy.deepcopy(model)
-    for epoch in range(progress.epoch, min(settings.phase.epochs, stop_after or settings.phase.epochs)):
-        _train_epoch(model, optimiser, data, settings, progress, log, proxy_term, device)
+    schedule = Schedule(data, settings.phase)
+    for epoch in range(progress.epoch, min(len(schedule), stop_after or len(schedule))):
+        heard = None if epoch < schedule.rehearsals else proxy_term
+        _train_epoch(model, optimiser, schedule, settings, progress, log, heard, device)
         judged.load_state_dict(progress.averaged)
         found = assess(judged, data, data.valid[data.phase], settings.loss, device)
         log.metrics({f"valid.{name}": value for name, value in found.items()}, step=progress.step)
@@ -176,22 +172,20 @@ def fit(
 def _train_epoch(
     model: Unmixer,
     optimiser: GCWD,
-    data: PhaseData,
+    schedule: Schedule,
     settings: Settings,
     progress: Progress,
     log: Log,
     proxy_term: ProxyTerm | None,
     device: torch.device | str,
 ) -> None:
-    rows = data.epoch_rows(progress.epoch, seed=settings.phase.seed, replay=settings.phase.replay)
-    batches = list(_batches(rows, settings.phase.batch))
-    total = len(batches) * settings.phase.epochs
+    data, batches = schedule.data, schedule.batches(progress.epoch)
     generator = torch.Generator().manual_seed(1_000_003 * settings.phase.seed + progress.epoch)
     model.train()
     with torch.random.fork_rng(devices=[], enabled=True):
         torch.manual_seed(generator.initial_seed())  # dropout takes no generator
-        for batch in batches:
-            share = progress.step / max(total, 1)
+        for batch in log.progress(batches, len(batches), schedule.title(progress.epoch)):
+            share = progress.step / schedule.steps
             optimiser.set_lr(settings.optim.lr * settings.phase.lr_scale * one_cycle(share, settings.optim.warmup))
             terms = _step(model, optimiser, data, settings, batch, share, progress.step, proxy_term, generator, device)
             progress.step += 1
@@ -301,7 +295,7 @@ def assess(
     sums: dict[str, float] = {}
     guessed, true, exact = [], [], []
     hits: dict[str, list[Tensor]] = {name: [] for name in REPORTED_CHOICES}
-    for batch in _batches(rows, VALID_BATCH):
+    for batch in batches_of(rows, VALID_BATCH):
         targets = data.targets[torch.as_tensor(batch)].to(device)
         belief = model(data.features.batch(batch).to(device), targets.note, targets.gate_s)
         terms = losses.parametric(model, belief, targets, settings)
@@ -366,9 +360,3 @@ def _resume(path: Path, model: Unmixer, optimiser: GCWD, device: torch.device | 
     model.load_state_dict(saved["model"])
     optimiser.load_state_dict(saved["optimiser"])
     return Progress(**saved["progress"])
-
-
-def _batches(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    """Chunks of at least two rows (batch normalisation needs two); a single last row joins the chunk before it."""
-    count = max(1, math.ceil((len(rows) - 1) / size))
-    return iter([rows[i * size : (i + 1) * size if i < count - 1 else len(rows)] for i in range(count)])

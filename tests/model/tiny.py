@@ -14,7 +14,7 @@ from unmixer_core.features import Features, FeatureSpec
 from unmixer_core.model.targets import Targets
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.schema import sampling
-from unmixer_core.schema.patch import Patches
+from unmixer_core.schema.patch import PHASES, Patches
 from unmixer_core.training import Settings, new_model
 
 SPEC = FeatureSpec(44100, 2048, 1764, 32, 30.0, 18000.0, -80.0)
@@ -33,7 +33,7 @@ OPTIM = dict(
     percentile=None, manifold_lr=1.0, ema=0.9,
 )  # fmt: skip
 AUGMENT = dict(noise_db=0.5, gain_db=0.5, shift_frames=1, mask_mels=2, mask_frames=2)
-PHASE = dict(seed=5, epochs=3, batch=8, replay=0.5, lr_scale=1.0)
+PHASE = dict(seed=5, epochs=3, proxy_epochs=1, batch=8, replay=0.5, lr_scale=1.0)
 PRIOR = SimpleNamespace(
     chain_length_weights=(0.1, 0.2, 0.3, 0.2, 0.2), order_audible_bias=0.5, p_osc_2=0.3, p_sub=0.3, p_filter=0.7,
     p_unison=0.3, p_effect_mode=0.4, p_modulation=0.4, note_low=36, note_high=72, gate_low_s=0.2, gate_high_s=0.8,
@@ -71,6 +71,12 @@ def data(phase: str = "full", **sizes: int) -> PhaseData:
     return PhaseData.of(features(patches(**sizes)), phase)
 
 
+def with_proxy(phase: str = "full", n_proxy: int = 24) -> PhaseData:
+    """The same beside `n_proxy` clips of the proxy, of every phase."""
+    tables = [sampling.sample(n_proxy, name, "train", 77, PRIOR) for name in PHASES]
+    return PhaseData.of(features(patches()), phase, features(Patches.concat(tables), seed=3))
+
+
 def model(**changes: Any) -> Unmixer:
     return new_model(data(n_train=4, n_valid=1), section(MODEL, **changes), 7)
 
@@ -105,6 +111,11 @@ class Silent:
 
     def __init__(self) -> None:
         self.rows: list[tuple[int | None, dict[str, float]]] = []
+        self.bars: list[tuple[str, int | None]] = []
 
     def metrics(self, values: Any, step: int | None = None) -> None:
         self.rows.append((step, dict(values)))
+
+    def progress(self, items: Any, total: int | None = None, desc: str = "") -> Any:
+        self.bars.append((desc, total))
+        return iter(items)

@@ -131,12 +131,19 @@ def held_out_loss(proxy: Proxy, material: Material, rows: Rows, settings: Settin
 
 
 class Calibration:
-    """Runs the phases; `report(values, step)` hears of every step and phase."""
+    """Runs the phases; `report(values, step)` hears of every step and phase, `progress(steps, total, words)` shows them."""
 
     def __init__(
-        self, proxy: Proxy, material: Material, settings: Settings, state: Path, report: Callable[..., None]
+        self,
+        proxy: Proxy,
+        material: Material,
+        settings: Settings,
+        state: Path,
+        report: Callable[..., None],
+        progress: Callable[[range, int, str], Iterable[int]] = lambda steps, total, words: steps,
     ) -> None:
         self.proxy, self.material, self.settings, self.report = proxy, material, settings, report
+        self.progress = progress
         self.path = state / CHECKPOINT
         self.deadline = 0.0
         self.device = next(proxy.parameters()).device
@@ -172,7 +179,8 @@ class Calibration:
             best, best_loss = self._snapshot(), held_out_loss(self.proxy, self.material, judge, self.settings)
             results[f"{phase.name}_loss_start"] = best_loss
         taken = first
-        for step in range(first, phase.steps):
+        steps = range(first, phase.steps)
+        for step in self.progress(steps, len(steps), f"calibrate, {phase.name}"):
             self._step(optimiser, number, phase, step)
             taken = step + 1
             late = time.monotonic() > self.deadline

@@ -19,11 +19,11 @@ AUDIBLE: dict[str, tuple[float, float]] = {
     "wavetable.amp_sustain": (0.15, 1.0),
     "wavetable.filter_1_freq": (0.0, 0.9),
     "auto_filter.frequency": (0.0, 0.88),
-    "saturator.drive": (0.25, 1.0),
+    "saturator.drive": (0.4, 1.0),
     "saturator.dry_wet": (0.4, 1.0),
-    "compressor.threshold": (0.0, 0.65),
-    "compressor.ratio": (0.35, 1.0),
-    "compressor.dry_wet": (0.5, 1.0),
+    "compressor.threshold": (0.0, 0.3),
+    "compressor.ratio": (0.5, 1.0),
+    "compressor.dry_wet": (0.6, 1.0),
     "chorus_ensemble.amount": (0.25, 1.0),
     "chorus_ensemble.dry_wet": (0.35, 1.0),
     "phaser_flanger.amount": (0.25, 1.0),
@@ -32,7 +32,8 @@ AUDIBLE: dict[str, tuple[float, float]] = {
     "delay.dry_wet": (0.25, 1.0),
     "reverb.dry_wet": (0.25, 1.0),
 }
-"""Unit ranges that are drawn, where the learned range begins with settings that can hardly be heard."""
+"""Unit ranges that are drawn, where the learned range begins with settings that can hardly be heard. (Drawn over their
+whole range, a quarter of the saturators and two thirds of the compressors changed the host's sound by less than 1 dB MSS.)"""
 QUIETEST_GAIN = 0.15
 """An EQ gain is drawn at least this far from zero (in unit: 4.5 dB)."""
 

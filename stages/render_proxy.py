@@ -1,0 +1,47 @@
+"""Many more training clips, heard through the proxy instead of the host; only their frames are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unmixer_core import config, stage
+from unmixer_core.features import FeatureSpec, FeatureWriter
+from unmixer_core.proxy import frames
+from unmixer_core.schema.patch import Patches
+
+
+def main(
+    proxy: Path,
+    proxy_frames: Path,
+    audio: config.Audio,
+    sample: config.Sample,
+    render: config.Render,
+    features: config.Features,
+    settings: config.ProxyClips,
+    log: stage.Log,
+) -> dict[str, float]:
+    """Write `proxy_frames`/shard-*.npy float16 [n, 2, mels, frames], meta.json and the patches, as extract_features does."""
+    plan = frames.Plan(settings, sample, render, FeatureSpec.of(features, audio.sample_rate))
+    key = {
+        "proxy": stage.fingerprint(proxy),
+        "sample": sample,
+        "render": render,
+        "spec": plan.spec,
+        "settings": settings,
+    }
+    state, shards = stage.state_dir("render_proxy", key), plan.shards()
+    device, workers = stage.device(), stage.threads()
+    for _ in log.progress(frames.make(proxy, plan, state, device, workers), len(shards), "proxy clips, shards"):
+        pass
+    writer, tables = FeatureWriter(proxy_frames, plan.spec), [Patches.stack([], "full", "train")]
+    for shard in shards:
+        table, found = frames.read(state, shard)
+        writer.write(shard.number, found)
+        tables.append(table)
+    table = Patches.concat(tables)
+    writer.finish(table)
+    return {"clips": len(table), "mean_level": writer.total / max(len(table), 1)}
+
+
+if __name__ == "__main__":
+    stage.run(main)

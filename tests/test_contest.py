@@ -1,0 +1,78 @@
+"""The ITF benchmark's bookkeeping, on a proxy and a host whose sound is linear in two knobs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from tests.test_finetune import RATE, LinearProxy, patch, settings
+from unmixer_core import contest, finetune, metrics
+from unmixer_core.evaluation import Target
+from unmixer_core.schema.patch import Patch, Patches
+
+
+class LinearHost:
+    """The proxy's sound, as a host that counts its renders."""
+
+    def __init__(self) -> None:
+        self.proxy, self.renders = LinearProxy(), 0
+
+    def render(self, patches: list[Patch]) -> list[np.ndarray]:
+        self.renders += len(patches)
+        batch = finetune.batch(patches)
+        with torch.no_grad():
+            return list(batch.render(self.proxy, batch.knobs, 0.5).numpy())
+
+
+class OneNeighbour:
+    """Always clip 0."""
+
+    def nearest(self, features: Any, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        return np.zeros(k, dtype=np.int64), np.zeros(k)
+
+
+@pytest.fixture()
+def tools() -> contest.Tools:
+    host = LinearHost()
+    known = Patches.stack([patch(0.9, 0.05)], "full", "train")
+    clips = SimpleNamespace(patches=known, audio=lambda clip: host.render([known[clip]])[0])
+    options = settings(steps=40, lr=0.2, clip_s=0.5)
+    vars(options).update(
+        seeds=1, candidates=2, proposals=3, cma_population=4, cma_sigma=0.2, cma_max_seconds=1.0, seed=1
+    )
+
+    def propose(target: Target, seeds: list[Patch]) -> list[Patch]:
+        return [patch(0.05, 0.9), patch(0.5, 0.5), patch(0.6, 0.4), *seeds]
+
+    return contest.Tools(host, host.proxy, propose, OneNeighbour(), clips, RATE, options)  # type: ignore[arg-type]
+
+
+@pytest.fixture()
+def target() -> Target:
+    sound = LinearHost().render([patch(0.7, 0.3)])[0]
+    return Target(5, 105, "full", patch(0.7, 0.3), sound, metrics.mss_features(sound, RATE), True, True)
+
+
+def test_every_contestant_enters_once_in_order_with_its_renders(tools: contest.Tools, target: Target) -> None:
+    entries = contest.compete(tools, target)
+    assert tuple(entry.row for entry in entries) == contest.CONTESTANTS
+    renders = {entry.row: entry.renders for entry in entries}
+    assert renders["no_itf"] == renders["itf"] == 1 and renders["no_itf_verify"] == 2 and renders["itf_verify"] == 4
+    assert renders["cma_equal_renders"] <= renders["itf_verify"]
+
+
+def test_the_host_decides_so_verification_is_never_worse(tools: contest.Tools, target: Target) -> None:
+    found = {line["row"]: line["mss_db"] for line in contest.judged(contest.compete(tools, target), target, RATE)}
+    assert found["no_itf_verify"] <= found["no_itf"]
+    assert found["itf_verify"] <= min(found["no_itf_verify"], found["itf"]) + 1e-6
+    assert found["itf"] < 0.5 * found["no_itf"]  # the proxy is the host here, so refinement finds the target
+
+
+def test_only_the_candidates_that_the_proxy_ranks_first_are_refined(tools: contest.Tools, target: Target) -> None:
+    first = contest.compete(tools, target)[2]
+    best = tools.renderer.render([patch(0.6, 0.4)])[0]
+    assert first.row == "no_itf" and np.array_equal(first.audio, best)

@@ -1,0 +1,58 @@
+"""What is shipped gives the answers of the model that it was made from."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from profiles import ship
+from tests.model import tiny
+from unmixer_core.model import checkpoint
+from unmixer_core.proxy.proxy import Proxy
+
+REPO = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture()
+def run(tmp_path: Path) -> Path:
+    """A finished run with a model that has seen some data."""
+    model = tiny.model()
+    features, targets = tiny.batch(16)
+    model.train()(features, targets.note, targets.gate_s)
+    checkpoint.save(tmp_path / "models" / "full", model, tiny.section(tiny.MODEL), {})
+    Proxy(22050, 0.5).save(tmp_path / "models" / "proxy")
+    (tmp_path / "metrics").mkdir()
+    (tmp_path / "metrics" / "evaluate.json").write_text(json.dumps({"full.prediction.mss_db": 4.5}))
+    (tmp_path / "params.yaml").write_text((REPO / "params.yaml").read_text())
+    return tmp_path
+
+
+def test_halved_weights_give_the_same_beliefs(run: Path, tmp_path: Path) -> None:
+    ship.ship(run, tmp_path / "out")
+    whole, half = (checkpoint.load(folder).model for folder in (run / "models" / "full", tmp_path / "out"))
+    features, targets = tiny.batch(8, seed=9)
+    with torch.no_grad():
+        a, b = (model(features, targets.note, targets.gate_s) for model in (whole, half))
+    assert (torch.sigmoid(a.classes.present) - torch.sigmoid(b.classes.present)).abs().max() < 0.01
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (run / "models" / "full", tmp_path / "out")]
+    assert sizes[1] < 0.65 * sizes[0]
+    assert Proxy.load(tmp_path / "out" / "proxy").sample_rate == 22050
+
+
+def test_the_card_quotes_the_runs_numbers_and_data(run: Path, tmp_path: Path) -> None:
+    ship.ship(run, tmp_path / "out")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "4.500" in text and "GPL-3.0" in text and "full-chain" in text
+    with pytest.raises(FileNotFoundError):
+        ship.ship(tmp_path / "nothing", tmp_path / "other")
+
+
+def test_what_is_shipped_loads_and_is_small() -> None:
+    folder = REPO / "models" / "pretrained"
+    if not folder.exists():
+        pytest.skip("nothing is shipped yet")
+    assert checkpoint.load(folder).model and Proxy.load(folder / "proxy")
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40e6
