@@ -280,6 +280,27 @@ class Itf(Section):
     seed: Seed
 
 
+class Unmix(Section):
+    """The `unmix` command: how many candidates, how long, and how its similarity is read."""
+
+    seconds: Weight
+    itf_seconds: Weight
+    candidates: Size
+    proposals: Size
+    notes: Size
+    neighbours: Count
+    n_retrieval: Count
+    changes: Count
+    fast_candidates: Size
+    fast_proposals: Size
+    fast_notes: Size
+    polish_population: Annotated[int, Ge(2)]
+    polish_sigma: Positive
+    chance_db: Positive
+    poor_db: Positive
+    seed: Seed
+
+
 class Params(Section):
     """All sections, in the order of the pipeline."""
 
@@ -297,6 +318,7 @@ class Params(Section):
     score: Score
     evaluate: Evaluate
     itf: Itf
+    unmix: Unmix
 
     @property
     def digest(self) -> str:

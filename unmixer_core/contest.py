@@ -167,7 +167,7 @@ def _itf_family(tools: Tools, target: Target) -> list[Entry]:
     is charged with what it alone would have needed.
     """
     clock = _Clock()
-    near = tools.retrieval.nearest(target.features, tools.settings.seeds)[0] if tools.settings.seeds else []
+    near = tools.retrieval.nearest(target.features, max(1, tools.settings.seeds))[0][: tools.settings.seeds]
     proposals = tools.propose(target, [tools.clips.patches[int(clip)] for clip in near])
     order = np.argsort(
         finetune.rank(tools.proxy, target.audio, proposals, sample_rate=tools.sample_rate, clip_s=tools.settings.clip_s)

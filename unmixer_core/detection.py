@@ -8,7 +8,7 @@ whose removal changes the host's sound by at least AUDIBLE_DB, and none of the o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -104,7 +104,7 @@ def flat(found: pd.DataFrame, phase: str) -> dict[str, float]:
     """`<phase>.effects.<measure>`: macro means over effects; `<phase>.effects.<effect>.<measure>`: each."""
     means = {f"{phase}.effects.{name}": float(value) for name, value in found.drop(columns="share").mean().items()}
     keys = {effect.name: effect.key for effect in RACK.effects}
-    each = {f"{phase}.effects.{keys[n]}.{c}": float(v) for n, line in found.iterrows() for c, v in line.items()}
+    each = {f"{phase}.effects.{keys[str(n)]}.{c}": float(v) for n, line in found.iterrows() for c, v in line.items()}
     return {key: value for key, value in (means | each).items() if np.isfinite(value)}
 
 
@@ -120,10 +120,9 @@ def without_jobs(test: Sequence[Target]) -> list[Job]:
 
 def audible(rows: pd.DataFrame, test: Sequence[Target]) -> NDArray[np.bool_]:
     """From the measured `without_jobs`: which effects of each target can be heard, bool [targets, 8]."""
-    changed: Mapping[tuple[int, str], float] = {
-        (int(line.id), str(line.row).removeprefix(WITHOUT)): float(line.mss_db)
-        for line in rows[rows["row"].str.startswith(WITHOUT)].itertuples()
-    }
+    part = rows[rows["row"].str.startswith(WITHOUT)]
+    names = [str(name).removeprefix(WITHOUT) for name in part["row"]]
+    changed = dict(zip(zip(part["id"].tolist(), names, strict=True), part["mss_db"].tolist(), strict=True))
     heard = [[changed.get((target.id, name), 0.0) >= AUDIBLE_DB for name in RACK.effect_names] for target in test]
     return np.array(heard, dtype=bool).reshape(-1, len(RACK.effect_names))
 

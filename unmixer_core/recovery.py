@@ -95,7 +95,7 @@ def _named_choices(found: Recovered) -> dict[str, float]:
     """Accuracy of the choices that people ask for first, where they can be heard, and of the majority class."""
     table = choice_table(found)
     return {
-        f"{name}_accuracy{ending}": float(table.loc[key, column])
+        f"{name}_accuracy{ending}": float(table[column][key])
         for name, key in NAMED_CHOICES.items()
         if key in table.index
         for ending, column in (("", "accuracy"), ("_majority", "majority"))

@@ -1,0 +1,94 @@
+"""The folder of an answer: patch.json (last: it says that the rest is there), sounds, candidates, report, Vital preset."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unmixer_core import answer_page, audio, patch_file, unmixing, vital_preset
+from unmixer_core.listening import Heard
+
+if TYPE_CHECKING:
+    from app.single import Request
+
+SHOWN = 8
+
+
+def write(out: Path, name: str, heard: Heard, found: unmixing.Answer, request: Request, begun: float) -> dict[str, Any]:
+    """Write everything into `out`; returns patch.json's content. `begun`: perf_counter() when the search began."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "patch.json").unlink(missing_ok=True)
+    shutil.rmtree(out / "candidates", ignore_errors=True)
+    settings = request.params.unmix
+    patch = request.constraints.apply(found.best.patch.canonical())
+    probabilities = found.ear.probabilities(patch.note, patch.gate_s)
+    document = patch_file.describe(patch, found.ear.intervals(patch), probabilities)
+    document |= {
+        "effects": probabilities["present"],
+        "chains": probabilities["chains"],
+        "similarity": {
+            "percent": round(unmixing.similarity(found.best.mss_db, settings.chance_db), 2),
+            "mss_db": round(found.best.mss_db, 4),
+        },
+        "verdict": answer_page.verdict(found.best.mss_db, found.renders, settings.poor_db),
+        "source": found.best.source,
+        "curve": [[round(s, 3), n, round(db, 4)] for s, n, db in found.curve],
+        "renders": found.renders,
+        "interrupted": found.interrupted,
+        "input": heard.about | {"remarks": list(heard.remarks), "notes": list(heard.notes), "gate_s": heard.gate_s},
+    }
+    rerender = matched(found.best.audio, heard.clip)
+    _sound(out / "rerender.wav", rerender, heard.rate)
+    _sound(out / "input.wav", heard.clip, heard.rate)
+    vital_preset.write(out / f"{out.name}.vital", patch)
+    shown = _distinct(found)
+    for i, candidate in enumerate(shown, start=1):
+        stem = out / "candidates" / f"{i:02d}"
+        kept = request.constraints.apply(candidate.patch.canonical())
+        patch_file.write(stem.with_suffix(".json"), patch_file.describe(kept) | {"mss_db": round(candidate.mss_db, 4)})
+        _sound(stem.with_suffix(".wav"), matched(candidate.audio, heard.clip), heard.rate)
+    document["seconds"] = round(time.perf_counter() - begun, 3)
+    _report(out, name, document, heard, rerender, shown, settings.chance_db)
+    patch_file.write(out / "patch.json", document)
+    return document
+
+
+def matched(sound: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The sound [2, time], cut or padded to the target's length, at the target's RMS level."""
+    n = target.shape[1]
+    fitted = np.pad(sound[:, :n], [(0, 0), (0, max(0, n - sound.shape[1]))])
+    rms, wanted = (float(np.sqrt(np.square(x, dtype=np.float64).mean())) for x in (fitted, target))
+    return (fitted * (wanted / rms if rms > 1e-12 else 1.0)).astype(np.float32)
+
+
+def _sound(path: Path, clip: np.ndarray, rate: int) -> None:
+    """24 bits, or floating point where that would clip."""
+    audio.write(path, clip, rate, "FLOAT" if audio.peak(clip) > 1.0 else "PCM_24")
+
+
+def _distinct(found: unmixing.Answer) -> list[unmixing.Candidate]:
+    """The best render of each candidate that sounds different, the answer left out."""
+    seen = {found.best.patch.digest}
+    kept = []
+    for candidate in found.candidates:
+        if candidate.patch.digest not in seen:
+            seen.add(candidate.patch.digest)
+            kept.append(candidate)
+    return kept[:SHOWN]
+
+
+def _report(
+    out: Path, name: str, document: dict[str, Any], heard: Heard, rerender: np.ndarray,
+    shown: list[unmixing.Candidate], chance_db: float,
+) -> None:  # fmt: skip
+    sounds = {"recording": heard.clip, "patch": rerender}
+    sounds |= {f"candidate {i}": c.audio for i, c in enumerate(shown[:4], start=1)}
+    rows = [(c.source, " > ".join(c.patch.effects) or "no effects", c.mss_db) for c in shown]
+    page = answer_page.page(name, document, sounds, heard.rate, rows, chance_db)
+    temporary = out / ".report.html.tmp"
+    temporary.write_text(page.html(), encoding="utf-8")
+    temporary.replace(out / "report.html")

@@ -1,0 +1,46 @@
+"""What a person sees while a search runs: one line that changes on a terminal, one line a step elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any, TextIO
+
+WORDS = {
+    "load": "loading",
+    "propose": "proposing",
+    "proposal": "rendering proposals",
+    "refine": "refining",
+    "refined": "rendering refinements",
+    "changed": "trying changes",
+    "polished": "polishing on the host",
+}
+EVERY_S = 0.2
+WIDTH = 78
+
+
+class Progress:
+    """Call it with a step and the best candidate so far; `done` ends the line."""
+
+    def __init__(self, name: str, stream: TextIO | None = None) -> None:
+        self.name, self.stream = name, stream or sys.stderr
+        self.begun, self.last_s, self.step = time.perf_counter(), 0.0, ""
+
+    def __call__(self, step: str, best: Any) -> None:
+        seconds = time.perf_counter() - self.begun
+        new = step != self.step
+        live = self.stream.isatty()
+        if not new and (not live or seconds - self.last_s < EVERY_S):
+            return
+        self.step, self.last_s = step, seconds
+        found = (
+            "" if best is None else f", best {best.mss_db:.2f} dB ({' > '.join(best.patch.effects) or 'no effects'})"
+        )
+        line = f"{self.name}: {WORDS.get(step, step)}{found}, {seconds:.0f} s"
+        self.stream.write(f"\r{line[:WIDTH]:<{WIDTH}}" if live else f"{line}\n")
+        self.stream.flush()
+
+    def done(self, words: str) -> None:
+        start = "\r" if self.stream.isatty() else ""
+        self.stream.write(f"{start}{f'{self.name}: {words}':<{WIDTH if start else 0}}\n")
+        self.stream.flush()

@@ -1,0 +1,177 @@
+"""One sound: listen, search, write the answer's folder. Also a patch to a sound, and a patch to Live."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from app.progress import Progress
+from unmixer_core import config, listening
+from unmixer_core.constraints import Constraints
+from unmixer_core.errors import ConfigError, UnmixerError
+
+ROOT = Path(__file__).resolve().parents[1]
+MODELS = ("full", "pretrained")
+DEFAULT_OUT = Path("unmixed")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, checked, and the parameters it is answered with."""
+
+    note: int | None
+    gate_s: float | None
+    candidates: int | None
+    itf_steps: int | None
+    itf: bool
+    fast: bool
+    polish_s: float | None
+    constraints: Constraints
+    push: bool
+    json: bool
+    model: Path | None
+    params: config.Params
+
+    @classmethod
+    def of(cls, o: argparse.Namespace) -> Request:
+        """From parsed arguments. Raises ConfigError."""
+        constraints = Constraints.parse(o.lock, o.chain)
+        return cls(
+            o.note, o.gate, o.candidates, o.itf_steps, not o.no_itf, o.fast, o.polish, constraints, o.push, o.json,
+            o.model, config.load(ROOT / "params.yaml"),
+        )  # fmt: skip
+
+    def listen(self, path: Path) -> listening.Heard:
+        """The note of a file, at the clips' rate and length."""
+        audio, sample = self.params.audio, self.params.sample
+        return listening.listen(
+            path, rate=audio.sample_rate, clip_s=audio.clip_s, note_range=(sample.note_low, sample.note_high),
+            note=self.note, gate_s=self.gate_s,
+        )  # fmt: skip
+
+
+def run(path: Path, out: Path | None, request: Request) -> dict[str, Any]:
+    """Un-mix one file into `out` (default: unmixed/<name>); returns patch.json's content."""
+    tell = Progress(path.name)
+    heard = request.listen(path)  # a bad file is refused before anything is started
+    for remark in heard.remarks:
+        tell.done(remark)
+    find_models(request.model)
+    place = out or DEFAULT_OUT / path.stem
+    place.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is refused before the search
+    with tools(request, tell) as ready:
+        return answer(path, heard, place, request, ready, tell)
+
+
+@contextmanager
+def tools(request: Request, tell: Progress) -> Iterator[Any]:
+    """Model, proxy, training features if there are any, and a host that is already starting while they load."""
+    folders = find_models(request.model)
+    tell("load", None)
+    from unmixer_core.live.render import Renderer
+
+    renderer = Renderer(request.params.audio)
+    with ThreadPoolExecutor(1) as pool:
+        starting: Future[Any] = pool.submit(renderer.__enter__)
+        try:
+            loaded = _load(*folders)
+            starting.result()
+            yield loaded(renderer)
+        finally:
+            if starting.exception() is None:
+                renderer.close()
+
+
+def _load(model: Path, proxy: Path) -> Any:
+    """A function from the host to `unmixing.Tools`; the imports (torch) are most of the start-up."""
+    from unmixer_core import stage, unmixing
+    from unmixer_core.model import checkpoint
+    from unmixer_core.proxy.proxy import Proxy
+
+    device = stage.device()
+    unmixer, twin = checkpoint.load(model, device).model, Proxy.load(proxy).to(device)
+    return lambda host: unmixing.Tools(unmixer, twin, host, _known(unmixer.spec))
+
+
+def _known(spec: Any) -> Any:
+    """The training clips' features if they are here and were made as the model wants them, else None."""
+    from unmixer_core.features import Features
+
+    try:
+        known = Features.open(ROOT / "data" / "features")
+        return known if known.spec == spec else None
+    except (UnmixerError, OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def find_models(folder: Path | None = None, root: Path = ROOT) -> tuple[Path, Path]:
+    """(network, proxy): models/full with models/proxy, else models/pretrained, which holds its proxy in `proxy/`."""
+    names = [folder] if folder is not None else [root / "models" / name for name in MODELS]
+    for path in names:
+        proxies = [path / "proxy", path.parent / "proxy", root / "models" / "proxy"]
+        proxy = next((p for p in proxies if (p / "proxy.json").exists()), None)
+        if (path / "model.json").exists() and proxy is not None:
+            return path, proxy
+    looked = " or ".join(str(path) for path in names)
+    raise ConfigError(f"there is no trained model in {looked}; run `make repro` to train one.")
+
+
+def answer(
+    path: Path, heard: listening.Heard, out: Path, request: Request, ready: Any, tell: Progress
+) -> dict[str, Any]:
+    """Search and write; the search may be cut short by Ctrl-C, its answer is written all the same."""
+    from app import output
+    from unmixer_core import unmixing
+
+    begun = time.perf_counter()
+    itf = request.params.itf
+    if request.itf_steps is not None:
+        itf = itf.model_copy(update={"steps": request.itf_steps})
+    options = unmixing.Options(request.candidates, request.itf, request.fast, request.polish_s, request.constraints)
+    found = unmixing.Search(heard, ready, request.params.unmix, itf, options, tell).run()
+    document = output.write(out, path.name, heard, found, request, begun)
+    percent, seconds = document["similarity"]["percent"], document["seconds"]
+    words = " > ".join(document["chain"]) or "no effects"
+    stopped = " (stopped early)" if found.interrupted else ""
+    tell.done(f"{percent:.0f} % similar, {found.best.mss_db:.2f} dB: {words}, {seconds:.1f} s{stopped} -> {out}")
+    if document["verdict"]:
+        tell.done(document["verdict"])
+    if request.push:
+        tell.done(str(push(out / "patch.json")))
+    return document
+
+
+def render(patch_path: Path, out: Path) -> None:
+    """A patch file as a sound file."""
+    from unmixer_core import audio, patch_file
+    from unmixer_core.live.render import Renderer, RenderFailure
+
+    patch = patch_file.read(patch_path)
+    if out.suffix.lower().lstrip(".") not in ("wav", "flac", "ogg", "aiff", "aif"):
+        raise ConfigError(f"{out} must end in .wav, .flac, .ogg or .aiff.")
+    params = config.load(ROOT / "params.yaml")
+    with Renderer(params.audio, 1) as host:
+        sound = host.render([patch])[0]
+    if isinstance(sound, RenderFailure):
+        raise UnmixerError(f"{sound}")
+    audio.write(out if out.suffix != ".aif" else out.with_suffix(".aiff"), sound, params.audio.sample_rate)
+
+
+def push(patch_path: Path, *, adapt: bool = False) -> Any:
+    """A patch file into Live; the report of what was set. `adapt`: what stock AbletonOSC cannot set is left and reported."""
+    from unmixer_core import patch_file
+
+    patch = patch_file.read(patch_path)
+    try:
+        module = import_module("unmixer_core.live.push")
+    except ModuleNotFoundError:
+        raise UnmixerError("this version cannot push patches into Live yet; open the .vital preset instead.") from None
+    name = patch_path.stem if patch_path.stem != "patch" else patch_path.resolve().parent.name
+    return module.push(patch, name=name, adapt=adapt)

@@ -1,0 +1,205 @@
+"""The laws of a search, with an untrained model and the real host: its answers are poor, but it must keep its word."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.model import tiny
+from unmixer_core import config, finetune, metrics, timed_refinement, unmixing
+from unmixer_core.constraints import Constraints
+from unmixer_core.errors import HostError
+from unmixer_core.features import Features
+from unmixer_core.listening import Heard
+from unmixer_core.live.render import Renderer
+from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.schema import sampling
+from unmixer_core.schema.patch import Patch, Patches
+from unmixer_core.schema.rack import RACK
+
+RATE = 44100
+
+
+class Host:
+    """The real host, with what it was asked for; `stop_after` renders it is interrupted, as by Ctrl-C."""
+
+    def __init__(self, renderer: Any, stop_after: int | None = None) -> None:
+        self.renderer, self.stop_after, self.patches = renderer, stop_after, []
+
+    def map(self, patches: list[Patch]) -> Iterator[tuple[int, Any]]:
+        for index, sound in self.renderer.map(patches):
+            if self.stop_after is not None and len(self.patches) >= self.stop_after:
+                raise KeyboardInterrupt
+            self.patches.append(patches[index])
+            yield index, sound
+
+
+@pytest.fixture(scope="module")
+def renderer(params: config.Params) -> Iterator[Renderer]:
+    with Renderer(params.audio, 1) as host:
+        yield host
+
+
+@pytest.fixture(scope="module")
+def heard(params: config.Params, renderer: Renderer) -> Heard:
+    patch = sampling.draw("nonlinear", "test", 3, 5, params.sample)
+    clip = renderer.render([patch])[0]
+    assert isinstance(clip, np.ndarray)
+    return Heard(clip, RATE, patch.note, patch.gate_s, (patch.note, patch.note + 12), ())
+
+
+@pytest.fixture(scope="module")
+def parts() -> tuple[Any, Any]:
+    return tiny.model().eval(), Proxy(8000, 0.4)
+
+
+def search(
+    params: config.Params, heard: Heard, parts: tuple[Any, Any], host: Any, known: Features | None = None,
+    changes: dict[str, Any] | None = None, **options: Any,
+) -> tuple[unmixing.Search, list[tuple[str, float]]]:  # fmt: skip
+    """A search and what it told: (step, best MSS)."""
+    told: list[tuple[str, float]] = []
+    small = {
+        "candidates": 3,
+        "proposals": 4,
+        "notes": 2,
+        "neighbours": 2,
+        "seconds": 6.0,
+        "itf_seconds": 1.0,
+        "changes": 2,
+    }
+    settings = params.unmix.model_copy(update=small | (changes or {}))
+    itf = params.itf.model_copy(update={"steps": 3, "clip_s": 0.3})
+    tools = unmixing.Tools(*parts, host, known)
+    tell = lambda step, best: told.append((step, np.inf if best is None else best.mss_db))  # noqa: E731
+    return unmixing.Search(heard, tools, settings, itf, unmixing.Options(**options), tell), told
+
+
+def test_the_answer_is_the_nearest_of_all_that_was_rendered(params, heard, parts, renderer):
+    host = Host(renderer)
+    found, told = search(params, heard, parts, host)
+    answer = found.run()
+    assert answer.renders == len(host.patches) and not answer.interrupted
+    proposals = [c.mss_db for c in answer.candidates if c.source == "proposal"]
+    assert len(proposals) == 3 and answer.best.mss_db <= min(proposals)
+    assert answer.best.mss_db == pytest.approx(metrics.mss(answer.best.audio, heard.clip, RATE), abs=1e-3)
+    assert answer.best.patch.digest in {p.digest for p in host.patches}
+    values = [mss for _, mss in told if np.isfinite(mss)]
+    assert values == sorted(values, reverse=True), "the best never gets worse"
+    assert [db for *_, db in answer.curve] == sorted((db for *_, db in answer.curve), reverse=True)
+    assert list(dict.fromkeys(step for step, _ in told))[:4] == [
+        "propose",
+        "proposal",
+        "refine",
+        "refined",
+    ]
+    assert answer.seconds < 6.0 + 6.0
+
+
+def test_the_best_patch_rendered_again_is_the_sound_it_was_judged_by(params, heard, parts, renderer):
+    found, _ = search(params, heard, parts, Host(renderer), polish_s=0.0)
+    best = found.run().best
+    again = renderer.render([best.patch.canonical()])[0]
+    assert metrics.mss(again, best.audio, RATE) < 0.05
+
+
+def test_every_render_of_a_constrained_search_keeps_the_constraints(params, heard, parts, renderer):
+    constraints = Constraints.parse(
+        ["saturator.drive=12", "wavetable.filter_1_type=Highpass", "wavetable.amp_attack=0.01"], "Saturator>Reverb"
+    )
+    host = Host(renderer)
+    found, _ = search(params, heard, parts, host, constraints=constraints, polish_s=3.0)
+    answer = found.run()
+    assert len(host.patches) > 6 and all(constraints.met_by(patch) for patch in host.patches)
+    assert answer.best.patch.effects == ("Saturator", "Reverb")
+
+
+@pytest.mark.parametrize("renders", [1, 2, 4])
+def test_ctrl_c_returns_the_best_so_far(params, heard, parts, renderer, renders: int):
+    host = Host(renderer, stop_after=renders)
+    answer = search(params, heard, parts, host)[0].run()
+    assert answer.interrupted and answer.renders == renders
+    assert answer.best.mss_db == min(c.mss_db for c in answer.candidates)
+
+
+def test_ctrl_c_before_the_first_render_is_an_interrupt(params, heard, parts, renderer):
+    with pytest.raises(KeyboardInterrupt):
+        search(params, heard, parts, Host(renderer, stop_after=0))[0].run()
+
+
+def test_fast_renders_a_few_proposals_and_nothing_else(params, heard, parts, renderer):
+    host = Host(renderer)
+    answer = search(params, heard, parts, host, fast=True)[0].run()
+    assert answer.renders == params.unmix.fast_candidates and answer.best.source == "proposal"
+
+
+def test_without_itf_and_polish_only_proposals_are_rendered(params, heard, parts, renderer):
+    answer = search(params, heard, parts, Host(renderer), itf=False, polish_s=0.0, candidates=5)[0].run()
+    assert answer.renders == 5 and {c.source for c in answer.candidates} == {"proposal"}
+
+
+def test_polish_of_the_true_patch_with_moved_knobs_comes_nearer(params, renderer, parts):
+    """From a start a little off, the last search alone improves on the host."""
+    true = Patch.init(50, 0.5).with_values({"wavetable.osc_1_pos": 0.7, "wavetable.filter_1_freq": 0.5})
+    clip = renderer.render([true])[0]
+    start = true.with_values({"wavetable.osc_1_pos": 0.6, "wavetable.filter_1_freq": 0.65})
+    found, _ = search(params, Heard(clip, RATE, 50, 0.5, (50,), ()), parts, Host(renderer), polish_s=6.0)
+    found._hear([start], "proposal")
+    before = found.best.mss_db
+    found._polish(found.seconds + 6.0)
+    assert found.best.mss_db < 0.95 * before and found.best.source == "polished"
+
+
+def test_the_nearest_training_render_of_a_training_clip_is_itself(parts, params, heard, renderer):
+    """So a sound of the training set is found again, whatever the network thinks of it."""
+    table = Patches.stack([sampling.draw("full", "train", i, 9, params.sample) for i in range(3)], "full", "train")
+    sounds = renderer.render(list(table))
+    ears = [unmixing.Ear.of(parts[0], sound) for sound in sounds]
+    known = Features(table, (np.concatenate([e.features.numpy() for e in ears]).astype(np.float16),), parts[0].spec)
+    assert [int(ear.nearest(known, 1, 0)[0]) for ear in ears] == [0, 1, 2]
+    again = replace(heard, clip=sounds[1], note=table[1].note, notes=(table[1].note,), gate_s=table[1].gate_s)
+    host = Host(renderer)
+    found, _ = search(params, again, parts, host, known, polish_s=0.0, itf=False, candidates=12)
+    assert found.run().best.mss_db < 0.05
+
+
+def test_a_host_that_renders_nothing_is_an_error(params, heard, parts):
+    class Deaf:
+        def map(self, patches: list[Patch]) -> Iterator[tuple[int, Any]]:
+            return iter((i, "refused") for i in range(len(patches)))
+
+    with pytest.raises(HostError, match="rendered none"):
+        search(params, heard, parts, Deaf(), polish_s=0.0)[0].run()
+
+
+def test_refinement_stops_in_time_with_states_no_further_than_their_start(params, heard, parts):
+    patches = [sampling.draw("dry", "train", i, 4, params.sample) for i in range(2)]
+    distance = finetune.target_distance(parts[1], heard.clip, RATE, 0.3)
+    itf = params.itf.model_copy(update={"steps": 10_000, "clip_s": 0.3})
+    locked = np.zeros(RACK.n_knobs, dtype=bool)
+    locked[RACK.knob_index["wavetable.osc_1_pos"]] = True
+    begun = time.perf_counter()
+    refined = timed_refinement.refine(
+        parts[1], heard.clip, patches, itf, locked,
+        sample_rate=RATE, distance=distance, seconds=1.0, progress=lambda: None,
+    )  # fmt: skip
+    assert time.perf_counter() - begun < 4.0 and len(refined) == 2
+    before, after = (
+        finetune.rank(parts[1], heard.clip, p, sample_rate=RATE, clip_s=0.3, distance=distance)
+        for p in (patches, refined)
+    )
+    assert (after <= before + 1e-5).all() and (after < before).any()
+    for old, new in zip(patches, refined, strict=True):
+        assert np.array_equal(old.knobs[locked], new.knobs[locked])
+        assert np.array_equal(old.choices, new.choices) and np.array_equal(old.chain, new.chain)
+
+
+def test_similarity_is_100_at_the_same_sound_and_0_at_chance():
+    assert unmixing.similarity(0.0, 15.4) == 100.0
+    assert unmixing.similarity(7.7, 15.4) == pytest.approx(50.0)
+    assert unmixing.similarity(40.0, 15.4) == 0.0

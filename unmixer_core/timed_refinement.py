@@ -1,0 +1,81 @@
+"""ITF that stops when its time is up, with the best state of every candidate so far.
+
+`finetune.refine` runs a number of steps, but how long a step takes depends on the chains. So the proxy and the distance are
+watched while it runs: what was tried and how near it came is remembered here, and may be used at any moment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from unmixer_core import finetune
+from unmixer_core.schema.patch import Patch
+
+
+class _Enough(Exception):
+    """The time is up."""
+
+
+class _Watched:
+    """A proxy that remembers the knobs it was last asked for; everything else is the proxy's own."""
+
+    def __init__(self, proxy: Any, distance: finetune.Distance, n: int) -> None:
+        self._proxy, self._distance = proxy, distance
+        self.losses = np.full(n, np.inf)
+        self.knobs: list[NDArray[np.float32] | None] = [None] * n
+        self._asked: NDArray[np.float32] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._proxy, name)
+
+    def __call__(self, knobs: Tensor, *rest: Any, **named: Any) -> Tensor:
+        self._asked = knobs.detach().cpu().numpy().astype(np.float32)
+        return self._proxy(knobs, *rest, **named)
+
+    def distance(self, predicted: Tensor) -> Tensor:
+        losses = self._distance(predicted)
+        assert self._asked is not None
+        for i, loss in enumerate(losses.detach().cpu().numpy()):
+            if loss < self.losses[i]:
+                self.losses[i], self.knobs[i] = loss, self._asked[i].copy()
+        return losses
+
+
+def refine(
+    proxy: Any,
+    target_audio: NDArray[np.float32],
+    patches: Sequence[Patch],
+    settings: finetune.Settings,
+    locked: NDArray[np.bool_],
+    *,
+    sample_rate: int,
+    distance: finetune.Distance,
+    seconds: float,
+    progress: Callable[[], None],
+) -> list[Patch]:
+    """`finetune.refine` for at most about `seconds` (a step is never cut): the nearest state of each candidate by proxy.
+
+    Candidates that the proxy cannot sound (a distance that is not finite from the start) are left out.
+    """
+    watched, end = _Watched(proxy, distance, len(patches)), time.perf_counter() + seconds
+
+    def check(*_: Any) -> None:
+        progress()
+        if time.perf_counter() >= end:
+            raise _Enough
+
+    try:
+        finetune.refine(
+            watched, target_audio, patches, settings, locked,
+            sample_rate=sample_rate, distance=watched.distance, progress=check,
+        )  # fmt: skip
+    except _Enough:
+        pass
+    return [replace(p, knobs=knobs) for p, knobs in zip(patches, watched.knobs, strict=True) if knobs is not None]

@@ -1,0 +1,272 @@
+"""From a heard note to a patch: propose → rank by the proxy → render → refine (ITF) → render → change → polish.
+
+Whatever proposes, the host decides: every patch that could be the answer is rendered, and the one whose sound is nearest
+(MSS) wins, so no later step can make the answer worse than an earlier one. Every step ends when its time is up, and an
+interrupt (Ctrl-C) ends the search with the best so far.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unmixer_core import finetune, metrics, neighbourhood, timed_refinement
+from unmixer_core.belief import Ear
+from unmixer_core.constraints import Constraints
+from unmixer_core.errors import HostError
+from unmixer_core.features import Features
+from unmixer_core.listening import Heard
+from unmixer_core.model.unmixer import Unmixer
+from unmixer_core.schema.patch import Patch
+
+log = logging.getLogger(__name__)
+
+SHARE_FOR_RANKING, SHARE_FOR_ITF, SHARE_FOR_CHANGES = 0.25, 0.6, 0.35
+"""Of all the time; of what is left before refinement; of what is left after it."""
+AS_THEY_ARE = 2
+MIN_SPREAD, MAX_SPREAD = 0.02, 0.3
+RANK_BATCH = 8
+Tell = Callable[[str, "Candidate | None"], None]
+
+
+class Settings(Protocol):
+    """What is read of params.yaml's `unmix` section."""
+
+    seconds: float
+    itf_seconds: float
+    candidates: int
+    proposals: int
+    notes: int
+    neighbours: int
+    n_retrieval: int
+    changes: int
+    fast_candidates: int
+    fast_proposals: int
+    fast_notes: int
+    polish_population: int
+    polish_sigma: float
+    seed: int
+
+
+@dataclass(frozen=True)
+class Tools:
+    """What a search works with. `known`: the training clips' features, where there are any."""
+
+    model: Unmixer
+    proxy: Any
+    host: Any
+    known: Features | None = None
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the person asked for; None = as the settings say. `polish_s`: seconds of the last search, 0 = none."""
+
+    candidates: int | None = None
+    itf: bool = True
+    fast: bool = False
+    polish_s: float | None = None
+    constraints: Constraints = field(default_factory=Constraints)
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A patch that the host rendered: its sound [2, time], its MSS to the recording in dB, and where it came from."""
+
+    patch: Patch
+    audio: NDArray[np.float32]
+    mss_db: float
+    source: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The best candidate, the best of each refined line (best first), (seconds, renders, MSS) of every improvement, ..."""
+
+    best: Candidate
+    candidates: list[Candidate]
+    curve: list[tuple[float, int, float]]
+    seconds: float
+    renders: int
+    interrupted: bool
+    ear: Ear
+
+
+class Search:
+    """One search. `best` and `kept` grow as the host answers."""
+
+    def __init__(
+        self, heard: Heard, tools: Tools, settings: Settings, itf: finetune.Settings, options: Options, tell: Tell
+    ) -> None:
+        self.heard, self.tools, self.settings, self.itf, self.options, self.tell = (
+            heard, tools, settings, itf, options, tell,
+        )  # fmt: skip
+        self.begun = time.perf_counter()
+        self.ear = Ear.of(tools.model, heard.clip)
+        self.features = metrics.mss_features(heard.clip, heard.rate)
+        self.best: Candidate | None = None
+        self.kept: list[Candidate] = []
+        self.curve: list[tuple[float, int, float]] = []
+        self.renders = 0
+        self.seen: set[str] = set()
+        self.distance = finetune.target_distance(tools.proxy, heard.clip, heard.rate, itf.clip_s)
+
+    def run(self) -> Answer:
+        """All steps. KeyboardInterrupt ends it with the best so far, or goes on when there is none yet."""
+        interrupted = False
+        try:
+            self._steps()
+        except KeyboardInterrupt:
+            interrupted = True
+            if self.best is None:
+                raise
+        if self.best is None:
+            raise HostError("the host rendered none of the candidates.")
+        kept = sorted(self.kept, key=lambda c: c.mss_db)
+        return Answer(self.best, kept, self.curve, self.seconds, self.renders, interrupted, self.ear)
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self.begun
+
+    def _steps(self) -> None:
+        fast, settings = self.options.fast, self.settings
+        count = self.options.candidates or (settings.fast_candidates if fast else settings.candidates)
+        self.tell("propose", None)
+        proposals = self._ranked(self._proposals(), SHARE_FOR_RANKING * settings.seconds)[:count]
+        self._hear([patch for patch, _ in proposals], "proposal")
+        if self.options.itf and not fast:
+            self._refine([patch for patch, _ in proposals])
+        if self.options.polish_s == 0.0 or (fast and self.options.polish_s is None):
+            return
+        end_s = settings.seconds if self.options.polish_s is None else self.seconds + self.options.polish_s
+        if settings.changes:
+            self._change(self.seconds + SHARE_FOR_CHANGES * (end_s - self.seconds))
+        self._polish(end_s)
+
+    # --- propose ---------------------------------------------------------------------------------------------------
+
+    def _proposals(self) -> list[Patch]:
+        """The network's for each note that the sound may be, and those of the nearest training renders, in turns."""
+        s, constraints, heard = self.settings, self.options.constraints, self.heard
+        n = s.fast_proposals if self.options.fast else max(s.proposals, self.options.candidates or 0)
+        notes = heard.notes[: s.fast_notes if self.options.fast else s.notes]
+        sources = [self.ear.propose(note, heard.gate_s, n, s.seed, constraints) for note in notes]
+        sources.append(self._neighbours())
+        turns = [patch for turn in zip_longest(*sources) for patch in turn if patch is not None]
+        return list({patch.digest: patch for patch in reversed(turns)}.values())[::-1]
+
+    def _neighbours(self) -> list[Patch]:
+        """Patches of the nearest training renders at the note and gate that were heard; the very nearest also as it is."""
+        known, s, heard = self.tools.known, self.settings, self.heard
+        if known is None or not s.neighbours or self.options.fast:
+            return []
+        rows = self.ear.nearest(known, s.neighbours, s.n_retrieval)
+        played = [replace(known.patches[row], note=heard.note, gate_s=heard.gate_s) for row in rows]
+        as_is = [known.patches[row] for row in rows[:AS_THEY_ARE]] if len(heard.notes) > 1 else []
+        return self.ear.constrained([*as_is, *played], self.options.constraints)
+
+    def _ranked(self, patches: Sequence[Patch], seconds: float = np.inf) -> list[tuple[Patch, float]]:
+        """Patches with their proxy distance, nearest first. After `seconds` the rest is left out; one batch always runs."""
+        begun, losses = time.perf_counter(), list[float]()
+        while len(losses) < len(patches) and (not losses or time.perf_counter() - begun < seconds):
+            part = patches[len(losses) : len(losses) + RANK_BATCH]
+            losses += finetune.rank(
+                self.tools.proxy, self.heard.clip, part, sample_rate=self.heard.rate, clip_s=self.itf.clip_s
+            ).tolist()
+        order = np.argsort(losses, kind="stable")
+        return [(patches[i], losses[i]) for i in order]
+
+    # --- the host decides ------------------------------------------------------------------------------------------
+
+    def _hear(self, patches: Sequence[Patch], source: str) -> list[float]:
+        """Render patches; MSS in dB of each (inf: not rendered); the nearest ones are kept and the best is known."""
+        costs = [np.inf] * len(patches)
+        for i, sound in self.tools.host.map(list(patches)):
+            self.renders += 1
+            if not isinstance(sound, np.ndarray) or not np.isfinite(sound).all():
+                log.info("not rendered: %s", sound)
+                continue
+            costs[i] = self._mss_db(sound)
+            candidate = Candidate(patches[i], sound, costs[i], source)
+            if source in ("proposal", "refined"):
+                self.kept.append(candidate)
+            if self.best is None or candidate.mss_db < self.best.mss_db:
+                self.best = candidate
+                self.curve.append((self.seconds, self.renders, candidate.mss_db))
+            self.tell(source, self.best)
+        return costs
+
+    def _mss_db(self, sound: NDArray[np.float32]) -> float:
+        n = self.heard.clip.shape[1]
+        fitted = np.pad(sound[:, :n], [(0, 0), (0, max(0, n - sound.shape[1]))])
+        return float(metrics.mss_from_features(self.features, metrics.mss_features(fitted, self.heard.rate)))
+
+    # --- refine, change, polish ------------------------------------------------------------------------------------
+
+    def _refine(self, patches: Sequence[Patch]) -> None:
+        """ITF on all candidates at once, as long as its time allows; the host hears every result."""
+        left_s = self.settings.seconds - self.seconds
+        seconds = min(self.settings.itf_seconds, SHARE_FOR_ITF * max(left_s, 0.0))
+        refined = timed_refinement.refine(
+            self.tools.proxy, self.heard.clip, patches, self.itf, self.options.constraints.knobs,
+            sample_rate=self.heard.rate, distance=self.distance, seconds=seconds,
+            progress=lambda: self.tell("refine", self.best),
+        )  # fmt: skip
+        self._hear(refined, "refined")
+
+    def _change(self, end_s: float) -> None:
+        """One decision at a time: the changes of the best patch that the proxy likes most, as long as one helps."""
+        while self.seconds < end_s and self.best is not None:
+            before, best = self.best.mss_db, self.best.patch
+            others = [p for p in neighbourhood.changes(best, self.options.constraints) if p.digest not in self.seen]
+            if not others:
+                return
+            rng = np.random.default_rng(self.settings.seed + self.renders)
+            drawn = [others[i] for i in rng.permutation(len(others))]
+            chosen = [patch for patch, _ in self._ranked(drawn, 0.6 * (end_s - self.seconds))[: self.settings.changes]]
+            self.seen.update(p.digest for p in chosen)
+            self._hear(chosen, "changed")
+            if self.best.mss_db >= before:
+                return
+
+    def _polish(self, end_s: float) -> None:
+        """CMA-ES on host renders over the audible, free knobs of the best, in steps of the model's own spread."""
+        import cma  # seconds to import
+
+        while self.seconds < end_s and self.best is not None:
+            start = self.best
+            free = np.flatnonzero(start.patch.active_knobs & ~self.options.constraints.knobs)
+            if len(free) < 2:
+                return
+            spread = np.clip(self.ear.spread(start.patch)[free], MIN_SPREAD, MAX_SPREAD)
+            rng = np.random.default_rng(self.settings.seed + self.renders)
+            strategy = cma.CMAEvolutionStrategy(
+                np.clip(start.patch.knobs[free], 0.001, 0.999).astype(float), self.settings.polish_sigma,
+                {"bounds": [0.0, 1.0], "popsize": self.settings.polish_population, "verbose": -9, "seed": np.nan,
+                 "randn": lambda *shape, rng=rng: rng.standard_normal(shape), "CMA_diagonal": True, "CMA_stds": spread},
+            )  # fmt: skip
+            while self.seconds < end_s and not strategy.stop():
+                points = strategy.ask()
+                costs = self._hear([_with(start.patch, free, point) for point in points], "polished")
+                strategy.tell(points, [cost if np.isfinite(cost) else 80.0 for cost in costs])
+            if self.best is start:
+                return
+
+
+def _with(patch: Patch, columns: NDArray[np.int64], point: NDArray[np.float64]) -> Patch:
+    knobs = patch.knobs.copy()
+    knobs[columns] = np.clip(point, 0.0, 1.0)
+    return replace(patch, knobs=knobs)
+
+
+def similarity(mss_db: float, chance_db: float) -> float:
+    """Per cent: 100 at the same sound, 0 at what random patches reach; linear in MSS."""
+    return float(np.clip(100.0 * (1.0 - mss_db / chance_db), 0.0, 100.0))
