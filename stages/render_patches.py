@@ -8,8 +8,12 @@ from pathlib import Path
 from unmixer_core import config, stage
 from unmixer_core.clip_store import ClipStore
 from unmixer_core.live.render import Renderer
+from unmixer_core.live.repeatability import measure
 from unmixer_core.rendering import RenderJob, host_digest
 from unmixer_core.schema.patch import Patches
+
+DOUBLE_RENDERS = 4
+"""Patches rendered once more and twice, to see how well the host repeats itself."""
 
 
 def main(
@@ -29,16 +33,27 @@ def main(
     if store.damaged:
         log.text("damaged.txt", f"damaged clips, rendered again: {store.damaged}\n")
     with Renderer(audio) as host:
+        if host.frozen is not None:
+            log.text("frozen.txt", f"{host.frozen.describe()}\n")
         job = RenderJob(table, host, store, sample, render)
         for _ in log.progress(job.run(), total=len(table), desc="render"):
             pass
-    store.publish(renders, job.patches())
+        rendered = job.patches()
+        floor = measure(host, [rendered[i] for i in range(0, len(rendered), -(-len(rendered) // DOUBLE_RENDERS))])
+    store.publish(renders, rendered)
     loudness = [row.loudness_lufs for row in store.rows.values()]
     redraws = sum(row.attempt for row in store.rows.values())
     log.metrics(
         {"resumed": float(job.tally.resumed), "silent": float(job.tally.silent), "clipped": float(job.tally.clipped)}
     )
-    return {"clips": len(table), "redraws": redraws, "loudness_lufs_mean": sum(loudness) / len(loudness)}
+    return {
+        "clips": len(table),
+        "redraws": redraws,
+        "loudness_lufs_mean": sum(loudness) / len(loudness),
+        "repeat_residual_db": floor.residual_db,
+        "repeat_level_db": floor.level_db,
+        "repeat_spectral_db": floor.spectral_db,
+    }
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import pytest
 
 from unmixer_core.clip_store import ClipStore
 from unmixer_core.errors import StageError
+from unmixer_core.live.frozen import Frozen
 from unmixer_core.live.render import RenderFailure
 from unmixer_core.rendering import RenderJob
 from unmixer_core.schema.sampling import draw, sample
@@ -95,3 +96,20 @@ def test_a_failed_patch_is_named_and_the_rest_is_kept(tmp_path):
     with pytest.raises(StageError, match="the host died"):
         _run(tmp_path, table, FakeHost({table[1].digest: failure}))
     assert len(ClipStore(tmp_path / "state", 3, 3, SAMPLES, RATE).rows) == 2
+
+
+def test_what_a_host_cannot_set_is_in_the_patches_as_rendered_and_may_not_change_between_runs(tmp_path):
+    table = sample(5, "full", "train", SAMPLE.seed, SAMPLE)
+    items = {
+        "wavetable.osc_1_wavetable": "Bell",
+        "wavetable.osc_1_effect_mode": "None",
+        "wavetable.unison_mode": "None",
+    }
+    host = FakeHost()
+    host.frozen = Frozen(items)
+    job, _, _ = _run(tmp_path, table, host)
+    assert all(patch.item("wavetable.osc_1_wavetable") == "Bell" for patch in job.patches())
+    assert sorted(host.rendered) == sorted(patch.digest for patch in job.patches())
+    host.frozen = Frozen(items | {"wavetable.osc_1_wavetable": "Organ"})
+    with pytest.raises(StageError, match="other frozen choices"):
+        _run(tmp_path, table, host)

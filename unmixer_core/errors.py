@@ -11,6 +11,7 @@ UnmixerError
 │   ├── PortBusy           another program holds the reply port
 │   ├── DeviceMissing · ParameterMissing   this Live does not have it
 │   ├── ReadbackMismatch   a value was set but reads back differently
+│   ├── ChoiceFrozen       a patch asks for a choice that stock AbletonOSC cannot set
 │   └── RecordingError     the recorded file is missing, short or of the wrong rate
 ├── TrainingError          a non-finite loss or gradient
 └── StageError             a stage's inputs do not fit together
@@ -71,6 +72,10 @@ class ParameterMissing(HostError):
 
 class ReadbackMismatch(HostError):
     """A value was set, but the host reads back another one."""
+
+
+class ChoiceFrozen(HostError):
+    """The patch asks for a choice that stock AbletonOSC cannot set and the set does not have."""
 
 
 class RecordingError(HostError):

@@ -15,6 +15,7 @@ import numpy as np
 from unmixer_core import audio
 from unmixer_core.clip_store import ClipStore
 from unmixer_core.errors import StageError
+from unmixer_core.live.frozen import Frozen, frozen_of
 from unmixer_core.live.render import RenderFailure
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.sampling import SamplingSettings, draw
@@ -82,8 +83,10 @@ class RenderJob:
     def run(self) -> Iterator[int]:
         """Yields row numbers as they are finished.
 
-        Raises StageError when a patch cannot be rendered, or stays silent or clipped; what was finished is kept.
+        What the host cannot set (a template set on stock AbletonOSC) is as the host has it, in `patches()` too. Raises
+        StageError when a patch cannot be rendered, or stays silent or clipped; what was finished is kept.
         """
+        self._check_resumed()
         yield from sorted(self.store.rows)
         pending = {i: 0 for i in range(len(self.table)) if i not in self.store.rows}
         while pending:
@@ -102,9 +105,7 @@ class RenderJob:
 
     def _round(self, pending: dict[int, int], again: dict[int, int]) -> Iterator[int]:
         """One try of each pending row; rows whose sound is not usable go to `again` with their next attempt."""
-        tries = [
-            (row, attempt, redraw(self.table, row, attempt, self.sample)) for row, attempt in sorted(pending.items())
-        ]
+        tries = [(row, attempt, self._patch(row, attempt)) for row, attempt in sorted(pending.items())]
         for position, result in self.host.map([patch for _, _, patch in tries]):
             row, attempt, patch = tries[position]
             if isinstance(result, RenderFailure):
@@ -120,9 +121,23 @@ class RenderJob:
             self.tally.rendered += 1
             yield row
 
+    def _patch(self, row: int, attempt: int) -> Patch:
+        """What is rendered for a row: its patch, or a redraw, as far as the host can set it."""
+        frozen: Frozen | None = getattr(self.host, "frozen", None)
+        return frozen_of(redraw(self.table, row, attempt, self.sample), frozen)
+
+    def _check_resumed(self) -> None:
+        """Raises StageError when clips of an earlier run have another sound frozen into them than the host has now."""
+        for row, kept in self.store.rows.items():
+            if self._patch(row, kept.attempt).digest != kept.digest:
+                raise StageError(
+                    f"clip {row} of an earlier run was rendered with other frozen choices than the template set has now; "
+                    "put the template back, or delete .unmixer/ to render anew."
+                )
+
     def patches(self) -> Patches:
         """The table with each row as it was rendered."""
-        kept = [redraw(self.table, row, self.store.rows[row].attempt, self.sample) for row in range(len(self.table))]
+        kept = [self._patch(row, self.store.rows[row].attempt) for row in range(len(self.table))]
         stacked = Patches.stack(kept, "full", "train")
         return replace(stacked, id=self.table.id, phase=self.table.phase, split=self.table.split)
 

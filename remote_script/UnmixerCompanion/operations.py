@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from Live.Device import Device
+    from Live.Song import Song
+    from Live.Track import Track
+    from Live.WavetableDevice import WavetableDevice
 
 VERSION = "1.0"
 ERROR = "/unmixer/error"
@@ -25,7 +31,12 @@ SETTABLE = (
     "filter_routing",
     "poly_voices",
 )
-LISTS = ("oscillator_wavetable_categories", "oscillator_1_wavetables", "oscillator_2_wavetables")
+LISTS = (
+    "oscillator_wavetable_categories",
+    "oscillator_1_wavetables",
+    "oscillator_2_wavetables",
+    "visible_modulation_target_names",
+)
 SOURCES = ("Amp", "Env 2", "Env 3", "LFO 1", "LFO 2", "Velocity", "Key", "PB", "Press", "Mod", "Random")
 """Live.WavetableDevice.ModulationSource, in order."""
 
@@ -39,7 +50,7 @@ class Refused(Exception):
 class Operations:
     """`answer(address, arguments)` carries a request out. `song`: returns Live's current song."""
 
-    def __init__(self, song: Callable[[], Any]) -> None:
+    def __init__(self, song: Callable[[], Song]) -> None:
         self._song = song
         self._answers: OrderedDict[tuple[str, int], Answer] = OrderedDict()
         self._calls: dict[str, Callable[..., tuple[Any, ...]]] = {
@@ -100,11 +111,9 @@ class Operations:
         """Moves a device so that its index is `end` afterwards, or as near as Live allows; → (track, index)."""
         target, device = self._track(track), self._device(track, start)
         self._song().move_device(device, target, end)
-        index = list(target.devices).index(device)
-        if index < end:  # Live counts positions before the device is taken out
+        if list(target.devices).index(device) < end:  # Live counts positions before the device is taken out
             self._song().move_device(device, target, end + 1)
-            index = list(target.devices).index(device)
-        return track, index
+        return track, list(target.devices).index(device)
 
     def delete_device(self, track: int, device: int) -> tuple[Any, ...]:
         """→ (track, device)."""
@@ -125,8 +134,10 @@ class Operations:
 
     def get_property(self, track: int, device: int, name: str) -> tuple[Any, ...]:
         """→ (track, device, name, value) or, for the lists of names, (track, device, name, *names)."""
-        value = getattr(self._owner(track, device, name, SETTABLE + LISTS), name)
-        return (track, device, name, *map(str, value)) if name in LISTS else (track, device, name, int(value))
+        owner = self._owner(track, device, name, SETTABLE + LISTS)
+        if name in LISTS:
+            return (track, device, name, *map(str, getattr(owner, name)))
+        return track, device, name, int(getattr(owner, name))
 
     def set_modulation(self, track: int, device: int, target: str, source: str, amount: float) -> tuple[Any, ...]:
         """Amount −1..1 from `source` to the parameter `target`; → (track, device, target, source, amount afterwards)."""
@@ -146,27 +157,27 @@ class Operations:
 
     # -- finding -------------------------------------------------------------------------------------------------------
 
-    def _track(self, index: int) -> Any:
+    def _track(self, index: int) -> Track:
         tracks = self._song().tracks
         if not 0 <= index < len(tracks):
             raise Refused(f"There is no track {index}; the set has {len(tracks)}.")
         return tracks[index]
 
-    def _device(self, track: int, index: int) -> Any:
+    def _device(self, track: int, index: int) -> Device:
         devices = self._track(track).devices
         if not 0 <= index < len(devices):
             raise Refused(f"Track {track} has no device {index}; it has {len(devices)}.")
         return devices[index]
 
-    def _owner(self, track: int, device: int, name: str, allowed: tuple[str, ...]) -> Any:
+    def _owner(self, track: int, device: int, name: str, allowed: tuple[str, ...]) -> WavetableDevice:
         found = self._device(track, device)
         if name not in allowed:
             raise Refused(f"The companion does not know the property {name!r}.")
         if not hasattr(found, name):
             raise Refused(f"{found.name} has no {name}; only Wavetable does.")
-        return found
+        return cast("WavetableDevice", found)
 
-    def _row(self, device: Any, target: str, *, add: bool) -> int:
+    def _row(self, device: WavetableDevice, target: str, *, add: bool) -> int:
         """Index of a target in the modulation matrix; −1 when it is not there and is not to be added."""
         names = [str(name) for name in device.visible_modulation_target_names]
         if target in names:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import Live  # type: ignore[import-not-found]
-from ableton.v2.control_surface import ControlSurface  # type: ignore[import-not-found]
+import Live
+from ableton.v2.control_surface import ControlSurface
 
 from .operations import Operations
 from .osc import Port
@@ -20,7 +20,7 @@ TICKS_BETWEEN_LOOKS = 10
 LOOKS_BEFORE_OWN_PORT = 5
 
 
-class UnmixerCompanion(ControlSurface):  # type: ignore[misc]
+class UnmixerCompanion(ControlSurface):
     """Lives as long as it is chosen in Live's settings."""
 
     def __init__(self, c_instance: Any) -> None:

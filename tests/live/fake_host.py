@@ -365,6 +365,10 @@ class FakeHost:
             case "device/get", [track, index, "oscillator_1_wavetables"]:
                 chosen = self.device(track, index).properties.get("oscillator_1_wavetable_category", 0)
                 return (track, index, "oscillator_1_wavetables", *(WAVETABLES if chosen else ("Noise", "Bell 2")))
+            case "device/get", [track, index, "visible_modulation_target_names"]:
+                return (track, index, "visible_modulation_target_names", "Osc 1 Pos")
+            case "device/get_modulation", [track, index, target, source]:
+                return (track, index, target, source, self.device(track, index).amounts.get((target, source), 0.0))
             case "device/set_modulation", [track, index, target, source, amount]:
                 self.device(track, index).amounts[target, source] = amount
                 return (track, index, target, source, amount)

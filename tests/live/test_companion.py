@@ -135,6 +135,8 @@ def test_wavetable_is_set_and_read_back(operations):
     assert companion.answer("/unmixer/device/set", (2, 0, 0, "unison_mode", 1))[1] == (2, 0, 0, "unison_mode", 1)
     names = companion.answer("/unmixer/device/get", (3, 0, 0, "oscillator_wavetable_categories"))[1]
     assert names == (3, 0, 0, "oscillator_wavetable_categories", "Basics", "Noise")
+    targets = companion.answer("/unmixer/device/get", (7, 0, 0, "visible_modulation_target_names"))[1]
+    assert targets[3:] == ("visible_modulation_target_names", "Osc 1 Pos")
     target = (0, 0, "Filter 1 Freq", "LFO 1")
     assert companion.answer("/unmixer/device/get_modulation", (4, *target))[1][-1] == 0.0
     assert companion.answer("/unmixer/device/set_modulation", (5, *target, -0.25))[1] == (5, *target, -0.25)

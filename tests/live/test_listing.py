@@ -39,7 +39,7 @@ HEADINGS = {
     "/live/clip_slot/fire": "record",
     "/live/clip/get/file_path": "where is the file, and did nothing move meanwhile?",
     "/live/track/stop_all_clips": "clear the slot, flush the tails",
-    "/live/song/get/track_names": "leave",
+    "/live/song/delete_track": "leave",
 }
 
 

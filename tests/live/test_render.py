@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+import socket
 import subprocess
+from contextlib import asynccontextmanager
 from importlib.util import find_spec
 from types import SimpleNamespace
 
@@ -14,9 +17,13 @@ import pytest
 
 from unmixer_core.errors import HostDied, HostError
 from unmixer_core.live import hosts as hosts_module
-from unmixer_core.live import workers
-from unmixer_core.live.hosts import PREFIX, _sweep
+from unmixer_core.live import wire, workers
+from unmixer_core.live.client import Client
+from unmixer_core.live.frozen import frozen_of
+from unmixer_core.live.hosts import PREFIX, EmbeddedHost, _sweep
 from unmixer_core.live.render import Renderer, RenderFailure
+from unmixer_core.live.tracks import track_names
+from unmixer_core.live.transport import Endpoint, UdpTransport
 from unmixer_core.schema.patch import Patch
 
 pytestmark = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
@@ -142,3 +149,72 @@ def test_what_a_killed_process_left_behind_is_swept_and_nothing_else(tmp_path):
         (tmp_path / f"{PREFIX}{owner}-x").mkdir()
     _sweep(tmp_path)
     assert {folder.name for folder in tmp_path.iterdir()} == {f"{PREFIX}{os.getpid()}-x", f"{PREFIX}mine-x"}
+
+
+def test_stock_hosts_refuse_at_once_what_their_template_has_otherwise():
+    good, bad = Patch.init(50, 0.2, ["Delay"]), Patch.init(50, 0.2).with_values({"wavetable.unison_mode": "Classic"})
+    with Renderer(AUDIO, n_hosts=1, lanes=1, host_options=["--stock"]) as stock:
+        first, second, third = stock.render([good, bad, frozen_of(bad, stock.frozen)])
+    assert first.shape == third.shape == (2, 22050)
+    assert isinstance(second, RenderFailure) and "unison_mode is None, not Classic" in str(second)
+
+
+def test_a_track_that_the_user_deletes_in_the_middle_of_a_run_costs_no_patch(monkeypatch):
+    """Real Live's way (one session on a host that goes on living): the session is built anew, the user's set stays."""
+    names, clips, again = asyncio.run(_deleting(monkeypatch))
+    assert names == ["1-MIDI", "2-MIDI", "3-Audio", "4-Audio"]
+    assert all(np.array_equal(a, b) for a, b in zip(clips, again, strict=True)) and len(clips) == 10
+
+
+@pytest.mark.parametrize("delete", ["0", "1"])
+def test_recordings_are_deleted_on_request_only(delete, monkeypatch):
+    monkeypatch.setenv("UNMIXER_LIVE_DELETE_RECORDINGS", delete)
+
+    async def main():
+        async with as_live(monkeypatch) as host:
+            clips = await asyncio.to_thread(_render, patches(3))
+            return clips, list(host._recordings.glob("*.wav"))
+
+    clips, files = asyncio.run(main())
+    assert len(clips) == 3 and len(files) == (0 if delete == "1" else 3 + 1)  # and the calibration click
+
+
+def _render(wanted):
+    with Renderer(AUDIO, lanes=1) as live:
+        return live.render(wanted)
+
+
+@asynccontextmanager
+async def as_live(monkeypatch):
+    """An embedded host that the environment names as real Live would be."""
+    host = EmbeddedHost(AUDIO.sample_rate)
+    transport = await host.start()
+    monkeypatch.setenv("UNMIXER_LIVE_HOST", "127.0.0.1")
+    monkeypatch.setenv("UNMIXER_OSC_PORT", str(host.endpoint.port))
+    monkeypatch.setenv("UNMIXER_OSC_REPLY_PORT", str(transport.reply_port))
+    transport.close()
+    try:
+        yield host
+    finally:
+        await host.stop()
+
+
+async def _deleting(monkeypatch):
+    async with as_live(monkeypatch) as host:
+        result = await asyncio.to_thread(_render_and_delete, host.endpoint.port)
+        client = Client(UdpTransport(Endpoint.from_environment()), "test")
+        names = await track_names(client)
+        client.close()
+        return names, *result
+
+
+def _render_and_delete(port):
+    wanted, clips = patches(10), {}
+    with Renderer(AUDIO, lanes=2) as live:
+        whole = live.render(wanted)
+        for index, clip in live.map(wanted):
+            if not clips:  # the user deletes the first lane's track; any socket may say so
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as user:
+                    user.sendto(wire.encode("/live/song/delete_track", (4,)), ("127.0.0.1", port))
+            clips[index] = clip
+    return whole, [clips[i] for i in range(len(wanted))]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from unmixer_core.errors import ParameterMissing
-from unmixer_core.live.resolve import DEVICE_ON, accepted_classes, device_names, needed_parameters, table
+from unmixer_core.live.resolve import DEVICE_ON, SINCE, accepted_classes, device_names, needed_parameters, table
+from unmixer_core.schema.devices import Parameter
 from unmixer_core.schema.rack import RACK
 
 DEVICES = {device.name: device for device in RACK.devices}
@@ -62,3 +65,21 @@ def test_auto_filter_2_takes_the_old_frequency_on_its_own_scale():
 def test_values_stay_inside_the_range_the_host_reports():
     slot = table(DEVICES["Saturator"], "Saturator", *columns(DEVICES["Saturator"])).slots["Drive"]
     assert slot.to_host(1.0 + 1e-9) <= slot.maximum and slot.to_host(-1e-9) >= slot.minimum
+
+
+def test_a_parameter_that_was_renamed_in_place_is_found_under_both_names():
+    drive = Parameter("Gain", 0.0, -1.0, 1.0, False)
+    utility = SimpleNamespace(
+        name="Utility", class_name="StereoGain", table=(Parameter(DEVICE_ON, 1.0, 0.0, 1.0, True), drive), knobs=(),
+        choices=(), fixed={"Gain": 0.0},
+    )  # fmt: skip
+    for name in ("Gain", "Output"):
+        found = table(utility, "StereoGain", [DEVICE_ON, "Other", name], [0.0, 0.0, -1.0], [1.0, 1.0, 1.0])
+        assert found.slots["Gain"].index == 2
+
+
+def test_all_that_is_missing_is_named_with_the_live_that_has_it():
+    reverb = DEVICES["Reverb"]
+    with pytest.raises(ParameterMissing, match="'Decay Time'.*Reverb of Live 12.0 has it.*Also missing: Predelay"):
+        table(reverb, "Reverb", *columns(reverb, drop=("Decay Time", "Predelay")))
+    assert set(SINCE) == set(DEVICES)

@@ -12,6 +12,7 @@ from pathlib import Path
 from unmixer_core.errors import UnmixerError
 from unmixer_core.headless.faults import FAULTS, Fault, install
 from unmixer_core.headless.server import Server
+from unmixer_core.headless.template import TEMPLATES
 
 
 def main() -> int:
@@ -22,7 +23,8 @@ def main() -> int:
         server = Server(
             options.recordings, host=options.host, port=options.port, reply_port=options.reply_port,
             workers=options.workers, tick_s=options.tick_ms / 1000.0, sample_rate=options.sample_rate,
-            parent_pid=options.parent_pid,
+            parent_pid=options.parent_pid, layout=options.stock or options.template, has_companion=not options.stock,
+            latency_samples=options.latency_samples,
         )  # fmt: skip
         if faults:
             install(server, faults, options.fault_seed)
@@ -51,6 +53,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=1, help="renders that may run at the same time")
     parser.add_argument("--tick-ms", type=float, default=0.0, help="answer in ticks of this length (100 imitates Live)")
     parser.add_argument("--sample-rate", type=int, default=44100)
+    parser.add_argument(
+        "--stock", nargs="?", choices=TEMPLATES, const="tracks", default="",
+        help="as Live without the companion script: no /unmixer addresses, but a prepared template set",
+    )  # fmt: skip
+    parser.add_argument("--template", choices=TEMPLATES, default="", help="a prepared template set, with the companion")
+    parser.add_argument("--latency-samples", type=int, default=0, help="notes sound this much late (tests alignment)")
     parser.add_argument("--parent-pid", type=int, help="end when this process is gone")
     parser.add_argument(
         "--fault",

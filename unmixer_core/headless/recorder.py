@@ -13,6 +13,7 @@ from typing import Any
 
 from unmixer_core.headless.job import Job
 from unmixer_core.headless.pool import Takes
+from unmixer_core.headless.routing import sound_into
 from unmixer_core.headless.song import Clip, ClipSlot, Note, Song, Track
 
 PATIENCE_S = 1.0
@@ -30,7 +31,12 @@ class Take:
 
 
 class Recorder:
-    """Launches what is fired. `complain(sentence)` reports a render that failed."""
+    """Launches what is fired. `complain(sentence)` reports a render that failed.
+
+    `latency_samples`: how much later than asked notes sound, as through an audio interface or a device's look-ahead.
+    """
+
+    latency_samples = 0
 
     def __init__(
         self, song: Song, pool: Takes, folder: Path, sample_rate: int, complain: Callable[[str], None]
@@ -92,9 +98,10 @@ class Recorder:
             raise RuntimeError(f"The embedded host plays one note a clip, not {len(sounding)}")
         note = sounding[0] if sounding else Note(60, 0.0, 0.0, 0.0, False)
         return Job(
-            devices=[device.state.to_dict() for device in lane.devices] if lane else [],
+            devices=[device.state.to_dict() for device in sound_into(self.song, take.capture)[1]],
             note=note.pitch, velocity=note.velocity / 127.0,
-            start_s=note.start_time * beat_s, gate_s=note.duration * beat_s, duration_s=take.beats * beat_s,
+            start_s=note.start_time * beat_s + self.latency_samples / self.sample_rate,
+            gate_s=note.duration * beat_s, duration_s=take.beats * beat_s,
             tempo_bpm=self.song.tempo, sample_rate=self.sample_rate, path=str(self._new_path(take.capture)),
         )  # fmt: skip
 

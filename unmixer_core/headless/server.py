@@ -17,7 +17,7 @@ from pythonosc.osc_bundle import ParseError as BundleError
 from pythonosc.osc_message import OscMessage, ParseError
 from pythonosc.osc_message_builder import OscMessageBuilder
 
-from unmixer_core.headless import companion, live_api
+from unmixer_core.headless import companion, live_api, template
 from unmixer_core.headless.link import Arrival, Link, UdpLink
 from unmixer_core.headless.listeners import Listeners
 from unmixer_core.headless.pool import RenderPool
@@ -37,8 +37,12 @@ class Server:
     def __init__(
         self, recordings: Path, *, host: str = "127.0.0.1", port: int = 11000, reply_port: int = 11001,
         workers: int = 1, tick_s: float = 0.0, sample_rate: int = 44100, parent_pid: int | None = None,
+        layout: str = "", has_companion: bool = True, latency_samples: int = 0,
     ) -> None:  # fmt: skip
-        """Binds and starts the render workers. Raises PortBusy, OSError."""
+        """Binds and starts the render workers. Raises PortBusy, OSError.
+
+        `layout`: template tracks are in the set (one of template.TEMPLATES); `has_companion` False: no /unmixer addresses.
+        """
         recordings.mkdir(parents=True, exist_ok=True)
         udp = UdpLink(host, port, reply_port)
         self.link: Link = udp
@@ -48,8 +52,11 @@ class Server:
         self.pool = RenderPool(workers)
         self.recorder = Recorder(self.song, self.pool, recordings.resolve(), sample_rate, self._complain)
         self.live = live_api.handlers(self.song, self.recorder.fire)
+        self.recorder.latency_samples = latency_samples
+        self.companion = companion.handlers(self.song) if has_companion else {}
+        if layout:
+            template.prepare(self.song, layout)
         self.listeners = Listeners(self.live, lambda address, args: self._send(address, args))
-        self.companion = companion.handlers(self.song)
         self._answered: OrderedDict[tuple[str, int], tuple[str, Args]] = OrderedDict()
         self._stopping = threading.Event()
         self._orphaned = _orphan_watch(parent_pid)

@@ -10,7 +10,8 @@ import struct
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from unmixer_core.headless.state import PROPERTIES, DeviceState
+from unmixer_core.headless import routing
+from unmixer_core.headless.state import PROPERTIES, SILENT_SOURCES, DeviceState
 from unmixer_core.headless.voice import DESTINATIONS, SOURCES
 from unmixer_core.schema.devices import CLASS_NAMES, TABLES, WAVETABLES, Parameter
 
@@ -203,6 +204,12 @@ class Device:
     def can_have_chains(self) -> bool:
         return False
 
+    def __getattr__(self, name: str) -> int:
+        """Wavetable's properties are plain attributes, which `track_data` reads though no address sets them."""
+        if name in PROPERTIES and self.type == INSTRUMENT:
+            return int(self.get_property(name)[0])
+        raise AttributeError(f"'Device' object has no attribute '{name}'")
+
     def copy(self) -> Device:
         twin = Device(self.name)
         twin.state = DeviceState.from_dict(self.state.to_dict())
@@ -224,8 +231,8 @@ class Device:
     def get_property(self, name: str) -> list[Any]:
         if name == "oscillator_wavetable_categories":
             return ["Unmixer"]
-        if name in ("oscillator_1_wavetables", "oscillator_2_wavetables") and self.type == INSTRUMENT:
-            return list(WAVETABLES)
+        if name.endswith(("_wavetables", "_target_names")) and self.type == INSTRUMENT:
+            return list(DESTINATIONS if name == "visible_modulation_target_names" else WAVETABLES)
         self._know(name)
         return [self.state.properties.get(name, PROPERTIES[name][0])]
 
@@ -243,7 +250,8 @@ class Device:
             raise RuntimeError(f"{self.name} has no property {name}.")
 
     def modulation(self, target: str, source: str) -> float:
-        self._know_modulation(target, source)
+        if source not in SILENT_SOURCES:
+            self._know_modulation(target, source)
         return self.state.modulation.get(target, {}).get(source, 0.0)
 
     def set_modulation(self, target: str, source: str, amount: Any) -> float:
@@ -372,6 +380,7 @@ class Song(Settable):
         others = [other.name for other in self.tracks if other is not track]
         if not is_input:
             return ["Ext. Out", "Master", *others, "Sends Only"]
+        others = [name for name in others if name not in routing.downstream(self, track)]
         return (
             ["All Ins", "Computer Keyboard", *others, "No Input"]
             if track.is_midi
@@ -379,9 +388,8 @@ class Song(Settable):
         )
 
     def lane_of(self, capture: Track) -> Track | None:
-        """The track whose sound an audio track records, by its input routing."""
-        name = capture.input_routing_type.display_name
-        return next((track for track in self.tracks if track.name == name and track is not capture), None)
+        """The MIDI track whose notes an audio track records, by its input routing, however many tracks lie between."""
+        return routing.sound_into(self, capture)[0]
 
 
 def at(items: list[Any] | tuple[Any, ...], index: int) -> Any:

@@ -26,6 +26,8 @@ PROPERTIES: dict[
     "filter_routing": (0, 0, 2),
     "poly_voices": (6, 0, 6),
 }
+SILENT_SOURCES = ("Amp", "Velocity", "Key", "PB", "Press", "Mod", "Random")
+"""Wavetable's modulation sources that move nothing here: their amounts are zero."""
 
 
 @dataclass

@@ -1,8 +1,12 @@
-"""`python -m unmixer_core.live doctor`: examines the host that UNMIXER_LIVE_HOST names, or an embedded one."""
+"""`python -m unmixer_core.live doctor`: examines the host that UNMIXER_LIVE_HOST names, or an embedded one.
+
+Exit status: 0 all good, 1 something is bad, 2 the command line is wrong.
+"""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 from pathlib import Path
 
@@ -11,15 +15,24 @@ from unmixer_core.live import doctor
 from unmixer_core.live.recorder import Take
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m unmixer_core.live", description=__doc__)
     parser.add_argument("command", choices=["doctor"])
+    parser.add_argument(
+        "--embedded", action="store_true", help="examine an embedded host, whatever UNMIXER_LIVE_HOST names"
+    )
+    parser.add_argument("--stock", action="store_true", help="with --embedded: a host without the companion")
     parser.add_argument("--sample-rate", type=int, default=44100, help="rate in Hz that recordings should have")
     parser.add_argument("--clip-s", type=float, default=2.0, help="length of a take in seconds")
     parser.add_argument("--trace", type=Path, help="write every datagram to this file, one JSON object a line")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    if options.stock and not options.embedded:
+        parser.error("--stock says what the embedded host is like: give --embedded too")
+    take = Take(options.sample_rate, options.clip_s)
     try:
-        return doctor.run(Take(options.sample_rate, options.clip_s), options.trace)
+        host_options = ("--stock",) if options.stock else ()
+        return doctor.run(doctor.Question(take, options.trace, options.embedded, host_options))
     except UnmixerError as error:
         print(error, file=sys.stderr)
         return 1

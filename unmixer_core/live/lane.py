@@ -1,4 +1,4 @@
-"""One lane: a MIDI track with Wavetable and the effects, and the audio track that records it.
+"""One lane: Wavetable and the effects, wherever `placement` has them, and the audio track that records them.
 
 A lane remembers what the host last confirmed and sends only what differs: per device one datagram of values, then one
 read-back of all of them. What reads back differently is sent again, and ends in ReadbackMismatch, never in a wrong sound.
@@ -14,12 +14,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from unmixer_core.errors import HostError, HostRefused, ReadbackMismatch
+from unmixer_core.errors import ReadbackMismatch
 from unmixer_core.live import wire
 from unmixer_core.live.catalog import Catalog
 from unmixer_core.live.client import Client
-from unmixer_core.live.order import DeviceOrder
-from unmixer_core.live.resolve import DEVICE_ON, Table, device_names
+from unmixer_core.live.frozen import Frozen
+from unmixer_core.live.matrix import clear_matrix
+from unmixer_core.live.placement import Placement
+from unmixer_core.live.resolve import DEVICE_ON, Table
 from unmixer_core.live.targets import FIXED_PROPERTIES, Target, baseline, targets
 from unmixer_core.live.wire import Message
 from unmixer_core.schema.patch import Patch
@@ -53,91 +55,82 @@ class DeviceState:
 
 @dataclass
 class Lane:
-    """`track` and `capture` are track indices; `names` how the two tracks are called, which proves they are still there."""
+    """Devices at `place`, what is known of each in `state`; `frozen`: what this host cannot set (None: everything can be)."""
 
     client: Client
-    order: DeviceOrder
+    place: Placement
     catalog: Catalog
-    track: int
-    names: tuple[str, str]
-    devices: tuple[str, ...] = ()
+    frozen: Frozen | None = None
     state: dict[str, DeviceState] = field(default_factory=dict)
     _wanted: dict[str, Target] = field(default_factory=dict)
 
     @property
+    def track(self) -> int:
+        return self.place.track
+
+    @property
     def capture(self) -> int:
-        return self.track + 1
+        return self.place.capture
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """How the lane's track and its capture track are called."""
+        return self.place.track_names
 
     async def prepare(self) -> None:
         """Every device at its baseline, effects off: whatever presets the user's Live loaded."""
+        properties = FIXED_PROPERTIES if self.frozen is None else {}
         await asyncio.gather(
-            *(self._prepare_device(name) for name in self.devices),
-            *(self._set_property(WAVETABLE, key, value) for key, value in FIXED_PROPERTIES.items()),
+            *(self._prepare_device(name) for name in self.state),
+            *(self._set_property(WAVETABLE, key, value) for key, value in properties.items()),
         )
+        if self.frozen is None:
+            await clear_matrix(self.client, *self.place.where(WAVETABLE))
 
     async def apply(self, patch: Patch) -> None:
-        """Makes the lane sound as `patch` and confirms every value. Raises ReadbackMismatch and other HostErrors.
+        """Makes the lane sound as `patch` and confirms every value.
 
-        Writes to the lane's track: `inspect` it first, lest it be somebody else's by now.
+        Raises ReadbackMismatch, ChoiceFrozen (a choice this host cannot set) and other HostErrors. Writes to the lane's
+        tracks: `inspect` them first, lest they be somebody else's by now.
         """
+        if self.frozen is not None:
+            self.frozen.require(patch)
         self._wanted = targets(patch)
-        self.devices = await self.order.arrange(self.track, self.devices, list(self._wanted)[1:])
+        await self.place.arrange(list(self._wanted)[1:])
         await asyncio.gather(
             *(self._set_device(name, target) for name, target in self._wanted.items()),
-            *(self._switch_off(name) for name in self.devices if name not in self._wanted),
+            *(self._switch_off(name) for name in self.state if name not in self._wanted),
         )
 
     async def inspect(self) -> None:
-        """Looks at both tracks in one question: are they ours, which devices stand in what order, which are on.
-
-        Raises HostError when the tracks were renamed, moved or deleted, or a device was taken away.
-        """
-        asked = (self.track, self.track + 2, "track.name", "device.class_name", "device.is_active")
-        try:
-            reply = await self.client.query("/live/song/get/track_data", self.names[0], asked=asked)
-        except HostError:
-            await self._check_names()
-            raise
-        n = len(self.state)
-        classes, active = reply[:n], reply[n : 2 * n]
-        devices = device_names([str(c) for c in classes])
-        if sorted(devices) != sorted(self.state) or reply[2 * n : 2 * n + 1] != self.names[1:]:
-            await self._check_names()
-            raise HostError(
-                f"track {self.track + 1} should hold {', '.join(self.state)}, but Live describes it as {reply}: "
-                "leave the tracks named Unmixer alone while a render runs."
-            )
-        self.devices = devices
-        for name, on in zip(devices, active, strict=True):
-            self._note_switch(name, bool(on))
+        """Looks at the lane's tracks: are they ours, which devices stand in what order, which are on. Raises HostError."""
+        for name, on in (await self.place.inspect(tuple(self.state))).items():
+            self._note_switch(name, on)
 
     async def verify(self) -> None:
         """Nothing moved while it was recorded: order, switches and every parameter of the patch. Raises ReadbackMismatch."""
-        chain, sounding = self.devices, [name for name in self.devices if name in self._wanted]
-        await asyncio.gather(self.inspect(), *(self._read(name) for name in sounding))
-        if self.devices != chain or any(self.state[name].on != (name in self._wanted) for name in chain):
+        order = self.place.order
+        await asyncio.gather(self.inspect(), *(self._read(name) for name in self._wanted))
+        if self.place.order != order or any(state.on != (name in self._wanted) for name, state in self.state.items()):
             raise ReadbackMismatch(
                 f"the devices of track {self.track + 1} were moved or switched while it was recorded."
             )
-        for name in sounding:
+        for name, target in self._wanted.items():
             state = self.state[name]
-            moved = self._differing(state, self._goal(name, self._wanted[name].parameters))
+            moved = self._differing(state, self._goal(name, target.parameters))
             if moved:
                 raise ReadbackMismatch(f"{name}'s {state.table.names[moved[0]]} was moved while it was recorded.")
 
-    async def _check_names(self) -> None:
-        try:
-            tracks = (self.track, self.capture)
-            replies = await asyncio.gather(*(self.client.query("/live/track/get/name", t) for t in tracks))
-            names = tuple(name for (name,) in replies)
-        except HostRefused:
-            names = ()
-        if names != self.names:
-            raise HostError(
-                f"tracks {self.track + 1} and {self.track + 2} should be {self.names[0]!r} and {self.names[1]!r}, "
-                f"but are {', '.join(map(repr, names)) or 'gone'}: they were moved, renamed or deleted; "
-                "leave them alone while a render runs."
-            )
+    def readings(self) -> list[tuple[str, str, float, float]]:
+        """(device, parameter, value asked for, value read back) of everything the patch names, in Live's own scale."""
+        found = []
+        for name, target in self._wanted.items():
+            state = self.state[name]
+            goal = self._goal(name, target.parameters)
+            slots = {p: state.table.slots[p].index for p in target.parameters if p in state.table.slots}
+            found += [(name, parameter, goal[i], (state.values or [])[i]) for parameter, i in slots.items()]
+            found += [(name, str(key), value, value) for key, value in state.attributes.items()]
+        return found
 
     def _note_switch(self, name: str, on: bool) -> None:
         state = self.state[name]
@@ -147,11 +140,11 @@ class Lane:
 
     def silence(self) -> list[Message]:
         """Messages that switch every sounding device off; whether they arrived is confirmed by the next `apply`."""
-        sounding = [name for name in self.devices if self.state[name].on is not False]
+        sounding = sorted((name for name in self.state if self.state[name].on is not False), key=self.place.where)
         for name in sounding:
             self.state[name].on = None
         return [
-            ("/live/device/set/parameter/value", (self.track, self.devices.index(name), self._on_index(name), 0.0))
+            ("/live/device/set/parameter/value", (*self.place.where(name), self._on_index(name), 0.0))
             for name in sounding
         ]
 
@@ -173,6 +166,9 @@ class Lane:
         state.rest = list(state.values or [])
 
     async def _set_device(self, name: str, target: Target) -> None:
+        if self.frozen is not None:
+            await self._set_all_parameters(name, target.parameters)
+            return
         await asyncio.gather(
             self._set_all_parameters(name, target.parameters),
             *(self._set_property(name, key, value) for key, value in target.properties.items()),
@@ -224,8 +220,8 @@ class Lane:
 
     async def _send_values(self, name: str, goal: Mapping[int, float], differing: list[int], *, together: bool) -> None:
         """A refused value costs all that stand behind it in a list or bundle, so a second attempt is not `together`."""
-        position, values = self.devices.index(name), self.state[name].values or []
-        singles = [("/live/device/set/parameter/value", (self.track, position, i, goal[i])) for i in differing]
+        where, values = self.place.where(name), self.state[name].values or []
+        singles = [("/live/device/set/parameter/value", (*where, i, goal[i])) for i in differing]
         if not together:
             for single in singles:
                 await self.client.send(single, alone=True)
@@ -233,11 +229,11 @@ class Lane:
             await self.client.send(*singles)
         else:
             whole = [goal.get(i, value) for i, value in enumerate(values[: max(differing) + 1])]
-            await self.client.send(("/live/device/set/parameters/value", (self.track, position, *whole)))
+            await self.client.send(("/live/device/set/parameters/value", (*where, *whole)))
 
     async def _read(self, name: str) -> None:
         state = self.state[name]
-        values = await self.client.query("/live/device/get/parameters/value", self.track, self.devices.index(name))
+        values = await self.client.query("/live/device/get/parameters/value", *self.place.where(name))
         if len(values) != state.table.n_parameters:
             raise ReadbackMismatch(
                 f"{name} answered with {len(values)} values, but has {state.table.n_parameters} parameters: "
@@ -250,7 +246,7 @@ class Lane:
         state, index = self.state[name], self._on_index(name)
         if state.on is False:
             return
-        where = (self.track, self.devices.index(name), index)
+        where = (*self.place.where(name), index)
         for _ in range(ATTEMPTS):
             (value,) = await self.client.query("/live/device/get/parameter/value", *where)
             if value == 0.0:
@@ -287,7 +283,7 @@ class Lane:
         attributes.pop(key, None)
         kept: Any = None
         for _ in range(ATTEMPTS):
-            reply = await self.client.companion(address, self.track, self.devices.index(name), *arguments)
+            reply = await self.client.companion(address, *self.place.where(name), *arguments)
             kept = float(reply[-1])
             if wire.same(kept, value):
                 attributes[key] = kept

@@ -1,4 +1,4 @@
-"""Which devices stand on a track, and in what order: stock AbletonOSC can only delete, so the companion script does the rest.
+"""Which devices stand on a track, and in what order, by the companion script (stock AbletonOSC can only delete; see stock.py).
 
 Effects that a patch does not use stay on the track, switched off: a bypassed device costs nothing, and a patch then needs
 only the few moves that put its own effects in order. Inserts and moves are never repeated blindly (a second move would
@@ -10,25 +10,19 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Protocol
 
 from unmixer_core.errors import DeviceMissing, HostError, HostRefused, ReadbackMismatch
 from unmixer_core.live.client import Client
-from unmixer_core.live.resolve import device_names
+from unmixer_core.live.resolve import SINCE, device_names
 
 ATTEMPTS = 4
 
 
-class DeviceOrder(Protocol):
-    """Puts devices on a track. Each call returns the schema's names of the track's devices, as the host confirmed them."""
-
-    async def furnish(self, track: int, names: Sequence[str]) -> tuple[str, ...]: ...
-
-    async def arrange(self, track: int, present: Sequence[str], chain: Sequence[str]) -> tuple[str, ...]: ...
-
-
 class CompanionOrder:
-    """By /unmixer/track/insert_device, move_device and delete_device."""
+    """By /unmixer/track/insert_device, move_device and delete_device.
+
+    Each call returns the schema's names of the track's devices, as the host confirmed them.
+    """
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -46,7 +40,12 @@ class CompanionOrder:
                 return present
             for i in reversed(surplus):
                 await self._attempt("/unmixer/track/delete_device", track, i)
-            await asyncio.gather(*(self._insert(track, name, names.index(name)) for name in missing))
+            refusals = await asyncio.gather(*(self._insert(track, name, names.index(name)) for name in missing))
+            if refused := [(name, text) for name, text in zip(missing, refusals, strict=True) if text]:
+                needed = ", ".join(f"{name} (in {SINCE[name]})" for name, _ in refused)
+                raise DeviceMissing(
+                    f"this Live cannot insert {needed}: {refused[0][1]} Wavetable and all eight effects are in Live 12.3 Suite."
+                )
             present = await self.read(track)
         raise ReadbackMismatch(
             f"track {track} should hold {', '.join(names)}, but holds {', '.join(present) or 'nothing'}."
@@ -71,15 +70,15 @@ class CompanionOrder:
         """The schema's names of the track's devices, by class."""
         return device_names(await self._client.query("/live/track/get/devices/class_name", track))
 
-    async def _insert(self, track: int, name: str, position: int) -> None:
+    async def _insert(self, track: int, name: str, position: int) -> str:
+        """What Live said when it refused; "" when it did not."""
         try:
             await self._client.companion("/unmixer/track/insert_device", track, name, position, tries=1)
         except HostRefused as error:
-            raise DeviceMissing(
-                f"this Live cannot insert {name} ({error}); Wavetable and all eight effects need Live 12.3 Suite."
-            ) from error
+            return str(error)
         except HostError:
             pass  # perhaps inserted all the same: the read-back tells
+        return ""
 
     async def _attempt(self, address: str, *arguments: int) -> None:
         try:

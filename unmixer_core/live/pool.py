@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmixer_core.errors import HostError
+from unmixer_core.live.frozen import Frozen
 from unmixer_core.schema.patch import Patch
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,8 @@ class Pool:
     jobs: asyncio.Queue[Job] = field(default_factory=asyncio.Queue)
     inboxes: set[queue.SimpleQueue[Any]] = field(default_factory=set)
     lost: list[HostError] = field(default_factory=list)
+    frozen: Frozen | None = None
+    """What the hosts cannot set (stock AbletonOSC); known as soon as the first session stands."""
 
     async def next(self) -> Job:
         while True:

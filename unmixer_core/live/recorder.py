@@ -92,7 +92,10 @@ class PathMap:
 
 @dataclass
 class Recorder:
-    """Records takes on one lane. `expected_s`: how long the last takes lasted, which spares questions while waiting."""
+    """Records takes on one lane. `expected_s`: how long the last takes lasted, which spares questions while waiting;
+    `offset_samples`: how much later than its start marker a take really begins (see alignment.py); `started_s`: how long
+    the last one took to start.
+    """
 
     client: Client
     lane: Lane
@@ -100,6 +103,8 @@ class Recorder:
     paths: PathMap
     scenes: int
     expected_s: float = 0.0
+    offset_samples: int = 0
+    started_s: float = 0.0
     delete_files: bool = False
     note: tuple[int, float] | None = None
     _slot: int = -1
@@ -125,6 +130,11 @@ class Recorder:
     @property
     def _note_clip_beats(self) -> float:
         return float(np.ceil(self.take.beats)) + 4.0
+
+    @property
+    def _record_beats(self) -> float:
+        """What is asked for: the clip, and what comes late."""
+        return self.take.beats + max(self.offset_samples, 0) / self.take.sample_rate * BEATS_PER_S
 
     async def record(self) -> Clip:
         """Plays and records: float32 [2, samples] from the note's start on.
@@ -167,7 +177,7 @@ class Recorder:
         start_s = time.monotonic()
         await self.client.send(
             ("/live/clip_slot/fire", (self.lane.track, NOTE_SLOT)),
-            ("/live/clip_slot/fire", (*slot, self.take.beats, NO_QUANTIZATION)),
+            ("/live/clip_slot/fire", (*slot, self._record_beats, NO_QUANTIZATION)),
             alone=True,
         )
         await self._started(slot, start_s)
@@ -246,6 +256,7 @@ class Recorder:
         while True:
             (there,) = await self.client.query("/live/clip_slot/get/has_clip", *slot)
             if there:
+                self.started_s = time.monotonic() - start_s
                 return
             if time.monotonic() - start_s > START_WITHIN_S:
                 raise RecordingError(
@@ -305,7 +316,7 @@ class Recorder:
         give_up_s = time.monotonic() + FILE_WITHIN_S
         while True:
             try:
-                return read_take(file, self.take, start_marker_s)
+                return read_take(file, self.take, start_marker_s, self.offset_samples)
             except FileNotReady as error:
                 if time.monotonic() > give_up_s:
                     raise RecordingError(
@@ -323,8 +334,11 @@ class FileNotReady(RecordingError):
     """The file is missing, locked or shorter than it will be: worth another look."""
 
 
-def read_take(file: Path, take: Take, start_marker_s: float) -> Clip:
-    """Sound file → float32 [2, take.samples], mono doubled. Raises FileNotReady, RecordingError (rate, channels)."""
+def read_take(file: Path, take: Take, start_marker_s: float, offset_samples: int = 0) -> Clip:
+    """Sound file → float32 [2, take.samples] from the marker and offset on, mono doubled.
+
+    Raises FileNotReady, RecordingError (rate, channels).
+    """
     try:
         samples, rate = soundfile.read(file, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
@@ -333,7 +347,7 @@ def read_take(file: Path, take: Take, start_marker_s: float) -> Clip:
         raise RecordingError(
             f"{file} has {rate} Hz, but {take.sample_rate} Hz is wanted: set it in Live's Settings > Audio, or audio.sample_rate."
         )
-    start = round(start_marker_s * rate)
+    start = round(start_marker_s * rate) + offset_samples
     if start < 0 or len(samples) < start + take.samples:
         raise FileNotReady(
             f"{file} has {len(samples)} samples, but {take.samples} are wanted after a pre-roll of {start}"

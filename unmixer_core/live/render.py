@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Any, Protocol
 
 from unmixer_core.errors import ConfigError, HostError
+from unmixer_core.live.frozen import Frozen
 from unmixer_core.live.pool import Clip, Job, Pool, RenderFailure
 from unmixer_core.live.recorder import Take
 from unmixer_core.live.workers import EmbeddedWorker, LiveWorker, Worker
@@ -108,6 +109,11 @@ class Renderer:
         finished = dict(self.map(patches))
         return [finished[i] for i in range(len(patches))]
 
+    @property
+    def frozen(self) -> Frozen | None:
+        """What these hosts cannot set; None when they can set everything. `frozen_of` makes a patch one they can render."""
+        return self._pool.frozen
+
     def _submit(
         self, source: Iterator[tuple[int, Patch]], waiting: dict[int, Job], results: queue.SimpleQueue[Any]
     ) -> None:
@@ -117,7 +123,11 @@ class Renderer:
             waiting[job.index] = job
             new.append(job)
         for job in new:
-            self._loop.call_soon_threadsafe(self._pool.jobs.put_nowait, job)
+            if self.frozen is not None and (different := self.frozen.differences(job.patch)):
+                reason = f"the template set has {'; '.join(map(str, different))}, which stock AbletonOSC cannot change."
+                results.put((job.index, RenderFailure(job.patch, reason)))
+            else:
+                self._loop.call_soon_threadsafe(self._pool.jobs.put_nowait, job)
 
     async def _register(self, results: queue.SimpleQueue[Any]) -> None:
         self._pool.inboxes.add(results)

@@ -18,6 +18,20 @@ from unmixer_core.schema.devices import Device
 from unmixer_core.schema.knob import Exponential, MidiPitch
 from unmixer_core.schema.rack import RACK
 
+SINCE = {
+    "Wavetable": "Live 10 Suite",
+    "Auto Filter": "any Live; as AutoFilter2 since 12.2",
+    "Saturator": "any Live but Lite",
+    "Compressor": "any Live",
+    "EQ Eight": "any Live but Lite",
+    "Chorus-Ensemble": "Live 11",
+    "Phaser-Flanger": "Live 11",
+    "Delay": "Live 10.1",
+    "Reverb": "any Live",
+}
+"""Device → the Live that has it; editions below Suite lack some, and Wavetable is in Suite alone."""
+RENAMED: dict[str, dict[str, tuple[str, str]]] = {"StereoGain": {"Gain": ("Output", "12.4")}}
+"""Class → old parameter name → (its new name, the Live that renamed it), where the class stayed."""
 Convert = Callable[[float], float]
 DEVICE_ON = "Device On"
 
@@ -118,16 +132,24 @@ def table(
     index = {name: i for i, name in enumerate(names)}
     slots = {}
     for parameter in device.table:
-        name = drift.renamed.get(parameter.name, parameter.name)
-        if parameter.name in drift.gone or name not in index:
+        name = next((n for n in _names(class_name, drift, parameter.name) if n in index), None)
+        if parameter.name in drift.gone or name is None:
             continue
         i = index[name]
         convert, low, high = drift.convert.get(parameter.name, (None, parameter.minimum, parameter.maximum))
         if wire.same(low, minima[i]) and wire.same(high, maxima[i]):
             slots[parameter.name] = Slot(i, minima[i], maxima[i], convert)
-    for name in sorted(needed_parameters(device) - drift.gone - slots.keys()):
-        raise ParameterMissing(_missing(device, class_name, drift, name, index, minima, maxima))
+    missing = sorted(needed_parameters(device) - drift.gone - slots.keys())
+    if missing:
+        more = f" Also missing: {', '.join(missing[1:])}." if missing[1:] else ""
+        raise ParameterMissing(_missing(device, class_name, drift, missing[0], index, minima, maxima) + more)
     return Table(device, class_name, slots, tuple(names))
+
+
+def _names(class_name: str, drift: Drift, name: str) -> tuple[str, ...]:
+    """Names under which a parameter may appear, today's first."""
+    renamed = RENAMED.get(class_name, {}).get(name)
+    return (drift.renamed.get(name, name), *([renamed[0]] if renamed else []))
 
 
 def needed_parameters(device: Device) -> set[str]:
@@ -155,5 +177,6 @@ def _missing(
         )
     return (
         f"{device.name}{version} has no parameter {ours!r} on this host; it has {', '.join(sorted(index)[:12])}, …; "
-        "Live 12.3 with the devices of `python -m unmixer_core.live doctor` has it."
+        f"{device.name} of Live {drift.since or '12.0'} has it, which is what this code was written for "
+        "(`python -m unmixer_core.live doctor` lists all)."
     )

@@ -13,14 +13,26 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unmixer_core.errors import HostError, HostRefused, HostTimeout, ReadbackMismatch
+from unmixer_core.errors import HostError, HostRefused, HostTimeout, ReadbackMismatch, RecordingError
 from unmixer_core.live import wire
-from unmixer_core.live.catalog import Catalog, read_catalog
+from unmixer_core.live.alignment import CLICK, EARLY_S, LATEST_S, onset_offset
 from unmixer_core.live.client import Client, Timing
-from unmixer_core.live.lane import DeviceState, Lane
-from unmixer_core.live.order import CompanionOrder
+from unmixer_core.live.frozen import Frozen, read_frozen
+from unmixer_core.live.furnish import companion_lanes, stock_lanes
+from unmixer_core.live.lane import Lane
+from unmixer_core.live.placement import OneTrack
 from unmixer_core.live.recorder import NO_QUANTIZATION, TEMPO_BPM, Clip, PathMap, Recorder, Take
-from unmixer_core.live.resolve import DEVICE_OF_CLASS, Table, read_table
+from unmixer_core.live.stock import build_lanes
+from unmixer_core.live.tracks import (
+    CAPTURE,
+    MONITOR_OFF,
+    POST_FX,
+    Tracks,
+    input_name,
+    input_types,
+    left_behind,
+    track_names,
+)
 from unmixer_core.live.transport import Endpoint, Transport, connect
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
@@ -30,14 +42,10 @@ log = logging.getLogger(__name__)
 ATTEMPTS = 4
 SCENES = 8
 """Clip slots used in turn per capture track, if the set has as many scenes."""
-MONITOR_OFF = 2
-POST_FX = "Post FX"
-DEVICES = tuple(device.name for device in RACK.devices)
+OLDEST, INSERTS_SINCE = (12, 0), (12, 3)
+COUNT_IN_S = 1.0
+"""A take that begins this much later than it was fired was counted in (a tick or two is usual)."""
 SETTINGS = {"tempo": TEMPO_BPM, "clip_trigger_quantization": NO_QUANTIZATION, "metronome": 0}
-TRACKS_AT_ONCE = 32
-INSTALL = (
-    "copy remote_script/UnmixerCompanion beside AbletonOSC and choose it as a control surface (remote_script/README.md)"
-)
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,11 @@ class HostInfo:
 
     version: tuple[int, int]
     companion: str
+
+    @property
+    def inserts(self) -> bool:
+        """Whether lanes can be built from nothing; otherwise they are copies of the set's template."""
+        return bool(self.companion) and self.version >= INSERTS_SINCE
 
 
 @dataclass
@@ -57,26 +70,30 @@ class Session:
     info: HostInfo
     lanes: list[Lane] = field(default_factory=list)
     recorders: list[Recorder] = field(default_factory=list)
-    token: str = field(default_factory=lambda: secrets.token_hex(2))
+    frozen: Frozen | None = None
     _settings: dict[str, float] = field(default_factory=dict)
-    _tables: dict[str, Table] = field(default_factory=dict)
     _was_playing: bool = False
+
+    def __post_init__(self) -> None:
+        self.tracks = Tracks(self.client, secrets.token_hex(2))
 
     @classmethod
     async def open(
         cls, endpoint: Endpoint, take: Take, *, lanes: int, transport: Transport | None = None, timing: Timing | None = None,
-        delete_files: bool = False, trace: Path | None = None,
+        delete_files: bool = False, calibrate: bool = False, trace: Path | None = None,
     ) -> Session:  # fmt: skip
-        """Connects, probes and builds the lanes. Raises a HostError that says what is missing and what to do."""
+        """Connects, probes and builds the lanes: with the companion where it answers, of the set's template otherwise.
+
+        `delete_files` deletes each recording once it is read; `calibrate` aligns the lanes by a click first. Raises a
+        HostError that says what is missing and what to do.
+        """
         client = Client(transport or connect(endpoint, trace), str(endpoint), timing)
         session = None
         try:
             session = cls(client, take, await probe(client, endpoint))
-            if not session.info.companion:
-                raise HostRefused(
-                    f"Live at {endpoint} answers, but not its companion script, which inserts and orders devices: {INSTALL}."
-                )
-            await session._build(lanes, delete_files)
+            await session.build(lanes, delete_files=delete_files)
+            if calibrate:
+                await session.calibrate()
         except BaseException:
             if session is not None:
                 await session.close()
@@ -108,7 +125,7 @@ class Session:
     async def close(self) -> None:
         """Deletes the session's own tracks, restores the settings and closes the socket; a dead host is left as it is."""
         try:
-            await self._delete_tracks()
+            await self.tracks.delete()
             await self.client.send(*((f"/live/song/set/{key}", (value,)) for key, value in self._settings.items()))
             if not self._was_playing:
                 await self.client.send(("/live/song/stop_playing", ()))
@@ -121,28 +138,68 @@ class Session:
         """Closes the socket without a word to the host (which is gone, or about to be stopped)."""
         self.client.close()
 
+    async def calibrate(self) -> list[int]:
+        """Measures how late each lane sounds, all at once, and takes it off from now on. Returns the samples per lane."""
+        return await asyncio.gather(*(self._align(lane) for lane in range(len(self.lanes))))
+
+    async def _align(self, lane: int) -> int:
+        recorder = self.recorders[lane]
+        recorder.offset_samples = 0
+        offset = onset_offset(await self.render(lane, CLICK), self.take.sample_rate)
+        if offset is None:  # it sounds before the start marker: look at what was recorded before that
+            recorder.offset_samples = -round(EARLY_S * self.take.sample_rate)
+            offset = onset_offset(await self.render(lane, CLICK), self.take.sample_rate)
+            offset = None if offset is None else offset + recorder.offset_samples
+        recorder.offset_samples = 0
+        if offset is None or abs(offset) > LATEST_S * self.take.sample_rate:
+            raise RecordingError(
+                f"the calibration click of lane {lane + 1} comes {'too early' if offset is None else f'{offset} samples off'}: "
+                "set Live's Settings > Audio > Overall Latency to a plausible value, and Keep Latency off on the Unmixer tracks."
+            )
+        recorder.offset_samples = offset
+        if recorder.started_s > COUNT_IN_S:
+            log.warning(
+                "a take began %.1f s after it was fired: set Live's Record > Count-In to None.", recorder.started_s
+            )
+        return offset
+
     # -- building ----------------------------------------------------------------------------------------------------
 
-    async def _build(self, lanes: int, delete_files: bool) -> None:
+    async def build(self, lanes: int, *, delete_files: bool = False) -> None:
+        """Makes and furnishes the lanes. `open` does this; a session that was made otherwise has none before."""
         await self._set_song()
         (scenes,) = await self.client.query("/live/song/get/num_scenes")
-        first = await self._make_tracks(lanes)
-        order = CompanionOrder(self.client)
-        paths, catalog = PathMap.from_environment(), Catalog()
-        self.lanes = [Lane(self.client, order, catalog, first + 2 * i, self._track_names(i)) for i in range(lanes)]
+        self._warn_of_others(await track_names(self.client))
+        self.lanes = await (self._companion_lanes(lanes) if self.info.inserts else self._stock_lanes(lanes))
+        paths = PathMap.from_environment()
         self.recorders = [
             Recorder(self.client, lane, self.take, paths, min(SCENES, int(scenes)), delete_files=delete_files)
             for lane in self.lanes
         ]
-        await self._furnish(self.lanes[0], order)
-        found = await read_catalog(self.client, first, self.lanes[0].devices.index(RACK.synth.name))
-        catalog.places.update(found.places)
-        await asyncio.gather(*(self._furnish(lane, order) for lane in self.lanes[1:]))
         await asyncio.gather(
-            *(self._wire_capture(lane) for lane in self.lanes),
+            *(self._wire_capture(lane) for lane in self.lanes if isinstance(lane.place, OneTrack)),
             *(lane.prepare() for lane in self.lanes),
             *(recorder.prepare() for recorder in self.recorders),
         )
+
+    async def _companion_lanes(self, lanes: int) -> list[Lane]:
+        names = [(self.tracks.name(i), self.tracks.name(i, CAPTURE)) for i in range(lanes)]
+        first = await self.tracks.make([name for pair in names for name in pair], midi=[True, False] * lanes)
+        return await companion_lanes(self.client, [first + 2 * i for i in range(lanes)], names)
+
+    async def _stock_lanes(self, lanes: int) -> list[Lane]:
+        places = await build_lanes(self.client, self.tracks, lanes)
+        if not self.info.companion:
+            self.frozen = await read_frozen(self.client, places[0].track, places[0].names[RACK.synth.name])
+            log.warning("%s", self.frozen.describe())
+        return await stock_lanes(self.client, places, self.frozen)
+
+    def _warn_of_others(self, names: Sequence[str]) -> None:
+        if others := left_behind(names, self.tracks.token):
+            log.warning(
+                "the set holds %d tracks of another session (%s, …): end the other client if one is at work, or delete "
+                "these tracks by hand.", len(others), others[0],
+            )  # fmt: skip
 
     async def _set_song(self) -> None:
         keys = list(SETTINGS)
@@ -158,96 +215,27 @@ class Session:
             f"tempo {TEMPO_BPM:g}, no launch quantisation and no metronome were set, but Live keeps {kept}."
         )
 
-    def _track_names(self, lane: int) -> tuple[str, str]:
-        name = f"Unmixer {self.token} {lane + 1}"
-        return name, f"{name} capture"
-
-    async def _make_tracks(self, lanes: int) -> int:
-        """Makes lanes × (MIDI, audio) tracks at the end of the set, named. Returns the first one's index."""
-        (first,) = await self.client.query("/live/song/get/num_tracks")
-        for i in range(2 * lanes):
-            await self._make_track(
-                first + i, "create_audio_track" if i % 2 else "create_midi_track", self._track_names(i // 2)[i % 2]
-            )
-        return int(first)
-
-    async def _make_track(self, index: int, method: str, name: str) -> None:
-        """One track at the end of a set of `index` tracks; a set that grew by two (a repeated datagram) loses one again."""
-        for _ in range(ATTEMPTS):
-            (n,) = await self.client.query("/live/song/get/num_tracks")
-            if n == index + 1 and await self._name_track(index, name):
-                return
-            if n > index + 1:
-                await self.client.send(("/live/song/delete_track", (n - 1,)))
-            if n <= index:
-                await self.client.send((f"/live/song/{method}", (-1,)))
-        if not await self._name_track(index, name):
-            raise ReadbackMismatch(
-                f"track {index + 1} could not be made: does this edition of Live limit the number of tracks?"
-            )
-
-    async def _name_track(self, index: int, name: str) -> bool:
-        await self.client.send(("/live/track/set/name", (index, name)))
-        try:
-            return bool(await self.client.query("/live/track/get/name", index) == (name,))
-        except HostRefused:
-            return False
-
-    async def _furnish(self, lane: Lane, order: CompanionOrder) -> None:
-        lane.devices = await order.furnish(lane.track, DEVICES)
-        classes = await self.client.query("/live/track/get/devices/class_name", lane.track)
-        for position, class_name in enumerate(classes):
-            if class_name not in self._tables:
-                self._tables[class_name] = await read_table(self.client, lane.track, position, class_name)
-            lane.state[DEVICE_OF_CLASS[class_name].name] = DeviceState(self._tables[class_name])
-
     async def _wire_capture(self, lane: Lane) -> None:
         """The audio track records the lane's track behind its effects: armed, and not monitored."""
-        types = await self.client.query("/live/track/get/available_input_routing_types", lane.capture)
-        source = next((t for t in types if t == lane.names[0] or t.endswith(f"-{lane.names[0]}")), None)
-        if source is None:
-            raise HostRefused(
-                f"track {lane.names[0]!r} cannot be chosen as an input; Live offers {', '.join(map(str, types))}."
-            )
-        await self._set_track(lane.capture, "input_routing_type", source)
-        await self._set_track(lane.capture, "input_routing_channel", POST_FX)
-        await self._set_track(lane.capture, "current_monitoring_state", MONITOR_OFF)
-        await self._set_track(lane.capture, "arm", 1)
-        await self._set_track(lane.track, "arm", 0)
-
-    async def _set_track(self, track: int, key: str, value: str | int) -> None:
-        kept: tuple[object, ...] = ()
-        for _ in range(ATTEMPTS):
-            await self.client.send((f"/live/track/set/{key}", (track, value)))
-            kept = await self.client.query(f"/live/track/get/{key}", track)
-            if kept == (value,):
-                return
-        raise ReadbackMismatch(f"track {track + 1}'s {key} was set to {value!r}, but Live keeps {kept}.")
-
-    # -- leaving -----------------------------------------------------------------------------------------------------
-
-    async def _delete_tracks(self) -> None:
-        for _ in range(ATTEMPTS):
-            names = await track_names(self.client)
-            ours = [i for i, name in enumerate(names) if name.startswith(f"Unmixer {self.token} ")]
-            if not ours:
-                return
-            for i in reversed(ours):
-                await self.client.send(("/live/song/delete_track", (i,)))
-
-
-async def track_names(client: Client) -> Sequence[str]:
-    """Names of all tracks, asked for in chunks that stay far below the size a datagram may have."""
-    (n,) = await client.query("/live/song/get/num_tracks")
-    names: list[str] = []
-    for start in range(0, n, TRACKS_AT_ONCE):
-        names += await client.query("/live/song/get/track_names", extra=(start, min(n, start + TRACKS_AT_ONCE)))
-    return names
+        types = await input_types(self.client, lane.capture)
+        await self.tracks.set(lane.capture, "input_routing_type", input_name(types, lane.names[0]))
+        await self.tracks.set(lane.capture, "input_routing_channel", POST_FX)
+        await self.tracks.set(lane.capture, "current_monitoring_state", MONITOR_OFF)
+        await self.tracks.set(lane.capture, "arm", 1)
+        await self.tracks.set(lane.track, "arm", 0)
 
 
 async def probe(client: Client, endpoint: Endpoint) -> HostInfo:
-    """Live's version and the companion's, which may answer through AbletonOSC's port or on its own."""
+    """Live's version and the companion's, which may answer through AbletonOSC's port or on its own.
+
+    Raises HostRefused for a Live that is too old.
+    """
     version = await client.query("/live/application/get/version")
+    if tuple(version) < OLDEST:
+        raise HostRefused(
+            f"Live {'.'.join(map(str, version))} answers at {client.where}, but the devices and parameters we set are those "
+            "of Live 12 Suite: update Live (12.3 or later to let the companion insert devices)."
+        )
     for port in (None, endpoint.companion_port):
         client.companion_port = port
         try:

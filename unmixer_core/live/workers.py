@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -47,6 +48,7 @@ class _SessionWorker:
         while True:
             try:
                 async with self._session() as (session, host_died):
+                    pool.frozen = session.frozen
                     if not self.started.done():
                         self.started.set_result(None)
                     await self._serve(session, host_died, pool)
@@ -163,14 +165,15 @@ class EmbeddedWorker(_SessionWorker):
 
 
 class LiveWorker(_SessionWorker):
-    """Live as the environment names it; its recordings stay where Live put them."""
+    """Live as the environment names it; its recordings stay where Live put them, unless UNMIXER_LIVE_DELETE_RECORDINGS=1."""
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[tuple[Session, asyncio.Future[HostDied]]]:
         never: asyncio.Future[HostDied] = asyncio.get_running_loop().create_future()
         async with await Session.open(
-            Endpoint.from_environment(), self.take, lanes=self.lanes, trace=self.trace
-        ) as session:
+            Endpoint.from_environment(), self.take, lanes=self.lanes, trace=self.trace,
+            calibrate=True, delete_files=os.environ.get("UNMIXER_LIVE_DELETE_RECORDINGS") == "1",
+        ) as session:  # fmt: skip
             yield session, never
 
 

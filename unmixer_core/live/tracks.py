@@ -1,0 +1,146 @@
+"""The tracks a session makes, each with the session's token in its name; it changes and deletes no others.
+
+Live knows tracks by index, and an index moves when the user adds or deletes a track. So a track is named as soon as it is
+there, found again by that name, and deleted by it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unmixer_core.errors import HostError, HostRefused, ReadbackMismatch
+from unmixer_core.live.client import Client
+
+ATTEMPTS = 4
+TRACKS_AT_ONCE = 32
+PREFIX = "Unmixer"
+CAPTURE = "capture"
+OURS = re.compile(rf"{PREFIX} [0-9a-f]{{4}} ")
+NO_INPUT = "No Input"
+POST_FX = "Post FX"
+MONITOR_IN, MONITOR_OFF = 0, 2
+
+
+@dataclass
+class Tracks:
+    """Makes, finds and deletes tracks named "Unmixer <token> …" on one host."""
+
+    client: Client
+    token: str
+
+    def name(self, lane: int, part: str = "") -> str:
+        """The name of a lane's track (lanes count from 0)."""
+        return f"{PREFIX} {self.token} {lane + 1} {part}".rstrip()
+
+    async def make(self, names: Sequence[str], *, midi: Sequence[bool]) -> int:
+        """Makes tracks at the end of the set. Returns the first one's index. Raises ReadbackMismatch."""
+        (first,) = await self.client.query("/live/song/get/num_tracks")
+        for i, (name, is_midi) in enumerate(zip(names, midi, strict=True)):
+            await self._make(int(first) + i, "create_midi_track" if is_midi else "create_audio_track", name)
+        return int(first)
+
+    async def duplicate(self, index: int, original: str, name: str) -> None:
+        """A copy of track `index`, whose name is `original`, called `name`. Raises HostError when the set moved meanwhile.
+
+        Live puts the copy right behind the original; should there be two (a repeated datagram), the second is ours too.
+        """
+        (before,) = await self.client.query("/live/song/get/num_tracks")
+        for _ in range(ATTEMPTS):
+            await self.client.send(("/live/song/duplicate_track", (index,)))
+            (after,) = await self.client.query("/live/song/get/num_tracks")
+            if after > before:
+                break
+        copies = range(index + 1, index + 1 + after - before)
+        there = await self.client.query("/live/song/get/track_names", extra=(index, copies.stop))
+        if not copies or any(_plain(found) != _plain(original) for found in there):
+            raise HostError(
+                f"track {original!r} could not be duplicated (there stand {', '.join(map(repr, there))}): "
+                "does this edition of Live limit the number of tracks, or was the set changed meanwhile?"
+            )
+        for i in copies:
+            if not await self.rename(i, name if i == index + 1 else f"{name} spare"):
+                raise ReadbackMismatch(f"the copy of track {original!r} cannot be named.")
+
+    async def rename(self, index: int, name: str) -> bool:
+        """False when the track is not there, or keeps another name."""
+        await self.client.send(("/live/track/set/name", (index, name)))
+        try:
+            return bool(await self.client.query("/live/track/get/name", index) == (name,))
+        except HostRefused:
+            return False
+
+    async def set(self, track: int, key: str, value: str | int) -> None:
+        """Sets an attribute of a track of ours, confirmed. Raises ReadbackMismatch."""
+        kept: tuple[object, ...] = ()
+        for _ in range(ATTEMPTS):
+            await self.client.send((f"/live/track/set/{key}", (track, value)))
+            kept = await self.client.query(f"/live/track/get/{key}", track)
+            if kept == (value,):
+                return
+        raise ReadbackMismatch(f"track {track + 1}'s {key} was set to {value!r}, but Live keeps {kept}.")
+
+    async def find(self) -> dict[str, int]:
+        """Name → index of this session's tracks."""
+        return {name: i for i, name in enumerate(await track_names(self.client)) if name.startswith(self._ours)}
+
+    async def delete(self) -> None:
+        """Deletes this session's tracks, and no other."""
+        for _ in range(ATTEMPTS):
+            found = await self.find()
+            if not found:
+                return
+            for i in sorted(found.values(), reverse=True):
+                await self.client.send(("/live/song/delete_track", (i,)))
+
+    @property
+    def _ours(self) -> str:
+        return f"{PREFIX} {self.token} "
+
+    async def _make(self, index: int, method: str, name: str) -> None:
+        """One track at the end of a set of `index` tracks; a set that grew by two (a repeated datagram) loses one again."""
+        for _ in range(ATTEMPTS):
+            (n,) = await self.client.query("/live/song/get/num_tracks")
+            if n == index + 1 and await self.rename(index, name):
+                return
+            if n > index + 1:
+                await self.client.send(("/live/song/delete_track", (n - 1,)))
+            if n <= index:
+                await self.client.send((f"/live/song/{method}", (-1,)))
+        if not await self.rename(index, name):
+            raise ReadbackMismatch(
+                f"track {index + 1} could not be made: does this edition of Live limit the number of tracks?"
+            )
+
+
+async def track_names(client: Client) -> list[str]:
+    """Names of all tracks, asked for in chunks that stay far below the size a datagram may have."""
+    (n,) = await client.query("/live/song/get/num_tracks")
+    names: list[str] = []
+    for start in range(0, n, TRACKS_AT_ONCE):
+        names += await client.query("/live/song/get/track_names", extra=(start, min(n, start + TRACKS_AT_ONCE)))
+    return names
+
+
+def left_behind(names: Sequence[str], token: str = "") -> list[str]:
+    """Tracks of other sessions than `token`'s: another client at work, or one that was killed."""
+    return [name for name in names if OURS.match(name) and not name.startswith(f"{PREFIX} {token} ")]
+
+
+async def input_types(client: Client, track: int) -> list[str]:
+    """What Live offers as inputs of a track."""
+    return list(map(str, await client.query("/live/track/get/available_input_routing_types", track)))
+
+
+def input_name(types: Sequence[str], source: str) -> str:
+    """What Live calls the track named `source` among the `types`. Raises HostRefused when it is not there."""
+    found = next((t for t in types if t == source or t.endswith(f"-{source}")), None)
+    if found is None:
+        raise HostRefused(f"track {source!r} cannot be chosen as an input; Live offers {', '.join(types)}.")
+    return found
+
+
+def _plain(name: str) -> str:
+    """A name without the number that Live puts before automatic names and counts up in copies."""
+    return re.sub(r"^\d+-", "", name)
