@@ -46,6 +46,7 @@ def main(
             clips,
             rate,
             itf,
+            stage.threads() if stage.device().type == "cpu" else 1,
         )
         sounds = contest.run(tools, test, ledger, log.progress)
 

@@ -214,6 +214,19 @@ def test_rank_orders_candidates_by_proxy_distance() -> None:
     assert losses[1] < losses[0] < losses[2] == np.inf
 
 
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_side_by_side_equals_together(threads: int) -> None:
+    proxy, rng = LinearProxy(), np.random.default_rng(6)
+    target = rng.normal(size=(2, RATE)).astype(np.float32) * 0.1
+    starts, options = [patch(0.2, 0.8), patch(0.6, 0.1), patch(0.9, 0.9)], settings(steps=6, clip_s=1.0)
+    together = finetune.refine(proxy, target, starts, options, sample_rate=RATE)
+    before = torch.get_num_threads(), proxy.training, proxy.phi.requires_grad
+    apart = finetune.refine_side_by_side(proxy, target, starts, options, sample_rate=RATE, threads=threads)
+    assert (torch.get_num_threads(), proxy.training, proxy.phi.requires_grad) == before
+    for a, b in zip(together, apart, strict=True):
+        assert a.patch.knobs == pytest.approx(b.patch.knobs, abs=1e-5) and a.loss == pytest.approx(b.loss, abs=1e-5)
+
+
 def test_rank_judges_by_mss_as_the_host_is_judged() -> None:
     proxy, rng = LinearProxy(), np.random.default_rng(5)
     target = rng.normal(size=(2, 16000)).astype(np.float32) * 0.1

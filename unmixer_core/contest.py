@@ -56,6 +56,7 @@ class Tools:
     clips: Clips
     sample_rate: int
     settings: Settings
+    threads: int = 1
 
     @cached_property
     def train(self) -> Patches:
@@ -178,7 +179,9 @@ def _itf_family(tools: Tools, target: Target) -> list[Entry]:
     first_s = clock.lap()
     rest = _heard(tools, target, proposals[1:])
     rest_s = clock.lap()
-    refined = finetune.refine(tools.proxy, target.audio, proposals, tools.settings, sample_rate=tools.sample_rate)
+    refined = finetune.refine_side_by_side(
+        tools.proxy, target.audio, proposals, tools.settings, sample_rate=tools.sample_rate, threads=tools.threads
+    )
     refined.sort(key=lambda r: r.loss if np.isfinite(r.loss) else np.inf)
     refined_s = clock.lap()
     polished = _heard(tools, target, [r.patch for r in refined[:1]])

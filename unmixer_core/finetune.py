@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -126,6 +127,27 @@ def refine(
     return search.results(patches)
 
 
+def refine_side_by_side(
+    proxy: Any,
+    target_audio: np.ndarray,
+    patches: Sequence[Patch],
+    settings: Settings,
+    *,
+    sample_rate: int,
+    threads: int,
+) -> list[Refined]:
+    """`refine`, the candidates shared out over `threads`: candidates do not touch each other, and the proxy's many small
+    steps gain less from two compute threads than from two candidates at a time.
+    """
+    parts = [part for part in np.array_split(np.arange(len(patches)), max(1, threads)) if len(part)]
+
+    def refined(part: np.ndarray) -> list[Refined]:
+        return refine(proxy, target_audio, [patches[i] for i in part], settings, sample_rate=sample_rate)
+
+    with frozen(proxy), one_thread_each(), ThreadPoolExecutor(max(1, len(parts))) as pool:
+        return [found for part in pool.map(refined, parts) for found in part]
+
+
 def rank(
     proxy: Any,
     target_audio: np.ndarray,
@@ -206,6 +228,17 @@ def _fit(audio: Tensor, n_samples: int) -> Tensor:
 def unit_peak(audio: Tensor) -> Tensor:
     """Each clip of [batch, channel, time] divided by its own peak; silence stays silent."""
     return audio / audio.abs().amax(dim=(-2, -1), keepdim=True).clamp_min(1e-5)
+
+
+@contextmanager
+def one_thread_each() -> Iterator[None]:
+    """torch computes with one thread per caller; as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

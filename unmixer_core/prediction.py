@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -90,19 +89,8 @@ def best_by_proxy(
     def best(patches: Sequence[Patch], target: Target) -> Patch:
         return patches[int(np.argmin(finetune.rank(proxy, target.audio, patches, sample_rate=sample_rate)))]
 
-    with one_thread_each(), ThreadPoolExecutor(threads) as pool:
+    with finetune.one_thread_each(), ThreadPoolExecutor(threads) as pool:
         return list(progress(pool.map(best, candidates, test), len(test), "rank by proxy"))
-
-
-@contextmanager
-def one_thread_each() -> Iterator[None]:
-    """torch computes with one thread per caller; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def with_seeds(
