@@ -80,18 +80,18 @@ class Session:
     @classmethod
     async def open(
         cls, endpoint: Endpoint, take: Take, *, lanes: int, transport: Transport | None = None, timing: Timing | None = None,
-        delete_files: bool = False, calibrate: bool = False, trace: Path | None = None,
+        delete_files: bool = False, calibrate: bool = False, trace: Path | None = None, paths: PathMap | None = None,
     ) -> Session:  # fmt: skip
         """Connects, probes and builds the lanes: with the companion where it answers, of the set's template otherwise.
 
-        `delete_files` deletes each recording once it is read; `calibrate` aligns the lanes by a click first. Raises a
-        HostError that says what is missing and what to do.
+        `delete_files` deletes each recording once it is read; `calibrate` aligns the lanes by a click first; `paths` says
+        where Live's files are found here (default: as the environment says). Raises a HostError that says what is missing.
         """
         client = Client(transport or connect(endpoint, trace), str(endpoint), timing)
         session = None
         try:
             session = cls(client, take, await probe(client, endpoint))
-            await session.build(lanes, delete_files=delete_files)
+            await session.build(lanes, delete_files=delete_files, paths=paths)
             if calibrate:
                 await session.calibrate()
         except BaseException:
@@ -165,13 +165,13 @@ class Session:
 
     # -- building ----------------------------------------------------------------------------------------------------
 
-    async def build(self, lanes: int, *, delete_files: bool = False) -> None:
+    async def build(self, lanes: int, *, delete_files: bool = False, paths: PathMap | None = None) -> None:
         """Makes and furnishes the lanes. `open` does this; a session that was made otherwise has none before."""
         await self._set_song()
         (scenes,) = await self.client.query("/live/song/get/num_scenes")
         self._warn_of_others(await track_names(self.client))
         self.lanes = await (self._companion_lanes(lanes) if self.info.inserts else self._stock_lanes(lanes))
-        paths = PathMap.from_environment()
+        paths = paths or PathMap.from_environment()
         self.recorders = [
             Recorder(self.client, lane, self.take, paths, min(SCENES, int(scenes)), delete_files=delete_files)
             for lane in self.lanes
