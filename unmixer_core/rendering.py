@@ -13,7 +13,7 @@ import numpy as np
 
 from unmixer_core import audio
 from unmixer_core.clip_store import ClipStore
-from unmixer_core.errors import StageError
+from unmixer_core.errors import HostError, StageError
 from unmixer_core.live.frozen import Frozen, frozen_of
 from unmixer_core.live.host_list import EMBEDDED, sounds
 from unmixer_core.live.render import RenderFailure
@@ -93,7 +93,11 @@ class RenderJob:
         pending = {i: 0 for i in range(len(self.table)) if i not in self.store.rows}
         while pending:
             again: dict[int, int] = {}
-            yield from self._round(pending, again)
+            try:
+                yield from self._round(pending, again)
+            except HostError as error:
+                kept = f"{len(self.store.rows)} of {len(self.table)} clips are finished and kept, `dvc repro` goes on."
+                raise HostError(f"{str(error).rstrip('.')}; {kept}") from error
             if self.tally.failures:
                 first = self.tally.failures[0]
                 raise StageError(

@@ -219,8 +219,12 @@ class TracingTransport:
         self._file.flush()
 
 
-def connect(endpoint: Endpoint, trace: Path | None = None) -> Transport:
-    """A socket to `endpoint`; traced to `trace`, or to $UNMIXER_TRACE when that is set."""
-    transport = UdpTransport(endpoint)
+def traced(transport: Transport, trace: Path | None = None) -> Transport:
+    """The transport, written down in `trace`, or in $UNMIXER_TRACE when that is set."""
     path = trace or (Path(os.environ["UNMIXER_TRACE"]) if os.environ.get("UNMIXER_TRACE") else None)
     return TracingTransport(transport, path) if path else transport
+
+
+def connect(endpoint: Endpoint, trace: Path | None = None) -> Transport:
+    """A socket to `endpoint`, traced."""
+    return traced(UdpTransport(endpoint), trace)

@@ -18,7 +18,7 @@ from unmixer_core.live.keeper import named
 from unmixer_core.live.pool import PATCH_TRIES, Clip, SessionLost, Standing
 from unmixer_core.live.recorder import PathMap, Take
 from unmixer_core.live.session import Session
-from unmixer_core.live.transport import TracingTransport, Transport
+from unmixer_core.live.transport import traced
 from unmixer_core.schema.patch import Patch
 
 LANE_TRIES = PATCH_TRIES - 1
@@ -96,7 +96,10 @@ class HostWorker:
 
     async def close(self) -> None:
         """Ends the session: a host of ours is stopped, real Live gets its set back."""
-        stack, self._stack, self._session, self._died = self._stack, None, None, None
+        stack, died = self._stack, self._died
+        self._stack, self._session, self._died = None, None, None
+        if died is not None:
+            died.cancel()  # what still renders ends as lost
         if stack is not None:
             await stack.aclose()
 
@@ -108,9 +111,7 @@ Opened = tuple[Session, "asyncio.Future[HostDied]"]
 async def _embedded(spec: HostSpec, take: Take, trace: Path | None) -> AsyncIterator[Opened]:
     """A host process of our own."""
     host = EmbeddedHost(take.sample_rate, spec.options)
-    transport: Transport = await host.start()
-    if trace:
-        transport = TracingTransport(transport, trace)
+    transport = traced(await host.start(), trace)
     died = asyncio.create_task(host.died())
     session = None
     try:
