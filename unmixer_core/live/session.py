@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -184,8 +185,11 @@ class Session:
 
     async def _companion_lanes(self, lanes: int) -> list[Lane]:
         names = [(self.tracks.name(i), self.tracks.name(i, CAPTURE)) for i in range(lanes)]
-        first = await self.tracks.make([name for pair in names for name in pair], midi=[True, False] * lanes)
-        return await companion_lanes(self.client, [first + 2 * i for i in range(lanes)], names)
+        tracks = await self.tracks.adopt(names) if os.environ.get("UNMIXER_LIVE_ADOPT") == "1" else []
+        if new := names[len(tracks) :]:
+            first = await self.tracks.make([name for pair in new for name in pair], midi=[True, False] * len(new))
+            tracks += [first + 2 * i for i in range(len(new))]
+        return await companion_lanes(self.client, tracks, names)
 
     async def _stock_lanes(self, lanes: int) -> list[Lane]:
         places = await build_lanes(self.client, self.tracks, lanes)
@@ -197,8 +201,8 @@ class Session:
     def _warn_of_others(self, names: Sequence[str]) -> None:
         if others := left_behind(names, self.tracks.token):
             log.warning(
-                "the set holds %d tracks of another session (%s, …): end the other client if one is at work, or delete "
-                "these tracks by hand.", len(others), others[0],
+                "the set holds %d tracks of another session (%s, …): end the other client if one is at work; if none is, "
+                "UNMIXER_LIVE_ADOPT=1 takes them over, or delete them by hand.", len(others), others[0],
             )  # fmt: skip
 
     async def _set_song(self) -> None:
@@ -236,10 +240,13 @@ async def probe(client: Client, endpoint: Endpoint) -> HostInfo:
             f"Live {'.'.join(map(str, version))} answers at {client.where}, but the devices and parameters we set are those "
             "of Live 12 Suite: update Live (12.3 or later to let the companion insert devices)."
         )
-    for port in (None, endpoint.companion_port):
+    for port, tries in (
+        (None, None),
+        (endpoint.companion_port, 1),
+    ):  # AbletonOSC refuses what it does not know, so silence is loss
         client.companion_port = port
         try:
-            (companion,) = await client.companion("/unmixer/get/version", tries=1)
+            (companion,) = await client.companion("/unmixer/get/version", tries=tries)
             return HostInfo((int(version[0]), int(version[1])), str(companion))
         except (HostRefused, HostTimeout) as error:
             log.debug("no companion on port %s: %s", port or endpoint.port, error)
