@@ -75,10 +75,14 @@ class PathMap:
 
     @classmethod
     def from_environment(cls) -> PathMap:
-        text = os.environ.get("UNMIXER_LIVE_RECORDINGS", "")
+        return cls.parse(os.environ.get("UNMIXER_LIVE_RECORDINGS", ""), "UNMIXER_LIVE_RECORDINGS")
+
+    @classmethod
+    def parse(cls, text: str, where: str = "recordings") -> PathMap:
+        """ "/there=/here" or "". Raises ConfigError that names `where` it stands."""
         if text and "=" not in text:
             raise ConfigError(
-                f"UNMIXER_LIVE_RECORDINGS is {text!r}, but '<folder on Live's machine>=<the same folder here>' is expected."
+                f"{where} is {text!r}, but '<folder on Live's machine>=<the same folder here>' is expected."
             )
         there, _, here = text.partition("=")
         return cls(there, here)
