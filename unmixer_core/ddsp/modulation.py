@@ -26,15 +26,18 @@ def fractional_delay(audio: Tensor, delay_samples: Tensor) -> Tensor:
 
 
 def feedback_passes(audio: Tensor, delay_samples: Tensor, feedback: Tensor, *, passes: int) -> Tensor:
-    """1/(1 − feedback · z^{−delay(t)}) by `passes` doublings, i.e. 2^passes − 1 echoes.
+    """1/(1 − feedback · D) by `passes` doublings, i.e. 2^passes − 1 echoes, D f(t) = f(t − delay(t)).
 
-    audio and delay_samples [batch, time], feedback [batch] in −1..1 → [batch, time].
+    audio and delay_samples [batch, time], feedback [batch] in −1..1 → [batch, time]. A second echo was delayed when the
+    first one was, not now: D² delays by delay(t) + delay(t − delay(t)), and so on.
     """
     gain = feedback[:, None]
     for step in range(passes):
-        delayed = fractional_delay(audio, delay_samples[:, None] * 2.0**step)[:, 0]
+        delayed = fractional_delay(audio, delay_samples[:, None])[:, 0]
         audio = audio + gain * delayed
-        gain = gain * gain
+        if step + 1 < passes:
+            gain = gain * gain
+            delay_samples = delay_samples + fractional_delay(delay_samples, delay_samples[:, None])[:, 0]
     return audio
 
 

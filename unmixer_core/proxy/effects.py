@@ -22,8 +22,9 @@ from unmixer_core.schema.devices import EFFECTS, Device
 
 PAD_S = 0.1
 PHASER_HOP_S = 0.0232
-CHORUS_LATENCY_MS = 3.3
 BUILD_UP_POWER = 4.0
+DELAY_LAG_S, EXTRA_MS = 0.028, 0.012
+TRIANGLE_PARTIALS = (1, 3, 5, 7)
 MAX_FEEDBACK = 0.97
 RESONANCE_RANGE = 1.25
 ONSET_HOP_S, ONSET_HOPS = 0.0116, 6
@@ -194,34 +195,59 @@ def half_gain(gain_db: Tensor) -> Tensor:
     return decibels_to_gain(0.5 * gain_db)
 
 
+def lagging_sine(time_s: Tensor, rate_hz: Tensor, phase_cycles: Tensor, lag_s: Tensor) -> Tensor:
+    """A sine LFO behind a one-pole lowpass of time constant lag_s, settled: shapes as `envelopes.lfo_sine`."""
+    turn = 2.0 * math.pi * rate_hz * lag_s
+    later = phase_cycles - torch.atan(turn) / (2.0 * math.pi)
+    return envelopes.lfo_sine(time_s, rate_hz, phase_cycles=later) * (1.0 + turn.square()).rsqrt()[..., None]
+
+
+def lagging_triangle(time_s: Tensor, rate_hz: Tensor, phase_cycles: Tensor, lag_s: Tensor) -> Tensor:
+    """As `lagging_sine`, of a triangle that rises through 0 at phase 0: its first partials 8/π² · (−1)^k sin((2k + 1) …)/(2k + 1)²."""
+    parts = [
+        lagging_sine(time_s, n * rate_hz, n * phase_cycles, lag_s) * ((-1) ** (n // 2) * 8.0 / (math.pi * n) ** 2)
+        for n in TRIANGLE_PARTIALS
+    ]
+    return torch.stack(parts).sum(dim=0)
+
+
 class ChorusEnsemble(Effect):
-    """Two moving delays a side, a quarter of a cycle apart from the other side's."""
+    """Two moving delays a side, a quarter of a cycle apart from the other side's.
+
+    Measured: delays follow their LFO as a one-pole lowpass of `lag_s` would, so fast ones move less and later.
+    """
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        self.base_ms = nn.Parameter(torch.tensor([1.95, 7.81]))
+        self.base_ms = nn.Parameter(torch.tensor([[2.15, 7.70], [1.96, 7.83]]))  # [side, voice]
+        self.lag_s = Positive(DELAY_LAG_S)
         self.depth_ms, self.swing, self.tap_level = Positive(30.0), Positive(0.5), Positive(0.47)
 
     def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
         phase = audio.new_tensor([[0.0, 0.5], [0.25, 0.75]])  # [side, voice]
         time_s = torch.arange(audio.shape[-1], device=audio.device, dtype=audio.dtype) / sample_rate
         rate = controls.physical("rate")[:, None, None].expand(-1, 2, 2)
-        moving = 1.0 + self.swing() * envelopes.lfo_sine(time_s, rate, phase_cycles=phase)  # [batch, side, voice, time]
-        delay_ms = (
-            self.base_ms[:, None].abs() + (self.depth_ms() * controls.share("amount"))[:, None, None, None] * moving
-        )
+        moving = 1.0 + self.swing() * lagging_sine(time_s, rate, phase, self.lag_s())  # [batch, side, voice, time]
+        depth_ms = (self.depth_ms() * controls.share("amount"))[:, None, None, None]
+        delay_ms = self.base_ms[..., None].abs() + depth_ms * moving
         feedback = controls.share("feedback").clamp(max=MAX_FEEDBACK)
-        wet = modulation.chorus(audio, delay_ms, feedback, sample_rate=sample_rate, latency_ms=CHORUS_LATENCY_MS)
+        wet = modulation.chorus(audio, delay_ms, feedback, sample_rate=sample_rate)
         return mix_equal_power(audio, self.coloured(self.tap_level() * wet, sample_rate), controls.share("dry_wet"))
 
 
 class PhaserFlanger(Effect):
-    """Phaser or flanger, by mode; only the heard one is computed unless the mode is being learned."""
+    """Phaser or flanger, by mode; only the heard one is computed unless the mode is being learned.
+
+    Measured: both LFOs are triangles; the sides are a third of a cycle to either side in the phaser, a sixth in the flanger,
+    whose swing is what the delay has beyond `shortest_ms`.
+    """
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        self.octaves, self.swing = Positive(2.0), Positive(0.5)
-        self.side_cycles = nn.Parameter(torch.tensor([-1.0 / 6.0, 1.0 / 6.0]))
+        self.octaves, self.shortest_ms, self.swing = Positive(2.0), Positive(0.5), Positive(1.0)
+        self.phaser_side_cycles = nn.Parameter(torch.tensor([-1.0 / 3.0, 1.0 / 3.0]))
+        self.flanger_side_cycles = nn.Parameter(torch.tensor([-1.0 / 6.0, 1.0 / 6.0]) + 0.004)
+        self.phaser_lag_s, self.flanger_lag_s = Positive(1e-3), Positive(DELAY_LAG_S)
         self.phaser_feedback, self.flanger_feedback = Positive(0.8), Positive(1.0)
 
     def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
@@ -234,14 +260,15 @@ class PhaserFlanger(Effect):
                 change = change.index_add(0, rows, weight[rows, None, None] * mixed)
         return change
 
-    def _swing(self, controls: Controls, time_s: Tensor) -> Tensor:
-        """LFO [batch, 2, time], the sides apart by `side_cycles`, times the amount."""
+    def _swing(self, controls: Controls, time_s: Tensor, side_cycles: Tensor, lag_s: Tensor) -> Tensor:
+        """LFO [batch, 2, time], the sides apart by side_cycles [2], times the amount."""
         rate = controls.physical("mod_freq")[:, None].expand(-1, 2)
-        return controls.share("amount")[:, None, None] * envelopes.lfo_sine(time_s, rate, phase_cycles=self.side_cycles)
+        return controls.share("amount")[:, None, None] * lagging_triangle(time_s, rate, side_cycles, lag_s)
 
     def _phaser(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
         hop = 1 << round(math.log2(PHASER_HOP_S * sample_rate))
-        swing = self._swing(controls, frame_times_s(audio.shape[-1], hop, sample_rate, audio))
+        times_s = frame_times_s(audio.shape[-1], hop, sample_rate, audio)
+        swing = self._swing(controls, times_s, self.phaser_side_cycles, self.phaser_lag_s())
         center_hz = controls.physical("center_freq")[:, None, None] * torch.exp2(self.octaves() * swing)
         feedback = (self.phaser_feedback() * controls.share("feedback")).clamp(max=MAX_FEEDBACK)
         wet = modulation.phaser(audio, center_hz, feedback, sample_rate=sample_rate, hop_samples=hop)
@@ -249,8 +276,9 @@ class PhaserFlanger(Effect):
 
     def _flanger(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
         time_s = torch.arange(audio.shape[-1], device=audio.device, dtype=audio.dtype) / sample_rate
-        moving = 1.0 + self.swing() * self._swing(controls, time_s)
-        delay_ms = (controls.physical("flange_time")[:, None, None] * moving).clamp_min(0.02)
+        centre_ms = controls.physical("flange_time")[:, None, None]
+        swing = self.swing() * self._swing(controls, time_s, self.flanger_side_cycles, self.flanger_lag_s())
+        delay_ms = (centre_ms + EXTRA_MS + (centre_ms - self.shortest_ms()) * swing).clamp_min(0.02)
         feedback = (self.flanger_feedback() * controls.share("feedback")).clamp(max=MAX_FEEDBACK)
         wet = modulation.flanger(audio, delay_ms, feedback, sample_rate=sample_rate)
         return mix_equal_power(audio, self.coloured(wet, sample_rate), 0.5 * controls.share("dry_wet"))
