@@ -41,19 +41,16 @@ def feedback_passes(audio: Tensor, delay_samples: Tensor, feedback: Tensor, *, p
     return audio
 
 
-def chorus(
-    audio: Tensor, delay_ms: Tensor, feedback: Tensor, *, sample_rate: float, latency_ms: float = 0.0, passes: int = 3
-) -> Tensor:
+def chorus(audio: Tensor, delay_ms: Tensor, feedback: Tensor, *, sample_rate: float, passes: int = 3) -> Tensor:
     """Wet signal of a chorus: the sum of several moving delays, each fed back to itself.
 
     audio [batch, channel, time], delay_ms [batch, channel, voices, time], feedback [batch] → [batch, channel, time].
-    `latency_ms` delays the whole wet signal once.
     """
     batch, channels, voices, n_samples = delay_ms.shape
     delays = delay_ms.reshape(-1, n_samples) * (sample_rate / 1000.0)
     source = audio[:, :, None].expand(-1, -1, voices, -1).reshape(-1, n_samples)
     looped = feedback_passes(source, delays, feedback.repeat_interleave(channels * voices), passes=passes)
-    heard = fractional_delay(looped, delays[:, None] + latency_ms * sample_rate / 1000.0)
+    heard = fractional_delay(looped, delays[:, None])
     return heard.reshape(batch, channels, voices, n_samples).sum(dim=2)
 
 

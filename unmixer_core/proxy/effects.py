@@ -23,7 +23,8 @@ from unmixer_core.schema.devices import EFFECTS, Device
 PAD_S = 0.1
 PHASER_HOP_S = 0.0232
 BUILD_UP_POWER = 4.0
-DELAY_LAG_S, EXTRA_MS = 0.028, 0.012
+DELAY_LAG_S, EXTRA_MS = 0.031, 0.012
+CHORUS_PASSES = 4
 TRIANGLE_PARTIALS = (1, 3, 5, 7)
 MAX_FEEDBACK = 0.97
 RESONANCE_RANGE = 1.25
@@ -203,7 +204,7 @@ def lagging_sine(time_s: Tensor, rate_hz: Tensor, phase_cycles: Tensor, lag_s: T
 
 
 def lagging_triangle(time_s: Tensor, rate_hz: Tensor, phase_cycles: Tensor, lag_s: Tensor) -> Tensor:
-    """As `lagging_sine`, of a triangle that rises through 0 at phase 0: its first partials 8/π² · (−1)^k sin((2k + 1) …)/(2k + 1)²."""
+    """As `lagging_sine`, of a triangle that rises through 0 at phase 0: its first partials, 8/(π n)² high, n odd."""
     parts = [
         lagging_sine(time_s, n * rate_hz, n * phase_cycles, lag_s) * ((-1) ** (n // 2) * 8.0 / (math.pi * n) ** 2)
         for n in TRIANGLE_PARTIALS
@@ -219,9 +220,9 @@ class ChorusEnsemble(Effect):
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        self.base_ms = nn.Parameter(torch.tensor([[2.15, 7.70], [1.96, 7.83]]))  # [side, voice]
+        self.base_ms = nn.Parameter(torch.tensor([1.95, 7.81]))
         self.lag_s = Positive(DELAY_LAG_S)
-        self.depth_ms, self.swing, self.tap_level = Positive(30.0), Positive(0.5), Positive(0.47)
+        self.depth_ms, self.swing, self.tap_level = Positive(30.0), Positive(0.5), Positive(0.5)
 
     def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
         phase = audio.new_tensor([[0.0, 0.5], [0.25, 0.75]])  # [side, voice]
@@ -229,9 +230,9 @@ class ChorusEnsemble(Effect):
         rate = controls.physical("rate")[:, None, None].expand(-1, 2, 2)
         moving = 1.0 + self.swing() * lagging_sine(time_s, rate, phase, self.lag_s())  # [batch, side, voice, time]
         depth_ms = (self.depth_ms() * controls.share("amount"))[:, None, None, None]
-        delay_ms = self.base_ms[..., None].abs() + depth_ms * moving
+        delay_ms = self.base_ms[:, None].abs() + depth_ms * moving
         feedback = controls.share("feedback").clamp(max=MAX_FEEDBACK)
-        wet = modulation.chorus(audio, delay_ms, feedback, sample_rate=sample_rate)
+        wet = modulation.chorus(audio, delay_ms, feedback, sample_rate=sample_rate, passes=CHORUS_PASSES)
         return mix_equal_power(audio, self.coloured(self.tap_level() * wet, sample_rate), controls.share("dry_wet"))
 
 
