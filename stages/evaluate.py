@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unmixer_core import baselines, config, detection, evaluation, pages, prediction, recovery, stage
+from unmixer_core import baselines, config, detection, evaluation, pages, prediction, proxy_gap, recovery, stage
 from unmixer_core.audio import Clips
 from unmixer_core.features import Features
 from unmixer_core.live.render import Renderer
@@ -54,22 +54,25 @@ def main(
         rows, sounds = evaluation.score(
             host, jobs, test, rate, ledger, threads=threads, progress=log.progress, keep=keep
         )
+        compared = evaluation.some(test, evaluate.n_gap)
+        again = host.render([target.patch for target in compared])
     rows = evaluation.nearest_rows(rows, test, nearest, clips.audio, rate)
     effects = detection.judged(unmixer, frames, [target for target in test if target.phase == "full"], rows)
 
     truth = clips.patches.select(np.array([target.clip for target in test]))
     found = recovery.Recovered(truth, beliefs.point, baselines.Majority.of(train), beliefs.pit)
-    gap = prediction.proxy_gap(twin, evaluation.some(test, evaluate.n_gap), rate)
+    gap = proxy_gap.measure(twin, compared, again, rate, keep=evaluate.n_examples)
     flat = evaluation.summarise(rows, evaluation.ROWS, score) | recovery.by_phase(found, score.coverage)
     flat |= detection.flat(effects, "full") | prediction.share_of_network(best, beliefs.candidates, test)
-    flat |= {"proxy_gap.mss_db": float(gap["mss_db"].median())} if len(gap) else {}
+    flat |= proxy_gap.flat(gap)
 
     examples = [
         pages.example(t, sounds.get(("prediction", t.clip)), clips.audio(nearest[t.clip].clips[0])) for t in shown
     ]
     last = found.select(np.flatnonzero(truth.phase == test[-1].phase))
-    page = pages.evaluation_page(flat, rows, evaluation.ROWS, last, effects, recovery.gap_table(gap), examples, rate)
+    page = pages.evaluation_page(flat, rows, evaluation.ROWS, last, effects, gap, examples, rate)
     pages.write(page, examples, report, rate, log)
+    pages.log_gap(gap, log)
     rows.to_parquet(report / "rows.parquet", index=False)
     evaluation.plot_rows(rows).to_csv(report / "mss.csv", index=False)
     return flat

@@ -114,7 +114,7 @@ class Features(Section):
 class Proxy(Section):
     """The differentiable twin of the host and its calibration."""
 
-    kind: Literal["ddsp"]
+    kind: Literal["ddsp", "neural"]
     sample_rate: Rate
     seed: Seed
     table_note: Note
@@ -127,6 +127,11 @@ class Proxy(Section):
     held_out: Count
     n_ffts: Annotated[tuple[Annotated[int, Ge(16), Le(65536)], ...], MinLen(1)]
     time_budget_s: Positive
+    neural_clips: Size
+    neural_steps: Count
+    neural_batch: Size
+    neural_lr: Positive
+    neural_width: Size
 
 
 class ProxyClips(Section):

@@ -26,6 +26,7 @@ from unmixer_core.features import Features
 from unmixer_core.model.targets import Targets
 from unmixer_core.model.unmixer import Draw
 from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.twin import Twin
 from unmixer_core.schema.patch import PHASES
 
 
@@ -163,7 +164,7 @@ class Sounds:
     `clips` are aligned with the features. Both sounds are compared at one level, which is not the model's to predict.
     """
 
-    proxy: Proxy
+    proxy: Twin
     clips: Clips
 
     @classmethod

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from unmixer_core import plots, recovery
+from unmixer_core import plots, proxy_gap, recovery
 from unmixer_core.evaluation import BEST, MEASURES, Target
 from unmixer_core.report import Report
 
@@ -42,6 +42,7 @@ class Log(Protocol):
 
     def text(self, name: str, text: str) -> None: ...
     def artifact(self, path: Path) -> Any: ...
+    def figure(self, name: str, figure: plots.Figure) -> None: ...
     def audio(self, name: str, audio: np.ndarray, sample_rate: int) -> None: ...
 
 
@@ -85,7 +86,7 @@ def evaluation_page(
     names: Sequence[str],
     found: recovery.Recovered,
     effects: pd.DataFrame,
-    gap: pd.DataFrame,
+    gap: proxy_gap.Gap,
     examples: Sequence[Example],
     sample_rate: int,
 ) -> Report:
@@ -101,11 +102,8 @@ def evaluation_page(
             f"MSS, {phase}",
         )
     _parameters(report, found, effects)
-    if len(gap):
-        report.heading("Proxy gap")
-        report.table(
-            gap, "MSS between the proxy and the host on the same true patches of the test split, at the proxy's rate."
-        )
+    if len(gap.rows):
+        _gap(report, gap)
     _examples(report, examples, sample_rate)
     return report
 
@@ -194,6 +192,27 @@ def _parameters(report: Report, found: recovery.Recovered, effects: pd.DataFrame
         plots.bars(mae, "mean absolute error, unit; tick: mean patch", mean_patch), "Knob error over active knobs"
     )
     report.figure(plots.reliability(recovery.active_pit(found)), "Coverage of predictive intervals")
+
+
+def _gap(report: Report, gap: proxy_gap.Gap) -> None:
+    report.heading("Proxy gap")
+    report.table(
+        proxy_gap.table(gap),
+        "Proxy and host on the same true patches of the test split, at the proxy's rate: medians. Floor: the host beside "
+        "its own second render. Random: two different clips of the host.",
+    )
+    for clip, sounds in gap.sounds.items():
+        report.text(f"Clip {clip}: the host and the proxy")
+        report.figure(plots.spectrograms(sounds, gap.rate))
+        report.players(sounds, gap.rate)
+
+
+def log_gap(gap: proxy_gap.Gap, log: Log) -> None:
+    """The kept pairs into the run's log, as pictures and as sounds."""
+    for clip, sounds in gap.sounds.items():
+        log.figure(f"proxy_gap-{clip}", plots.spectrograms(sounds, gap.rate))
+        for name, sound in sounds.items():
+            log.audio(f"proxy_gap-{clip}-{name}", sound, gap.rate)
 
 
 def _examples(report: Report, examples: Sequence[Example], sample_rate: int) -> None:

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from unmixer_core import audio, finetune, inference, metrics
+from unmixer_core import finetune, inference
 from unmixer_core.baselines import at_note
 from unmixer_core.evaluation import Neighbours, Progress, Target, quietly
 from unmixer_core.features import Features
@@ -118,19 +117,6 @@ def share_of_network(
         f"{phase}.prediction.from_network": float(np.mean([o for o, p in zip(own, phases, strict=True) if p == phase]))
         for phase in dict.fromkeys(phases)
     }
-
-
-def proxy_gap(proxy: Any, test: Sequence[Target], sample_rate: int) -> pd.DataFrame:
-    """MSS between proxy and host on the true patches, at the proxy's rate: columns chain (tuple of names), mss_db."""
-    lines = []
-    with torch.no_grad():
-        for target in test:
-            rate = int(proxy.sample_rate)
-            batch = finetune.batch([target.patch], next(proxy.parameters()).device)
-            sound = batch.render(proxy, batch.knobs, target.audio.shape[-1] / sample_rate)[0].cpu().numpy()
-            host = audio.resample(target.audio, sample_rate, rate)
-            lines.append({"chain": target.patch.effects, "mss_db": metrics.mss(sound, host, rate)})
-    return pd.DataFrame(lines, columns=["chain", "mss_db"])
 
 
 def _inputs(model: Unmixer, frames: Features, part: Sequence[Target]) -> tuple[Tensor, Tensor, Tensor]:
