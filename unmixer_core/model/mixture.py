@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unmixer_core import noise
+
 EDGE = 0.005
 """Room beyond each stop of a knob, so that a value at its stop has a finite logit (+-5.3)."""
 _LOG_2PI = math.log(2 * math.pi)
@@ -62,9 +64,9 @@ class Mixture:
         """Reparameterised sample [b, n] in logit space: gradients reach means, scales and factors as they are and the
         component weights by the straight-through Gumbel-Softmax (Jang, Gu, Poole, ICLR 2017)."""
         component = gumbel_one_hot(self.logits, temperature, generator)
-        noise = _normal(self.mean.shape, self.mean, generator)
+        each_own = _normal(self.mean.shape, self.mean, generator)
         ridge = _normal((*self.logits.shape, self.factor.shape[-1]), self.mean, generator)
-        each = self.mean + self.scale * noise + (self.factor @ ridge[..., None])[..., 0]
+        each = self.mean + self.scale * each_own + (self.factor @ ridge[..., None])[..., 0]
         return (component[..., None] * each).sum(1)
 
     def component(self, index: Tensor) -> Tensor:
@@ -106,12 +108,12 @@ class Mixture:
 
 def gumbel_one_hot(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
     """A one-hot sample of softmax(logits) [..., n] whose gradient is that of the tempered Gumbel-Softmax."""
-    uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
-    noise = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
-    soft = F.softmax((logits + noise) / temperature, dim=-1)
+    uniform = noise.draw(torch.rand, logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
+    gumbel = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
+    soft = F.softmax((logits + gumbel) / temperature, dim=-1)
     hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
     return hard + soft - soft.detach()
 
 
 def _normal(shape: tuple[int, ...] | torch.Size, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+    return noise.draw(torch.randn, shape, generator=generator, dtype=like.dtype, device=like.device)
