@@ -98,7 +98,7 @@ class Ranks:
             module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
         else:
             _synchronise(module)
-        return DistributedDataParallel(module, broadcast_buffers=False)
+        return DistributedDataParallel(module, forward_sync_buffers=False)
 
 
 ALONE = Ranks()
@@ -124,7 +124,8 @@ def joined(device: torch.device | str) -> Iterator[Ranks]:
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
-        dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        with _mortal():
+            dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
         yield ranks
         dist.barrier()
     except RuntimeError as error:
@@ -134,6 +135,16 @@ def joined(device: torch.device | str) -> Iterator[Ranks]:
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()
+
+
+@contextmanager
+def _mortal() -> Iterator[None]:
+    """Within it SIGTERM ends this process at once: a rank that waits for one that will never come runs no Python."""
+    before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 # --- batch normalisation over all ranks' rows ----------------------------------------------------------------------
@@ -235,6 +246,7 @@ def launch(program: Sequence[str], again: str) -> None:
     from torch.distributed.run import parse_args, run
 
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, torch.get_num_threads() // wanted())))
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     alone = [] if any(name.startswith("PET_") for name in os.environ) else ["--standalone"]
     try:
@@ -255,8 +267,10 @@ def _what_ended(failures: Mapping[int, Any], again: str) -> str:
     rank, failure = min((killed or spoke or failures).items(), key=lambda item: item[1].timestamp)
     if killed:
         how = f"was killed by {signal.Signals(-failure.exitcode).name}"
+    elif "Error: " in str(failure.message):
+        how = f"stopped: {str(failure.message).split('Error: ', 1)[1].strip().rstrip('.')}"
     else:
-        how = f"stopped: {str(failure.message).split('Error: ', 1)[-1].strip().rstrip('.')}"
+        how = f"ended with status {failure.exitcode} (what it said is above)"
     return f"rank {rank} {how}; finished epochs are kept, `{again}` goes on after the last of them."
 
 

@@ -118,6 +118,6 @@ def places_of(patches: Patches) -> NDArray[np.int8]:
 
 
 def _patches(records: NDArray[np.void], places: NDArray[np.int8]) -> Patches:
-    columns: dict[str, Any] = {name: np.ascontiguousarray(records[name]) for name in RECORD.names or ()}
+    columns: dict[str, Any] = {name: records[name].copy() for name in RECORD.names or ()}
     columns["choices"], columns["note"] = columns["choices"].astype(np.int64), columns["note"].astype(np.int64)
     return Patches(**columns, phase=np.array(PHASES)[places[:, 0]], split=np.array(SPLITS)[places[:, 1]])
