@@ -263,15 +263,21 @@ def _what_ended(failures: Mapping[int, Any], again: str) -> str:
     """One sentence on the rank that the others' end followed from."""
     stopped_by_us = (-signal.SIGTERM, 128 + signal.SIGTERM)
     killed = {rank: f for rank, f in failures.items() if f.exitcode < 0 and f.exitcode not in stopped_by_us}
-    spoke = {rank: f for rank, f in failures.items() if LOST not in str(f.message) and f.exitcode not in stopped_by_us}
+    spoke = {rank: f for rank, f in failures.items() if LOST not in _said(f) and f.exitcode not in stopped_by_us}
     rank, failure = min((killed or spoke or failures).items(), key=lambda item: item[1].timestamp)
     if killed:
         how = f"was killed by {signal.Signals(-failure.exitcode).name}"
-    elif "Error: " in str(failure.message):
-        how = f"stopped: {str(failure.message).split('Error: ', 1)[1].strip().rstrip('.')}"
+    elif said := _said(failure):
+        how = f"stopped: {said.strip().rstrip('.')}"
     else:
         how = f"ended with status {failure.exitcode} (what it said is above)"
     return f"rank {rank} {how}; finished epochs are kept, `{again}` goes on after the last of them."
+
+
+def _said(failure: Any) -> str:
+    """The sentence that a rank left by `report`, or nothing."""
+    message = failure.error_file_data.get("message") if isinstance(failure.error_file_data, dict) else None
+    return str(message["message"]).split("Error: ", 1)[-1] if isinstance(message, dict) else ""
 
 
 def report(error: Exception) -> None:
