@@ -2,7 +2,7 @@
 
     python benchmarks/scale_training.py flat                          # train_full on 10k and on 1M clips (synthetic)
     python benchmarks/scale_training.py flat --clips 10000 100000 --steps 40 --no-store
-    python benchmarks/scale_training.py curve RUN                      # 1 process beside 2 ranks on a finished run's data
+    python benchmarks/scale_training.py curve RUN                     # 1 process beside 2 ranks, on data of a run
 
 `flat` makes a manifest of each size: drawn patches repeated, and sparse shards, which read as silence and take no disk.
 The real `training.train_phase` works on it in a process of its own, for the first steps of its first epoch, spectral
@@ -14,6 +14,7 @@ One JSON object on the last line.
 from __future__ import annotations
 
 import argparse
+import importlib
 import itertools
 import json
 import os
@@ -76,6 +77,7 @@ def make_data(folder: Path, n: int, params: config.Params, *, store: bool) -> No
     """renders/, features/, proxy_frames/ and proxy/ as the stages before train_full would leave them."""
     import pandas as pd
 
+    from unmixer_core import patch_table
     from unmixer_core.audio import shard_name
     from unmixer_core.features import FeatureSpec, FeatureWriter
     from unmixer_core.proxy.proxy import Proxy
@@ -86,14 +88,18 @@ def make_data(folder: Path, n: int, params: config.Params, *, store: bool) -> No
     make_patches(renders / "patches.parquet", n, params)
     for name in ("valid", "train"):
         (renders / f"{name}.parquet").unlink()
+    patch_table.write(renders, renders / "patches.parquet")
     spec = FeatureSpec.of(params.features, audio.sample_rate)
-    writer, frames = FeatureWriter(folder / "features", spec, store=store), round(audio.clip_s * audio.sample_rate) // spec.hop
+    writer, frames = (
+        FeatureWriter(folder / "features", spec, store=store),
+        round(audio.clip_s * audio.sample_rate) // spec.hop,
+    )
     for shard, first in enumerate(range(0, n, size)):
         count, name = min(size, n - first), shard_name(shard)
         sparse_shard(renders / f"{name}.npy", (count, 2, round(audio.clip_s * audio.sample_rate)), np.int16)
-        pd.DataFrame({"rate": audio.sample_rate, "gain": 1.0, "sha256": "", "digest": ""}, index=range(count)).to_parquet(
-            renders / f"{name}.parquet"
-        )
+        pd.DataFrame(
+            {"rate": audio.sample_rate, "gain": 1.0, "sha256": "", "digest": ""}, index=range(count)
+        ).to_parquet(renders / f"{name}.parquet")
         if store:
             sparse_shard(folder / "features" / f"{name}.npy", (count, 2, spec.n_mels, frames), np.float16)
     writer.finish(renders / "patches.parquet")
@@ -192,61 +198,72 @@ def flat(clips: list[int], steps: int, *, store: bool, repeats: int) -> dict[str
 
 # --- ranks beside one process -------------------------------------------------------------------------------------
 
+PHASES = {"dry": ("stages.train_dry", None), "fx": ("stages.train_fx", "dry"), "full": ("stages.train_full", "fx")}
+
 
 def curve(run: Path) -> dict[str, Any]:
-    """train_full of a finished run, by one process and by two ranks; the largest relative difference of any logged loss."""
-    curves = {}
-    for world in (1, 2):
-        with tempfile.TemporaryDirectory(prefix="unmixer-curve-") as name:
-            folder, out = Path(name), Path(name) / "curve.json"
-            for link in ("data", "models", "params.yaml", "dvc.yaml"):
-                (folder / link).symlink_to(run.resolve() / link)
-            environment = {**os.environ, "UNMIXER_NPROC": str(world), "UNMIXER_DEVICE": "cpu", "UNMIXER_TRACKING": "off"}
-            environment |= {"DVC_ROOT": str(folder), "CURVE": str(out), "UNMIXER_THREADS": "1"}
-            begun = time.perf_counter()
-            command = [sys.executable, str(Path(__file__).resolve())]
-            done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-            if done.returncode:
-                sys.exit(done.stderr)
-            curves[world] = json.loads(out.read_text(encoding="utf-8")) | {"seconds": time.perf_counter() - begun}
-    differences = {}
-    for (step, one), (_, two) in zip(curves[1]["rows"], curves[2]["rows"], strict=True):
-        for name in one:
-            if name.split(".")[0] in ("train", "valid") and name.endswith(("knobs", "choices", "chain", "present", "loss")):
-                difference = abs(one[name] - two[name]) / max(abs(one[name]), 1e-6)
-                differences.setdefault(name, []).append((difference, step))
-    worst = {name: max(found) for name, found in differences.items()}
-    last = curves[1]["rows"][-1][1]["valid.loss"], curves[2]["rows"][-1][1]["valid.loss"]
-    return {
-        "largest_relative_difference": {name: round(value, 8) for name, (value, _) in sorted(worst.items())},
-        "at_step": {name: step for name, (_, step) in sorted(worst.items())},
-        "steps": curves[1]["rows"][-1][0],
-        "valid_loss": last,
-        "seconds": [curves[world]["seconds"] for world in (1, 2)],
-    }
+    """The three training stages on a run's data, by one process and by two ranks; the largest relative difference of any
+    logged loss, by phase.
+    """
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="unmixer-curve-") as name:
+        for phase in PHASES:
+            one, two = (_trained(run, Path(name) / str(world), phase, world) for world in (1, 2))
+            found[phase] = _compared(one, two)
+            sys.stderr.write(f"{phase}: {found[phase]}\n")
+    return found
 
 
-def train_full(
+def _trained(run: Path, folder: Path, phase: str, world: int) -> list[tuple[int, dict[str, float]]]:
+    """A phase's curve; its model is left in `folder` for the next one."""
+    folder.mkdir(exist_ok=True)
+    for link in ("data", "params.yaml", "dvc.yaml"):
+        if not (folder / link).exists():
+            (folder / link).symlink_to(run.resolve() / link)
+    environment = {**os.environ, "UNMIXER_NPROC": str(world), "UNMIXER_DEVICE": "cpu", "UNMIXER_TRACKING": "off"}
+    environment |= {"DVC_ROOT": str(folder), "CURVE": phase, "PROXY": str(run.resolve() / "models" / "proxy")}
+    command = [sys.executable, str(Path(__file__).resolve())]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+    return json.loads((folder / f"{phase}.json").read_text(encoding="utf-8"))
+
+
+def _compared(one: list[Any], two: list[Any]) -> dict[str, Any]:
+    """Largest relative differences of the losses of two curves, and how many values were compared."""
+    worst: dict[str, float] = {}
+    for (step, mine), (other, theirs) in zip(one, two, strict=True):
+        assert step == other and set(mine) == set(theirs)
+        for name in mine:
+            if name.endswith(("knobs", "choices", "chain", "present", "loss", "spectral")):
+                difference = abs(mine[name] - theirs[name]) / max(abs(mine[name]), 1e-6)
+                worst[name] = max(worst.get(name, 0.0), difference)
+    last = [round(rows[-1][1]["valid.loss"], 6) for rows in (one, two)]
+    return {"largest": max(worst.values()), "by_loss": worst, "rows": len(one), "steps": one[-1][0], "valid_loss": last}
+
+
+def train_one(
     log: stage.Log,
     architecture: config.Model,
     loss: config.Loss,
     optim: config.Optim,
     augment: config.Augment,
-    train: config.TrainFull,
+    dry: config.TrainDry,
+    fx: config.TrainFx,
+    full: config.TrainFull,
 ) -> dict[str, float]:
-    """train_full's own main, its curve kept in $CURVE by the first rank."""
-    from stages import train_full
-
-    rows: list[tuple[int | None, dict[str, float]]] = []
+    """The main of the stage $CURVE names, its curve kept by the first rank."""
+    phase, rows = os.environ["CURVE"], []
+    module, before = PHASES[phase]
     log.metrics = lambda values, step=None: rows.append((step, dict(values)))  # type: ignore[method-assign]
-    data, models, out = Path("data"), Path("models"), Path(os.environ["CURVE"])
-    report = train_full.main(
-        data / "features", data / "proxy_frames", data / "renders", models / "proxy", models / "fx",
-        out.with_name("model"), architecture, loss, optim, augment, train, log,
-    )  # fmt: skip
+    inputs = [Path("data/features"), Path("data/proxy_frames"), Path("data/renders"), Path(os.environ["PROXY"])]
+    inputs += [Path("models") / before] if before else []
+    settings = {"dry": dry, "fx": fx, "full": full}[phase]
+    out = Path("models") / phase
+    report = importlib.import_module(module).main(*inputs, out, architecture, loss, optim, augment, settings, log)
     if stage.first_rank():
-        out.write_text(json.dumps({"rows": rows}), encoding="utf-8")
-    return report
+        Path(f"{phase}.json").write_text(json.dumps(rows), encoding="utf-8")
+    return dict(report)
 
 
 def arguments() -> argparse.Namespace:
@@ -267,7 +284,7 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Do what is asked; as a stage of `curve`, train."""
     if "CURVE" in os.environ:
-        stage.run(train_full, [], ranks=True)
+        stage.run(train_one, [], ranks=True)
     options = arguments()
     match options.what:
         case "flat":

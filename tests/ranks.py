@@ -19,10 +19,10 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["UNMIXER_TRACKING"] = "off"
 
-from tests.model import tiny  # noqa: E402
-from tests.test_training import FakeTerm  # noqa: E402
-from unmixer_core import distributed, stage, training  # noqa: E402
-from unmixer_core.errors import TrainingError  # noqa: E402
+from tests.model import tiny
+from tests.test_training import FakeTerm
+from unmixer_core import distributed, stage, training
+from unmixer_core.errors import TrainingError
 
 CHANGES: dict[str, dict[str, Any]] = {"phase": {"epochs": 3, "batch": 7}, "loss": {"spectral_clips": 3}}
 
@@ -43,7 +43,13 @@ def train(out: Path) -> None:
     log, model = Watched(), tiny.model()
     with distributed.joined("cpu") as ranks:
         report = training.fit(
-            model, tiny.with_proxy(), tiny.settings(**CHANGES), state=out / "state", log=log, proxy_term=FakeTerm(), ranks=ranks
+            model,
+            tiny.with_proxy(),
+            tiny.settings(**CHANGES),
+            state=out / "state",
+            log=log,
+            proxy_term=FakeTerm(),
+            ranks=ranks,
         )
     if ranks.first:
         (out / "curve.json").write_text(json.dumps({"rows": log.rows, "report": report}), encoding="utf-8")

@@ -71,7 +71,10 @@ def test_two_ranks_reproduce_the_curve_of_one_process(tmp_path: Path, single: Pa
         assert step == other_step and set(one) == set(two)
         tolerance = 2e-4 if place == 0 else 2e-3
         assert losses_of(two) == pytest.approx(losses_of(one), rel=tolerance), f"step {step}"
-    spectral = [[values["train.spectral"] for _, values in curve(out) if "train.spectral" in values] for out in (single, tmp_path)]
+    spectral = [
+        [values["train.spectral"] for _, values in curve(out) if "train.spectral" in values]
+        for out in (single, tmp_path)
+    ]
     assert spectral[0] == pytest.approx(spectral[1], rel=1e-3), "the same clips, heard through the same noise"
     weights = [torch.load(out / "weights.pt", weights_only=True) for out in (single, tmp_path)]
     assert all(torch.isfinite(x).all() for x in weights[1].values()) and weights[0].keys() == weights[1].keys()

@@ -32,7 +32,16 @@ def test_rows_by_number_slice_and_list_are_numpys(tmp_path: Path, dtype: object)
     np.save(tmp_path / "x.npy", values)
     shard = Shard.open(tmp_path / "x.npy")
     assert len(shard) == len(values) and shard.dtype == kind
-    for index in (3, -1, slice(2, 7), slice(None), slice(1, 9, 3), slice(None, None, -2), np.array([5, 0, 5]), np.array([], int)):
+    for index in (
+        3,
+        -1,
+        slice(2, 7),
+        slice(None),
+        slice(1, 9, 3),
+        slice(None, None, -2),
+        np.array([5, 0, 5]),
+        np.array([], int),
+    ):
         assert shard[index].tobytes() == values[index].tobytes()
     for row in (len(values), -len(values) - 1):
         with pytest.raises(IndexError):
@@ -129,7 +138,9 @@ def renders(tmp_path: Path) -> tuple[Path, Patches]:
     return tmp_path / "renders", table
 
 
-def test_frames_made_on_the_fly_are_those_that_would_have_been_stored(tmp_path: Path, renders: tuple[Path, Patches]) -> None:
+def test_frames_made_on_the_fly_are_those_that_would_have_been_stored(
+    tmp_path: Path, renders: tuple[Path, Patches]
+) -> None:
     folder, table = renders
     clips = audio.Clips.open(folder)
     stored, heard = FeatureWriter(tmp_path / "stored", SPEC), FeatureWriter(tmp_path / "heard", SPEC, store=False)

@@ -91,7 +91,11 @@ def test_kill_9_of_postgresql_in_the_middle_loses_nothing(folder: Path, tmp_path
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     server = Server(folder)
     server.start()
-    for name, value in {"TRACKING_URI": server.url, "EXPERIMENT_NAME": "tests", "HTTP_REQUEST_MAX_RETRIES": "1"}.items():
+    for name, value in {
+        "TRACKING_URI": server.url,
+        "EXPERIMENT_NAME": "tests",
+        "HTTP_REQUEST_MAX_RETRIES": "1",
+    }.items():
         monkeypatch.setenv(f"MLFLOW_{name}", value)
     monkeypatch.setenv("UNMIXER_TRACKING", "on")
     monkeypatch.setenv("DVC_STAGE", "train_toy")

@@ -43,7 +43,9 @@ def assess(
     """
     model.eval()
     batches = batches_of(rows, VALID_BATCH)
-    judged = ranks.together([_judge(model, data, batch, settings, device) for batch in batches[ranks.rows(len(batches))]])
+    judged = ranks.together(
+        [_judge(model, data, batch, settings, device) for batch in batches[ranks.rows(len(batches))]]
+    )
     sums: dict[str, float] = {}
     for batch, (found, _) in zip(batches, judged, strict=True):
         sums = {name: sums.get(name, 0.0) + value * len(batch) / len(rows) for name, value in found.items()}

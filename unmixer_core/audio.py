@@ -20,6 +20,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from unmixer_core.errors import AudioError
+from unmixer_core.patch_table import PatchTable
 from unmixer_core.schema.patch import Patches
 from unmixer_core.shards import Shard
 
@@ -132,9 +133,12 @@ class Clips:
         return len(self)
 
     @cached_property
-    def patches(self) -> Patches:
-        """The whole table, in memory."""
-        return Patches.read(self.folder / "patches.parquet")
+    def patches(self) -> PatchTable:
+        """What was rendered, read row by row. Raises AudioError when it is damaged."""
+        try:
+            return PatchTable.open(self.folder)
+        except (OSError, ValueError) as error:
+            raise AudioError(f"{self.folder} is incomplete ({error}); run `{RERENDER}`.") from error
 
     @cached_property
     def _gains(self) -> NDArray[np.float64]:

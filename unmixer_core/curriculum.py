@@ -134,7 +134,9 @@ class Schedule:
         s = self.settings
         rows = self.data.epoch_rows(epoch, seed=s.seed, replay=s.replay, rehearsal=epoch < self.rehearsals)
         if len(rows) < self.ranks or s.batch < self.ranks:
-            raise ConfigError(f"{self.ranks} ranks cannot share batches of {min(len(rows), s.batch)} clips; start fewer.")
+            raise ConfigError(
+                f"{self.ranks} ranks cannot share batches of {min(len(rows), s.batch)} clips; start fewer."
+            )
         return batches_of(rows, s.batch, max(2, self.ranks))
 
     @cached_property

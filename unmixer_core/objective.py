@@ -77,7 +77,11 @@ class Objective(nn.Module):
     def _through_proxy(self, belief: Belief, part: Part) -> tuple[Tensor, dict[str, float]]:
         """The spectral term (see `losses.carried`) and what to log of it; nothing for a rank that hears no clip."""
         heard, mine = min(part.heard, part.total), slice(0, self.ranks.count(min(part.heard, part.total)))
-        weight, term, found = self.ranks.weight(heard), belief.vector.new_zeros(()), {"spectral": 0.0, "spectral_dropped": 0.0}
+        weight, term, found = (
+            self.ranks.weight(heard),
+            belief.vector.new_zeros(()),
+            {"spectral": 0.0, "spectral_dropped": 0.0},
+        )
         if mine.stop:
             targets = part.targets[mine]
             with self._shared(heard):

@@ -2,13 +2,14 @@
 
 `patches.npy` holds one record a patch and `places.npy` its phase and split as two bytes; both are made from the parquet
 table, which stays the file that people and other programs read. A `PatchTable` answers what `Patches` does: `where`,
-`select`, `table[i]`.
+`select`, `table[i]`, and whole columns for those who can afford them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from unmixer_core.schema.patch import PHASES, SPLITS, Patch, Patches
 from unmixer_core.schema.rack import RACK
 from unmixer_core.shards import Shard, ShardWriter
 
+BLOCK = 4096
 RECORDS, PLACES = "patches.npy", "places.npy"
 RECORD = np.dtype(
     [
@@ -78,6 +80,44 @@ class PatchTable:
             mine = part == number
             found[mine] = self.parts[number][wanted[mine] - starts[number]]
         return _patches(found, self.places[wanted])
+
+    def _column(self, name: str) -> NDArray[Any]:
+        """One field of all patches, read a few thousand rows at a time."""
+        parts = [getattr(self.select(slice(i, i + BLOCK)), name) for i in range(0, max(len(self), 1), BLOCK)]
+        return np.concatenate(parts)
+
+    @cached_property
+    def id(self) -> NDArray[np.int64]:
+        """[n]; this and the columns below are read as a whole when first asked for, and kept."""
+        return self._column("id")
+
+    @cached_property
+    def note(self) -> NDArray[np.int64]:
+        return self._column("note")
+
+    @cached_property
+    def gate_s(self) -> NDArray[np.float32]:
+        return self._column("gate_s")
+
+    @cached_property
+    def chain(self) -> NDArray[np.int8]:
+        return self._column("chain")
+
+    @cached_property
+    def choices(self) -> NDArray[np.int64]:
+        return self._column("choices")
+
+    @cached_property
+    def knobs(self) -> NDArray[np.float32]:
+        return self._column("knobs")
+
+    @property
+    def phase(self) -> NDArray[np.str_]:
+        return np.array(PHASES)[self.places[:, 0]]
+
+    @property
+    def split(self) -> NDArray[np.str_]:
+        return np.array(SPLITS)[self.places[:, 1]]
 
     def __getitem__(self, row: int) -> Patch:
         return self.select([int(row)])[0]

@@ -128,7 +128,9 @@ def _clock(seconds: float) -> str:
 # --- running -----------------------------------------------------------------------------------------------------
 
 
-def run(main: Callable[..., Mapping[str, Any] | None], argv: list[str] | None = None, *, ranks: bool = False) -> NoReturn:
+def run(
+    main: Callable[..., Mapping[str, Any] | None], argv: list[str] | None = None, *, ranks: bool = False
+) -> NoReturn:
     """Run a stage's main as the process's purpose and exit: 0, 1 (one sentence on stderr) or 130/143 (interrupted).
 
     ranks: main can share its work with other processes (`distributed`); with UNMIXER_NPROC above 1 it does.

@@ -64,10 +64,14 @@ class Postgres:
             command = [where / "initdb", "-D", self.folder, "-U", ROLE, "--auth=trust", "--encoding=UTF8", "--locale=C"]
             made = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, **(owner or {}))
             if made.returncode:
-                raise StageError(f"PostgreSQL's initdb failed in {self.folder}: {made.stderr.strip().splitlines()[-1]}.")
+                raise StageError(
+                    f"PostgreSQL's initdb failed in {self.folder}: {made.stderr.strip().splitlines()[-1]}."
+                )
         command = [where / "postgres", "-D", self.folder, "-k", self.folder, "-c", "listen_addresses="]
         with (self.folder / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(command, cwd="/", stdout=log, stderr=log, start_new_session=True, **(owner or {}))
+            self.process = subprocess.Popen(
+                command, cwd="/", stdout=log, stderr=log, start_new_session=True, **(owner or {})
+            )
         self._wait(self.process)
         return self.process
 

@@ -158,7 +158,9 @@ def fit(
     progress = _resume(state / "epoch.pt", model, optimiser, device, ranks) or Progress(_weights(model))
     for epoch in range(progress.epoch, min(len(schedule), stop_after or len(schedule))):
         heard = None if epoch < schedule.rehearsals else proxy_term
-        _train_epoch(Stepper(model, objective, optimiser, data, settings, heard, device, ranks), schedule, progress, log)
+        _train_epoch(
+            Stepper(model, objective, optimiser, data, settings, heard, device, ranks), schedule, progress, log
+        )
         judged.load_state_dict(progress.averaged)
         found = assess(judged, data, data.valid[data.phase], settings.loss, device, ranks)
         log.metrics({f"valid.{name}": value for name, value in found.items()}, step=progress.step)
@@ -285,13 +287,13 @@ def _save(path: Path, model: Unmixer, optimiser: GCWD, progress: Progress) -> No
     os.replace(temporary, path)
 
 
-def _resume(
-    path: Path, model: Unmixer, optimiser: GCWD, device: torch.device | str, ranks: Ranks
-) -> Progress | None:
+def _resume(path: Path, model: Unmixer, optimiser: GCWD, device: torch.device | str, ranks: Ranks) -> Progress | None:
     """Where an earlier run stopped, as the first rank finds it: other nodes need not see its folder."""
     there = ranks.first and path.exists()
     where = device if ranks.world == 1 else "cpu"
-    saved: dict[str, Any] | None = ranks.same(torch.load(path, map_location=where, weights_only=True) if there else None)
+    saved: dict[str, Any] | None = ranks.same(
+        torch.load(path, map_location=where, weights_only=True) if there else None
+    )
     if saved is None:
         return None
     model.load_state_dict(saved["model"])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unmixer_core import noise
+from unmixer_core.noise import draw
 
 EDGE = 0.005
 """Room beyond each stop of a knob, so that a value at its stop has a finite logit (+-5.3)."""
@@ -64,9 +64,9 @@ class Mixture:
         """Reparameterised sample [b, n] in logit space: gradients reach means, scales and factors as they are and the
         component weights by the straight-through Gumbel-Softmax (Jang, Gu, Poole, ICLR 2017)."""
         component = gumbel_one_hot(self.logits, temperature, generator)
-        each_own = _normal(self.mean.shape, self.mean, generator)
+        noise = _normal(self.mean.shape, self.mean, generator)
         ridge = _normal((*self.logits.shape, self.factor.shape[-1]), self.mean, generator)
-        each = self.mean + self.scale * each_own + (self.factor @ ridge[..., None])[..., 0]
+        each = self.mean + self.scale * noise + (self.factor @ ridge[..., None])[..., 0]
         return (component[..., None] * each).sum(1)
 
     def component(self, index: Tensor) -> Tensor:
@@ -108,12 +108,12 @@ class Mixture:
 
 def gumbel_one_hot(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
     """A one-hot sample of softmax(logits) [..., n] whose gradient is that of the tempered Gumbel-Softmax."""
-    uniform = noise.draw(torch.rand, logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
-    gumbel = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
-    soft = F.softmax((logits + gumbel) / temperature, dim=-1)
+    uniform = draw(torch.rand, logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
+    noise = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
+    soft = F.softmax((logits + noise) / temperature, dim=-1)
     hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
     return hard + soft - soft.detach()
 
 
 def _normal(shape: tuple[int, ...] | torch.Size, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return noise.draw(torch.randn, shape, generator=generator, dtype=like.dtype, device=like.device)
+    return draw(torch.randn, shape, generator=generator, dtype=like.dtype, device=like.device)
