@@ -29,13 +29,15 @@ def main(
     log: stage.Log,
 ) -> dict[str, float]:
     """Writes `report`/report.html, report.md, rows.csv (a line per clip and contestant), over_time.csv (dvc plots)."""
-    clips, frames, rate = Clips.open(renders), Features.open(features), audio.sample_rate
+    clips, rate = Clips.open(renders), audio.sample_rate
+    frames = Features.open(features, renders, stage.device())
     twin, unmixer = Proxy.load(proxy).to(stage.device()), checkpoint.load(model, stage.device()).model
     key = {"inputs": stage.fingerprint(renders, features, proxy, model), "audio": audio, "itf": itf}
-    ledger = evaluation.Ledger(stage.state_dir("benchmark_itf", key) / "clips.jsonl")
+    state = stage.state_dir("benchmark_itf", key)
+    ledger = evaluation.Ledger(state / "clips.jsonl")
 
     test = contest.targets(clips, itf.n_clips, rate)
-    retrieval = evaluation.index(clips, itf.n_retrieval, rate, stage.threads(), log.progress)
+    retrieval = evaluation.index(clips, itf.n_retrieval, rate, stage.threads(), log.progress, state)
     with Renderer(audio) as host:
         host.render([test[0].patch, test[-1].patch])  # hosts are warm before any clock runs
         tools = contest.Tools(

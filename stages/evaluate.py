@@ -26,7 +26,8 @@ def main(
     log: stage.Log,
 ) -> dict[str, float]:
     """Writes `report`/report.html, report.md, rows.parquet (a line per clip and row) and mss.csv (for dvc plots)."""
-    clips, frames, threads, rate = Clips.open(renders), Features.open(features), stage.threads(), audio.sample_rate
+    clips, threads, rate = Clips.open(renders), stage.threads(), audio.sample_rate
+    frames = Features.open(features, renders, stage.device())
     twin, unmixer = Proxy.load(proxy).to(stage.device()), checkpoint.load(model, stage.device()).model
     key = {
         "inputs": stage.fingerprint(renders, features, proxy, model),
@@ -34,17 +35,18 @@ def main(
         "score": score,
         "evaluate": evaluate,
     }
-    ledger = evaluation.Ledger(stage.state_dir("evaluate", key) / "rows.jsonl")
+    state = stage.state_dir("evaluate", key)
+    ledger = evaluation.Ledger(state / "rows.jsonl")
 
     chosen = evaluation.choose(clips.patches, evaluate)
     test = evaluation.targets(clips.audio, clips.patches, chosen, evaluate, rate)
-    indexed = evaluation.index(clips, evaluate.n_retrieval, rate, threads, log.progress)
+    indexed = evaluation.index(clips, evaluate.n_retrieval, rate, threads, log.progress, state)
     nearest = evaluation.retrieve(indexed, test, max(1, evaluate.seeds))
     beliefs = prediction.predict(unmixer, frames, test, evaluate, log.progress)
     pools = prediction.with_seeds(beliefs.candidates, test, nearest, clips.patches, evaluate.seeds)
     best = prediction.best_by_proxy(twin, pools, test, rate, log.progress, threads=threads)
 
-    train = clips.patches.select(clips.patches.where(split="train"))
+    train = evaluation.prior(clips.patches)
     neighbours = {clip: clips.patches[near.clips[0]] for clip, near in nearest.items()}
     jobs = evaluation.prediction_jobs(test, beliefs.point, best)
     jobs += evaluation.baseline_jobs(test, train, neighbours, evaluate.seed) + detection.without_jobs(test)

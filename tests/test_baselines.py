@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unmixer_core import baselines, metrics
+from unmixer_core import baselines, evaluation, metrics
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
@@ -42,8 +42,8 @@ def patch(position: float = 0.5, attack: float = 0.5, effects: tuple[str, ...] =
     return Patch.init(60, 1.0, effects).with_values({"wavetable.osc_1_pos": position, "wavetable.amp_attack": attack})
 
 
-def table(*patches: Patch, phase: str = "full") -> Patches:
-    return Patches.stack(list(patches), phase, "train")
+def table(*patches: Patch, phase: str = "full", split: str = "train") -> Patches:
+    return Patches.stack(list(patches), phase, split)
 
 
 def search(host: FakeHost, **budget: object) -> baselines.Found:
@@ -103,6 +103,30 @@ def test_retrieval_is_exhaustive_mss() -> None:
     )
     direct = {i: metrics.mss(goal, sound, RATE) for i, sound in enumerate(sounds)}
     assert mss_db == pytest.approx([direct[int(i)] for i in clips], abs=0.05)
+
+
+def test_a_bank_on_disk_finds_what_one_in_memory_does(tmp_path, monkeypatch) -> None:
+    sounds = [tone(patch(position, 0.3)) for position in np.linspace(0, 1, 9)]
+    kept = baselines.Retrieval.build(lambda i: sounds[i], range(9), RATE, spool=tmp_path)
+    assert not list(tmp_path.iterdir()), "few clips stay in memory"
+    monkeypatch.setattr(baselines, "IN_MEMORY", 4)
+    monkeypatch.setattr(metrics, "RETRIEVAL_READ", 3)
+    spooled = baselines.Retrieval.build(lambda i: sounds[i], range(9), RATE, spool=tmp_path, threads=2)
+    assert {file.name for file in tmp_path.iterdir()} == {"bank.npy", "coarse.npy"}
+    for goal in (sounds[3], tone(patch(0.61, 0.1))):
+        features = metrics.mss_features(goal, RATE)
+        assert all(
+            np.array_equal(a, b) for a, b in zip(kept.nearest(features, 4), spooled.nearest(features, 4), strict=True)
+        )
+
+
+def test_the_prior_is_the_training_patches_and_at_most_so_many() -> None:
+    tables = [
+        table(patch(x), phase="full", split=split) for x, split in ((0.1, "train"), (0.2, "valid"), (0.3, "train"))
+    ]
+    whole = Patches.concat(tables)
+    assert evaluation.prior(whole).knobs[:, POSITION] == pytest.approx([0.1, 0.3])
+    assert len(evaluation.prior(whole, 1)) == 1
 
 
 @pytest.mark.parametrize(

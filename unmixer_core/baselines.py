@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import cma
@@ -21,7 +22,10 @@ from unmixer_core import metrics
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
+from unmixer_core.shards import ShardWriter
 
+IN_MEMORY = 8192
+"""Clips whose features a retrieval keeps in memory: half a gigabyte."""
 UNHEARD_DB = 80.0
 """MSS counted for a patch that the host could not render: the floor of the scale."""
 
@@ -95,18 +99,44 @@ class Retrieval:
         *,
         threads: int = 1,
         progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+        spool: Path | None = None,
     ) -> Retrieval:
-        """Features of the clips `audio_of(index)` ([2, time]) for every index."""
+        """Features of the clips `audio_of(index)` ([2, time]) for every index: 62 KB for two seconds, in memory, or beyond
+        IN_MEMORY clips in files in the folder `spool`.
+        """
+        rows = np.asarray(indices)
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            features = pool.map(
-                lambda i: metrics.mss_features(audio_of(int(i)), sample_rate).astype(np.float16), indices
-            )
-            return cls(metrics.MssIndex(metrics.stack_features(progress(features))), np.asarray(indices))
+            features = progress(_features(pool, audio_of, rows, sample_rate))
+            if spool is None or len(rows) <= IN_MEMORY:
+                return cls(metrics.MssIndex(metrics.stack_features(features)), rows)
+            return cls(_spooled(features, spool), rows)
 
     def nearest(self, features: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest clips of a target given by its features: (clip indices [k], MSS in dB [k]), nearest first."""
         rows, mss_db = self.index.nearest(features, k)
         return self.indices[rows], mss_db
+
+
+def _features(
+    pool: ThreadPoolExecutor, audio_of: Callable[[int], np.ndarray], rows: np.ndarray, sample_rate: int
+) -> Iterator[np.ndarray]:
+    """Features of each clip as float16, a block of clips at a time."""
+    for start in range(0, len(rows), metrics.RETRIEVAL_READ):
+        part = rows[start : start + metrics.RETRIEVAL_READ].tolist()
+        yield from pool.map(lambda i: metrics.mss_features(audio_of(i), sample_rate).astype(np.float16), part)
+
+
+def _spooled(features: Iterable[np.ndarray], folder: Path) -> metrics.MssIndex:
+    bank: ShardWriter | None = None
+    for row in features:
+        if bank is None:
+            bank = ShardWriter(folder / "bank.npy", row.shape, np.float16)
+            coarse = ShardWriter(folder / "coarse.npy", metrics.block_means(row[None]).shape[1:], np.float32)
+        bank.add(row[None])
+        coarse.add(metrics.block_means(row[None]))
+    if bank is None:
+        raise ValueError("there are no clips to search")
+    return metrics.MssIndex(bank.close(), coarse.close())
 
 
 def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:

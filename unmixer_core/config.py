@@ -101,7 +101,8 @@ class Render(Section):
 
 
 class Features(Section):
-    """The log-mel frames the encoder reads; `hop` counts samples at audio.sample_rate."""
+    """The log-mel frames the encoder reads; `hop` counts samples at audio.sample_rate. `store`: keep them on disk, or make
+    them from the clips (on the GPU) at every use."""
 
     n_fft: Annotated[int, Ge(64), Le(65536)]
     hop: Size
@@ -109,6 +110,7 @@ class Features(Section):
     fmin_hz: Weight
     fmax_hz: Positive
     floor_db: Annotated[float, Ge(-200.0), Lt(0.0)]
+    store: bool
 
 
 class Proxy(Section):

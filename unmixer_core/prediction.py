@@ -16,6 +16,7 @@ from unmixer_core.baselines import at_note
 from unmixer_core.evaluation import Neighbours, Progress, Target, quietly
 from unmixer_core.features import Features
 from unmixer_core.model.unmixer import Unmixer
+from unmixer_core.patch_table import PatchTable
 from unmixer_core.schema.patch import Patch, Patches
 
 BATCH = 32  # clips a forward pass
@@ -96,7 +97,7 @@ def with_seeds(
     candidates: Sequence[Sequence[Patch]],
     test: Sequence[Target],
     nearest: Mapping[int, Neighbours],
-    patches: Patches,
+    patches: Patches | PatchTable,
     seeds: int,
 ) -> list[list[Patch]]:
     """The network's candidates of every target, then the patches of its nearest training renders at its note and gate."""

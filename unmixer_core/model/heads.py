@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unmixer_core.model.mixture import Mixture
 from unmixer_core.model.targets import AMOUNTS, N_EFFECTS
+from unmixer_core.noise import Dropout
 from unmixer_core.schema.rack import RACK
 
 LOGIT_RANGE = 5.4
@@ -45,7 +46,7 @@ class Classifier(nn.Module):
 
 
 def _perceptron(width: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, out))
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, out))
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class KnobHead(nn.Module):
         self.n, self.components, self.rank, self.sigma_floor = n, components, rank, sigma_floor
         self.sound = nn.Linear(embedding, hidden)
         self.context = nn.Linear(Context.width(), hidden)
-        self.hidden = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU())
+        self.hidden = nn.Sequential(nn.ReLU(), Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU())
         self.out = nn.Linear(hidden, components * (1 + n * (2 + rank)))
         with torch.no_grad():
             self.out.weight.mul_(0.5)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unmixer_core.noise import draw
+
 EDGE = 0.005
 """Room beyond each stop of a knob, so that a value at its stop has a finite logit (+-5.3)."""
 _LOG_2PI = math.log(2 * math.pi)
@@ -106,7 +108,7 @@ class Mixture:
 
 def gumbel_one_hot(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
     """A one-hot sample of softmax(logits) [..., n] whose gradient is that of the tempered Gumbel-Softmax."""
-    uniform = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
+    uniform = draw(torch.rand, logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
     noise = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
     soft = F.softmax((logits + noise) / temperature, dim=-1)
     hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
@@ -114,4 +116,4 @@ def gumbel_one_hot(logits: Tensor, temperature: float, generator: torch.Generato
 
 
 def _normal(shape: tuple[int, ...] | torch.Size, like: Tensor, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(shape, generator=generator, dtype=like.dtype, device=like.device)
+    return draw(torch.randn, shape, generator=generator, dtype=like.dtype, device=like.device)
