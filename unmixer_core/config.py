@@ -85,6 +85,7 @@ class Sample(Section):
     p_unison: Share
     p_effect_mode: Share
     p_modulation: Share
+    p_stop: Share
     note_low: Note
     note_high: Note
     gate_low_s: Positive
@@ -150,6 +151,7 @@ class Model(Section):
     components: Size
     rank: Count
     sigma_floor: Positive
+    stops: bool
     knob_hidden: Size
     manifold: Literal["poincare", "euclidean"]
     ball_dim: Size
