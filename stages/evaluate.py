@@ -6,7 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from unmixer_core import baselines, config, detection, evaluation, pages, prediction, recovery, stage
+from unmixer_core import (
+    baselines,
+    config,
+    detection,
+    evaluation,
+    identifiability,
+    pages,
+    prediction,
+    recovery,
+    stage,
+)
 from unmixer_core.audio import Clips
 from unmixer_core.features import Features
 from unmixer_core.live.render import Renderer
@@ -48,6 +58,7 @@ def main(
     neighbours = {clip: clips.patches[near.clips[0]] for clip, near in nearest.items()}
     jobs = evaluation.prediction_jobs(test, beliefs.point, best)
     jobs += evaluation.baseline_jobs(test, train, neighbours, evaluate.seed) + detection.without_jobs(test)
+    jobs += identifiability.other_jobs(test, evaluate.n_ceiling, evaluate.seed)
     shown = evaluation.shown(test, evaluate.n_examples)
     keep = [("prediction", target.clip) for target in shown]
     with Renderer(audio) as host:
@@ -62,6 +73,7 @@ def main(
     gap = prediction.proxy_gap(twin, evaluation.some(test, evaluate.n_gap), rate)
     flat = evaluation.summarise(rows, evaluation.ROWS, score) | recovery.by_phase(found, score.coverage)
     flat |= detection.flat(effects, "full") | prediction.share_of_network(best, beliefs.candidates, test)
+    flat |= identifiability.beside(rows, test, train)
     flat |= {"proxy_gap.mss_db": float(gap["mss_db"].median())} if len(gap) else {}
 
     examples = [

@@ -101,15 +101,16 @@ def test_spectral_reaches_choices_when_switched_on() -> None:
     model = tiny.model()
     belief, targets = forward(model)
     loss = spectral(model, belief, targets, through_choices=True, through_chain=False)
-    found = torch.autograd.grad(loss, belief.classes.choices, allow_unused=True)
+    found = torch.autograd.grad(loss, belief.classes.choices, allow_unused=True, retain_graph=True)
     assert all(g is not None and g.abs().max() > 0 for g in found)
+    assert reaches(loss, model.classifier) and reaches(loss, model.encoder)
 
 
 def test_spectral_reaches_the_order_when_switched_on() -> None:
     model = tiny.model()
     belief, targets = forward(model)
     loss = spectral(model, belief, targets, through_choices=False, through_chain=True)
-    assert reaches(loss, model.chain)
+    assert reaches(loss, model.chain) and reaches(loss, model.encoder)
     assert model.chain.effects.requires_grad
     (points,) = torch.autograd.grad(loss, [model.chain.effects], allow_unused=True)
     assert points is not None and points.abs().max() > 0

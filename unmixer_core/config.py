@@ -256,6 +256,7 @@ class Evaluate(Section):
     n_detail: Count
     n_retrieval: Count
     n_gap: Count
+    n_ceiling: Count
     candidates: Size
     seeds: Count
     n_examples: Count

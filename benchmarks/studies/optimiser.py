@@ -30,7 +30,7 @@ from unmixer_core.plots import COLOURS
 from unmixer_core.report import Report
 
 CONVERGED = 0.75
-CLIPS, EPOCHS, BATCH = 96, 8, 16
+CLIPS, EPOCHS, BATCH = 192, 4, 16
 LRS = (0.001, 0.004, 0.016)
 CHANGES = {
     "loss.spectral_every": 1,
