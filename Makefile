@@ -16,7 +16,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: repro test check smoke ui setup constraints clean
+.PHONY: repro test check smoke ui setup constraints clean study-manifold study-optimiser study-curriculum
 
 repro: $(STAMP)  ## run every stage of dvc.yaml whose inputs changed
 	@dvc root >/dev/null 2>&1 || dvc config --local core.no_scm true  # a download without .git works too
@@ -32,6 +32,9 @@ check: $(STAMP)  ## style, types, who may import whom
 
 smoke: $(STAMP)  ## the whole pipeline, small, in a clean copy that is thrown away (a few minutes)
 	$(BIN)/python profiles/run.py profiles/smoke.yaml
+
+study-manifold study-optimiser study-curriculum: study-%: $(STAMP)  ## a study of docs/studies again, on what `make repro` left here
+	$(BIN)/python -m benchmarks.studies.$*
 
 ui: $(STAMP)  ## the runs, at http://127.0.0.1:5000
 	$(BIN)/python -m unmixer_core.tracking replay

@@ -6,7 +6,18 @@ from pathlib import Path
 
 import numpy as np
 
-from unmixer_core import baselines, config, detection, evaluation, pages, prediction, proxy_gap, recovery, stage
+from unmixer_core import (
+    baselines,
+    config,
+    detection,
+    evaluation,
+    identifiability,
+    pages,
+    prediction,
+    proxy_gap,
+    recovery,
+    stage,
+)
 from unmixer_core.audio import Clips
 from unmixer_core.features import Features
 from unmixer_core.live.render import Renderer
@@ -50,6 +61,7 @@ def main(
     neighbours = {clip: clips.patches[near.clips[0]] for clip, near in nearest.items()}
     jobs = evaluation.prediction_jobs(test, beliefs.point, best)
     jobs += evaluation.baseline_jobs(test, train, neighbours, evaluate.seed) + detection.without_jobs(test)
+    jobs += identifiability.other_jobs(test, evaluate.n_ceiling, evaluate.seed)
     shown = evaluation.shown(test, evaluate.n_examples)
     keep = [("prediction", target.clip) for target in shown]
     with Renderer(audio) as host:
@@ -66,7 +78,7 @@ def main(
     gap = proxy_gap.measure(twin, compared, again, rate, keep=evaluate.n_examples)
     flat = evaluation.summarise(rows, evaluation.ROWS, score) | recovery.by_phase(found, score.coverage)
     flat |= detection.flat(effects, "full") | prediction.share_of_network(best, beliefs.candidates, test)
-    flat |= proxy_gap.flat(gap)
+    flat |= identifiability.beside(rows, test, train) | proxy_gap.flat(gap)
 
     examples = [
         pages.example(t, sounds.get(("prediction", t.clip)), clips.audio(nearest[t.clip].clips[0])) for t in shown

@@ -67,11 +67,14 @@ def _parameters(full: Values) -> str:
         f"| {full['effects.ceiling']:.2f} with the audible ones alone |",
         f"| effects, area under ROC | {full['effects.auc']:.2f} | 0.50 | |",
         f"| effects of the answered chain, macro-F1 | {full['chain.f1']:.2f} | {full['chain.f1_majority']:.2f} | |",
-        f"| order of audible pairs, where both were found | {full['chain.pair_order_present']:.2f} | 0.50 | 1 |",
+        f"| order of audible pairs, where both were found | {full['chain.pair_order_present']:.2f} "
+        f"| {full['chain.pair_order_present_majority']:.2f} | {full['chain.pair_order_present_ceiling']:.2f} |",
         f"| chain exact up to audible classes | {full['chain.exact_audible']:.2f} "
-        f"| {full['chain.exact_audible_majority']:.2f} | 1 |",
-        f"| wavetable of oscillator 1 | {full['wavetable_accuracy']:.2f} | {full['wavetable_accuracy_majority']:.2f} | 1 |",
-        f"| filter type | {full['filter_accuracy']:.2f} | {full['filter_accuracy_majority']:.2f} | 1 |",
+        f"| {full['chain.exact_audible_majority']:.2f} | {full['chain.exact_audible_ceiling']:.2f} |",
+        f"| wavetable of oscillator 1 | {full['wavetable_accuracy']:.2f} | {full['wavetable_accuracy_majority']:.2f} "
+        f"| {full['wavetable_accuracy_ceiling']:.2f} |",
+        f"| filter type | {full['filter_accuracy']:.2f} | {full['filter_accuracy_majority']:.2f} "
+        f"| {full['filter_accuracy_ceiling']:.2f} |",
         f"| 90 % intervals that hold the knob | {full['coverage_90']:.2f} | | 0.90 |",
     ]
     return "\n".join(lines)

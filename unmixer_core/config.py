@@ -85,6 +85,7 @@ class Sample(Section):
     p_unison: Share
     p_effect_mode: Share
     p_modulation: Share
+    p_stop: Share
     note_low: Note
     note_high: Note
     gate_low_s: Positive
@@ -157,6 +158,7 @@ class Model(Section):
     components: Size
     rank: Count
     sigma_floor: Positive
+    stops: bool
     knob_hidden: Size
     manifold: Literal["poincare", "euclidean"]
     ball_dim: Size
@@ -261,6 +263,7 @@ class Evaluate(Section):
     n_detail: Count
     n_retrieval: Count
     n_gap: Count
+    n_ceiling: Count
     candidates: Size
     seeds: Count
     n_examples: Count

@@ -111,7 +111,9 @@ def train_phase(
         sounds = Sounds.open(proxy, renders, device) if settings.loss.lambda_s > 0 else None
         report = fit(model, data, settings, state=state, log=log, proxy_term=sounds, device=device, ranks=ranks)
         if ranks.first:
-            checkpoint.save(out, model, architecture, {"phase": phase, "report": report, "clips": data.counts})
+            trained = {name: dict(vars(section)) for name, section in vars(settings).items()}
+            about = {"phase": phase, "report": report, "clips": data.counts, "trained": trained}
+            checkpoint.save(out, model, architecture, about)
         return report
 
 
