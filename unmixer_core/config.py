@@ -264,6 +264,8 @@ class Itf(Section):
     """Inference-time finetuning and its benchmark."""
 
     n_clips: Size
+    n_outside: Count
+    n_sensitivity: Count
     proposals: Size
     seeds: Count
     candidates: Size
@@ -277,6 +279,12 @@ class Itf(Section):
     cma_population: Annotated[int, Ge(2)]
     cma_sigma: Positive
     cma_max_seconds: Weight
+    encoder_steps: Count
+    encoder_lr: Positive
+    unmix_seconds: Weight
+    try_steps: tuple[Count, ...]
+    try_lr: tuple[Positive, ...]
+    try_lambda_b: tuple[Weight, ...]
     seed: Seed
 
 
