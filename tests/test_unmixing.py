@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -61,9 +62,9 @@ def parts() -> tuple[Any, Any]:
 def search(
     params: config.Params, heard: Heard, parts: tuple[Any, Any], host: Any, known: Features | None = None,
     changes: dict[str, Any] | None = None, **options: Any,
-) -> tuple[unmixing.Search, list[tuple[str, float]]]:  # fmt: skip
-    """A search and what it told: (step, best MSS)."""
-    told: list[tuple[str, float]] = []
+) -> tuple[unmixing.Search, list[tuple[str, float, float]]]:  # fmt: skip
+    """A search and what it told: (step, best MSS, when)."""
+    told: list[tuple[str, float, float]] = []
     small = {
         "candidates": 3,
         "proposals": 4,
@@ -76,7 +77,10 @@ def search(
     settings = params.unmix.model_copy(update=small | (changes or {}))
     itf = params.itf.model_copy(update={"steps": 3, "clip_s": 0.3})
     tools = unmixing.Tools(*parts, host, known)
-    tell = lambda step, best: told.append((step, np.inf if best is None else best.mss_db))  # noqa: E731
+
+    def tell(step: str, best: unmixing.Candidate | None) -> None:
+        told.append((step, np.inf if best is None else best.mss_db, time.perf_counter()))
+
     return unmixing.Search(heard, tools, settings, itf, unmixing.Options(**options), tell), told
 
 
@@ -89,16 +93,17 @@ def test_the_answer_is_the_nearest_of_all_that_was_rendered(params, heard, parts
     assert len(proposals) == 3 and answer.best.mss_db <= min(proposals)
     assert answer.best.mss_db == pytest.approx(metrics.mss(answer.best.audio, heard.clip, RATE), abs=1e-3)
     assert answer.best.patch.digest in {p.digest for p in host.patches}
-    values = [mss for _, mss in told if np.isfinite(mss)]
+    values = [mss for _, mss, _ in told if np.isfinite(mss)]
     assert values == sorted(values, reverse=True), "the best never gets worse"
     assert [db for *_, db in answer.curve] == sorted((db for *_, db in answer.curve), reverse=True)
-    assert list(dict.fromkeys(step for step, _ in told))[:4] == [
+    assert list(dict.fromkeys(step for step, *_ in told))[:4] == [
         "propose",
         "proposal",
         "refine",
         "refined",
     ]
-    assert answer.seconds < 6.0 + 6.0
+    longest_s = np.diff([when for *_, when in told]).max()  # a step that has begun is not cut, however slow the machine
+    assert answer.seconds < 6.0 + 3.0 * max(longest_s, 1.0)
 
 
 def test_the_best_patch_rendered_again_is_the_sound_it_was_judged_by(params, heard, parts, renderer):
@@ -125,6 +130,25 @@ def test_ctrl_c_returns_the_best_so_far(params, heard, parts, renderer, renders:
     answer = search(params, heard, parts, host)[0].run()
     assert answer.interrupted and answer.renders == renders
     assert answer.best.mss_db == min(c.mss_db for c in answer.candidates)
+
+
+def test_a_search_cancelled_from_another_thread_ends_with_the_best_so_far(params, heard, parts, renderer):
+    host = Host(renderer)
+    found, told = search(params, heard, parts, host, polish_s=60.0)
+    timer = threading.Timer(3.0, found.cancel)
+    timer.start()
+    begun = time.perf_counter()
+    answer = found.run()
+    timer.join()
+    assert answer.interrupted and time.perf_counter() - begun < 30.0
+    assert answer.best.mss_db == min(db for *_, db in answer.curve) and told
+
+
+def test_a_search_cancelled_before_it_began_is_an_interrupt(params, heard, parts, renderer):
+    found, _ = search(params, heard, parts, Host(renderer))
+    found.cancel()
+    with pytest.raises(KeyboardInterrupt):
+        found.run()
 
 
 def test_ctrl_c_before_the_first_render_is_an_interrupt(params, heard, parts, renderer):

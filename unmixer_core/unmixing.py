@@ -2,12 +2,13 @@
 
 Whatever proposes, the host decides: every patch that could be the answer is rendered, and the one whose sound is nearest
 (MSS) wins, so no later step can make the answer worse than an earlier one. Every step ends when its time is up, and an
-interrupt (Ctrl-C) ends the search with the best so far.
+interrupt (Ctrl-C, or `cancel` from another thread) ends the search with the best so far.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -109,6 +110,7 @@ class Search:
             heard, tools, settings, itf, options, tell,
         )  # fmt: skip
         self.begun = time.perf_counter()
+        self._cancelled = threading.Event()
         self.ear = Ear.of(tools.model, heard.clip)
         self.features = metrics.mss_features(heard.clip, heard.rate)
         self.best: Candidate | None = None
@@ -132,6 +134,16 @@ class Search:
         kept = sorted(self.kept, key=lambda c: c.mss_db)
         return Answer(self.best, kept, self.curve, self.seconds, self.renders, interrupted, self.ear)
 
+    def cancel(self) -> None:
+        """From any thread: `run` ends within one render or one step of refinement, as after Ctrl-C."""
+        self._cancelled.set()
+
+    def _go_on(self, step: str) -> None:
+        """Tell where the search is; raises KeyboardInterrupt once it was cancelled."""
+        self.tell(step, self.best)
+        if self._cancelled.is_set():
+            raise KeyboardInterrupt
+
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self.begun
@@ -139,7 +151,7 @@ class Search:
     def _steps(self) -> None:
         fast, settings = self.options.fast, self.settings
         count = self.options.candidates or (settings.fast_candidates if fast else settings.candidates)
-        self.tell("propose", None)
+        self._go_on("propose")
         proposals = self._ranked(self._proposals(), SHARE_FOR_RANKING * settings.seconds)[:count]
         self._hear([patch for patch, _ in proposals], "proposal")
         if self.options.itf and not fast:
@@ -177,6 +189,8 @@ class Search:
         """Patches with their proxy distance, nearest first. After `seconds` the rest is left out; one batch always runs."""
         begun, losses = time.perf_counter(), list[float]()
         while len(losses) < len(patches) and (not losses or time.perf_counter() - begun < seconds):
+            if self._cancelled.is_set():
+                raise KeyboardInterrupt
             part = patches[len(losses) : len(losses) + RANK_BATCH]
             losses += finetune.rank(
                 self.tools.proxy, self.heard.clip, part, sample_rate=self.heard.rate, clip_s=self.itf.clip_s
@@ -201,7 +215,7 @@ class Search:
             if self.best is None or candidate.mss_db < self.best.mss_db:
                 self.best = candidate
                 self.curve.append((self.seconds, self.renders, candidate.mss_db))
-            self.tell(source, self.best)
+            self._go_on(source)
         return costs
 
     def _mss_db(self, sound: NDArray[np.float32]) -> float:
@@ -218,7 +232,7 @@ class Search:
         refined = timed_refinement.refine(
             self.tools.proxy, self.heard.clip, patches, self.itf, self.options.constraints.knobs,
             sample_rate=self.heard.rate, distance=self.distance, seconds=seconds,
-            progress=lambda: self.tell("refine", self.best),
+            progress=lambda: self._go_on("refine"),
         )  # fmt: skip
         self._hear(refined, "refined")
 
