@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unmixer_core import plots
+from unmixer_core import listening, plots
 from unmixer_core.report import PEAK, Report, player
 
 RECORDING, PATCH = "your sound", "this patch"
@@ -42,7 +42,6 @@ CANNOT = (
     "This synth probably cannot make that: the best of {renders} renders still differs by {mss_db:.1f} dB, more than the "
     "{poor_db:g} dB that a usable match stays under. The patch is the nearest one found, not a reconstruction."
 )
-NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 SOURCES = {
     "proposal": "proposed",
     "refined": "refined through the proxy",
@@ -124,17 +123,12 @@ def _listen(report: Report, sounds: Mapping[str, np.ndarray], rate: int) -> None
 
 def _diagram(document: Mapping[str, Any]) -> tuple[str, str]:
     names = [device["device"] for device in document["devices"]]
-    note = f"{note_name(document['note'])}, key held {1000 * document['gate_s']:.0f} ms"
+    note = f"{listening.name(document['note'])}, key held {1000 * document['gate_s']:.0f} ms"
     boxes = [f"<span>{html.escape(name)}</span>" for name in names]
     return (
         f'<p class="chain">{html.escape(note)} → {" → ".join(boxes)} → out</p>',
         f"{note} → {' → '.join(names)} → out\n",
     )
-
-
-def note_name(note: int) -> str:
-    """A MIDI note as Live writes it (60 is C3)."""
-    return f"{NOTES[note % 12]}{note // 12 - 2} (MIDI {note})"
 
 
 def _device(report: Report, device: Mapping[str, Any]) -> None:
