@@ -125,8 +125,8 @@ def compete(
     unmixer, twin = checkpoint.load(model, stage.device()).model, Proxy.load(proxy).to(stage.device())
     with Renderer(params.audio) as host:
         host.render([waiting[0].patch, waiting[-1].patch])
-        ring = arena.Ring(unmixer, twin, frames, host, heard, params.itf, params.unmix, rate)
-        tools = ring.tools(clips, retrieval, stage.threads(), rows)
+        ring = arena.Ring(unmixer, twin, frames, clips, host, heard, params.itf, params.unmix, rate)
+        tools = ring.tools(retrieval, stage.threads(), rows)
         for target in waiting:
             if time.perf_counter() > end_s:
                 return

@@ -64,8 +64,8 @@ def main(
     search = unmix.model_copy(update={"seconds": itf.unmix_seconds})
     with Renderer(audio) as host:
         host.render([inside[0].patch, inside[-1].patch])  # hosts are warm before any clock runs
-        ring = arena.Ring(unmixer, twin, frames, host, heard, itf, search, rate)
-        tools = ring.tools(clips, retrieval, threads)
+        ring = arena.Ring(unmixer, twin, frames, clips, host, heard, itf, search, rate)
+        tools = ring.tools(retrieval, threads)
         sounds = contest.run(tools, [*inside, *others], ledger, log.progress)
         if SENSITIVITY not in ledger.rows:
             some = [*evaluation.some(inside, itf.n_sensitivity), *evaluation.some(others, itf.n_sensitivity)]

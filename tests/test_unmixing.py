@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def parts() -> tuple[Any, Any]:
 
 def search(
     params: config.Params, heard: Heard, parts: tuple[Any, Any], host: Any, known: Features | None = None,
-    changes: dict[str, Any] | None = None, **options: Any,
+    changes: dict[str, Any] | None = None, clips: Any = None, **options: Any,
 ) -> tuple[unmixing.Search, list[tuple[str, float, float]]]:  # fmt: skip
     """A search and what it told: (step, best MSS, when)."""
     told: list[tuple[str, float, float]] = []
@@ -76,7 +77,7 @@ def search(
     }
     settings = params.unmix.model_copy(update=small | (changes or {}))
     itf = params.itf.model_copy(update={"steps": 3, "clip_s": 0.3})
-    tools = unmixing.Tools(*parts, host, known)
+    tools = unmixing.Tools(*parts, host, known, clips)
 
     def tell(step: str, best: unmixing.Candidate | None) -> None:
         told.append((step, np.inf if best is None else best.mss_db, time.perf_counter()))
@@ -192,6 +193,24 @@ def test_the_nearest_training_render_of_a_training_clip_is_itself(parts, params,
         params, again, parts, host, known, polish_s=0.0, itf=False, candidates=64
     )  # all: the proxy here is untrained
     assert found.run().best.mss_db < 0.05
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_answer_is_never_further_than_the_nearest_training_render(parts, params, heard, renderer, told: bool):
+    """Whatever network and proxy think: its patch is heard as it is. With sounds at hand, nearest means by MSS."""
+    table = Patches.stack([sampling.draw("full", "train", i, 21, params.sample) for i in range(5)], "full", "train")
+    sounds = renderer.render(list(table))
+    ears = [unmixing.Ear.of(parts[0], sound) for sound in sounds]
+    known = Features(table, (np.concatenate([e.features.numpy() for e in ears]).astype(np.float16),), parts[0].spec)
+    clips = SimpleNamespace(patches=table, audio=lambda row: sounds[row])
+    nearest_db = min(metrics.mss(sound, heard.clip, RATE) for sound in sounds)
+    host = Host(renderer)
+    asked = heard if told else replace(heard, note=heard.note + 5, notes=(heard.note + 5, heard.note))
+    changes = {"neighbours": 1, "shortlist": 5, "proposals": 2}
+    found, _ = search(params, asked, parts, host, known, changes, polish_s=0.0, itf=False, candidates=1, clips=clips)
+    answer = found.run()
+    assert answer.best.mss_db <= nearest_db + 0.05
+    assert host.patches[0].digest in {patch.digest for patch in table}, "it is the first to be heard"
 
 
 def test_a_host_that_renders_nothing_is_an_error(params, heard, parts):

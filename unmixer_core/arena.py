@@ -35,6 +35,7 @@ class Ring:
     model: Unmixer
     proxy: Any
     frames: Features
+    clips: Clips
     host: Any
     heard: Mapping[int, Heard]
     itf: Settings
@@ -42,11 +43,11 @@ class Ring:
     rate: int
 
     def tools(
-        self, clips: Clips, retrieval: baselines.Retrieval, threads: int, rows: Collection[str] = contest.CONTESTANTS
+        self, retrieval: baselines.Retrieval, threads: int, rows: Collection[str] = contest.CONTESTANTS
     ) -> contest.Tools:
         """What the contestants in `rows` work with."""
         return contest.Tools(
-            self.host, self.proxy, self.propose, self.tune, self.search, retrieval, clips, self.rate, self.itf, threads, rows
+            self.host, self.proxy, self.propose, self.tune, self.search, retrieval, self.clips, self.rate, self.itf, threads, rows
         )  # fmt: skip
 
     def propose(self, target: Target, seeds: list[Patch]) -> list[Patch]:
@@ -65,7 +66,7 @@ class Ring:
 
     def search(self, target: Target) -> baselines.Found:
         """The whole `unmix` search, as the command runs it."""
-        tools = unmixing.Tools(self.model, self.proxy, self.host, self.frames)
+        tools = unmixing.Tools(self.model, self.proxy, self.host, self.frames, self.clips)
         heard = self.heard[target.id]
         found = unmixing.Search(heard, tools, self.unmix, self.itf, unmixing.Options(), lambda *_: None).run()
         curve = np.array([(renders, seconds, mss_db) for seconds, renders, mss_db in found.curve])

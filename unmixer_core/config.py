@@ -297,6 +297,7 @@ class Unmix(Section):
     proposals: Size
     notes: Size
     neighbours: Count
+    shortlist: Count
     n_retrieval: Count
     changes: Count
     fast_candidates: Size

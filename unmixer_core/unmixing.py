@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmixer_core import finetune, metrics, neighbourhood, timed_refinement
+from unmixer_core.audio import Clips
 from unmixer_core.belief import Ear
 from unmixer_core.constraints import Constraints
 from unmixer_core.errors import HostError
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 SHARE_FOR_RANKING, SHARE_FOR_ITF, SHARE_FOR_CHANGES = 0.25, 0.6, 0.35
 """Of all the time; of what is left before refinement; of what is left after it."""
 AS_THEY_ARE = 2
+"""Nearest training patches that are also tried as they are, where the note is not sure."""
 MIN_SPREAD, MAX_SPREAD = 0.02, 0.3
 RANK_BATCH = 8
 Tell = Callable[[str, "Candidate | None"], None]
@@ -46,6 +48,7 @@ class Settings(Protocol):
     proposals: int
     notes: int
     neighbours: int
+    shortlist: int
     n_retrieval: int
     changes: int
     fast_candidates: int
@@ -58,12 +61,13 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Tools:
-    """What a search works with. `known`: the training clips' features, where there are any."""
+    """What a search works with. `known`: the training clips' features, where there are any; `clips`: their sounds."""
 
     model: Unmixer
     proxy: Any
     host: Any
     known: Features | None = None
+    clips: Clips | None = None
 
 
 @dataclass(frozen=True)
@@ -152,10 +156,12 @@ class Search:
         fast, settings = self.options.fast, self.settings
         count = self.options.candidates or (settings.fast_candidates if fast else settings.candidates)
         self._go_on("propose")
-        proposals = self._ranked(self._proposals(), SHARE_FOR_RANKING * settings.seconds)[:count]
-        self._hear([patch for patch, _ in proposals], "proposal")
+        near, others = self._proposals()
+        ranked = [patch for patch, _ in self._ranked(others, SHARE_FOR_RANKING * settings.seconds)]
+        first = [*near, *ranked][: max(count, len(near))]
+        self._hear(first, "proposal")
         if self.options.itf and not fast:
-            self._refine([patch for patch, _ in proposals])
+            self._refine(first)
         if self.options.polish_s == 0.0 or (fast and self.options.polish_s is None):
             return
         end_s = settings.seconds if self.options.polish_s is None else self.seconds + self.options.polish_s
@@ -165,25 +171,39 @@ class Search:
 
     # --- propose ---------------------------------------------------------------------------------------------------
 
-    def _proposals(self) -> list[Patch]:
-        """The network's for each note that the sound may be, and those of the nearest training renders, in turns."""
+    def _proposals(self) -> tuple[list[Patch], list[Patch]]:
+        """The nearest training render's patch as it is, which is heard whatever the proxy thinks of it (so the answer is
+        never further than what retrieval alone finds); then the network's for each note that the sound may be and those
+        of the nearest training renders, in turns."""
         s, constraints, heard = self.settings, self.options.constraints, self.heard
         n = s.fast_proposals if self.options.fast else max(s.proposals, self.options.candidates or 0)
         notes = heard.notes[: s.fast_notes if self.options.fast else s.notes]
         sources = [self.ear.propose(note, heard.gate_s, n, s.seed, constraints) for note in notes]
-        sources.append(self._neighbours())
-        turns = [patch for turn in zip_longest(*sources) for patch in turn if patch is not None]
-        return list({patch.digest: patch for patch in reversed(turns)}.values())[::-1]
+        near, neighbours = self._neighbours()
+        turns = [patch for turn in zip_longest(*sources, neighbours) for patch in turn if patch is not None]
+        others = list({patch.digest: patch for patch in reversed(turns)}.values())[::-1]
+        return near, [patch for patch in others if patch.digest not in {p.digest for p in near}]
 
-    def _neighbours(self) -> list[Patch]:
-        """Patches of the nearest training renders at the note and gate that were heard; the very nearest also as it is."""
-        known, s, heard = self.tools.known, self.settings, self.heard
-        if known is None or not s.neighbours or self.options.fast:
-            return []
-        rows = self.ear.nearest(known, s.neighbours, s.n_retrieval)
+    def _neighbours(self) -> tuple[list[Patch], list[Patch]]:
+        """(the nearest training render's patch as it is, patches of the nearest ones at the note and gate that were heard,
+        those of the very nearest also as they are where the note is not sure)."""
+        known, heard, constraints = self.tools.known, self.heard, self.options.constraints
+        if known is None or not self.settings.neighbours or self.options.fast:
+            return [], []
+        rows = self._nearest(known)
         played = [replace(known.patches[row], note=heard.note, gate_s=heard.gate_s) for row in rows]
-        as_is = [known.patches[row] for row in rows[:AS_THEY_ARE]] if len(heard.notes) > 1 else []
-        return self.ear.constrained([*as_is, *played], self.options.constraints)
+        as_is = [known.patches[row] for row in rows[:AS_THEY_ARE]]
+        first = self.ear.constrained(as_is[:1], constraints)
+        return first, self.ear.constrained([*(as_is if len(heard.notes) > 1 else []), *played], constraints)
+
+    def _nearest(self, known: Features) -> NDArray[np.int64]:
+        """Rows of the nearest training renders: of a shortlist by features those nearest by MSS, where sounds are there."""
+        s, clips = self.settings, self.tools.clips
+        if clips is None:
+            return self.ear.nearest(known, s.neighbours, s.n_retrieval)
+        rows = self.ear.nearest(known, max(s.shortlist, s.neighbours), s.n_retrieval)
+        mss_db = [self._mss_db(clips.audio(int(row))) for row in rows]
+        return rows[np.argsort(mss_db, kind="stable")[: s.neighbours]]
 
     def _ranked(self, patches: Sequence[Patch], seconds: float = np.inf) -> list[tuple[Patch, float]]:
         """Patches with their proxy distance, nearest first. After `seconds` the rest is left out; one batch always runs."""
