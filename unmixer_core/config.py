@@ -300,6 +300,9 @@ class Unmix(Section):
     shortlist: Count
     n_retrieval: Count
     changes: Count
+    changes_refined: Count
+    changes_steps: Count
+    change_share: Share
     fast_candidates: Size
     fast_proposals: Size
     fast_notes: Size

@@ -11,11 +11,13 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from unmixer_core import finetune, metrics, neighbourhood, timed_refinement
@@ -30,8 +32,8 @@ from unmixer_core.schema.patch import Patch
 
 log = logging.getLogger(__name__)
 
-SHARE_FOR_RANKING, SHARE_FOR_ITF, SHARE_FOR_CHANGES = 0.25, 0.6, 0.35
-"""Of all the time; of what is left before refinement; of what is left after it."""
+SHARE_FOR_RANKING, SHARE_FOR_ITF = 0.25, 0.6
+"""Of all the time; of what is left before refinement."""
 AS_THEY_ARE = 2
 """Nearest training patches that are also tried as they are, where the note is not sure."""
 MIN_SPREAD, MAX_SPREAD = 0.02, 0.3
@@ -51,6 +53,9 @@ class Settings(Protocol):
     shortlist: int
     n_retrieval: int
     changes: int
+    changes_refined: int
+    changes_steps: int
+    change_share: float
     fast_candidates: int
     fast_proposals: int
     fast_notes: int
@@ -115,6 +120,8 @@ class Search:
         )  # fmt: skip
         self.begun = time.perf_counter()
         self._cancelled = threading.Event()
+        on_cpu = next(tools.model.parameters()).device.type == "cpu"
+        self.threads = max(1, torch.get_num_threads()) if on_cpu else 1
         self.ear = Ear.of(tools.model, heard.clip)
         self.features = metrics.mss_features(heard.clip, heard.rate)
         self.best: Candidate | None = None
@@ -166,7 +173,7 @@ class Search:
             return
         end_s = settings.seconds if self.options.polish_s is None else self.seconds + self.options.polish_s
         if settings.changes:
-            self._change(self.seconds + SHARE_FOR_CHANGES * (end_s - self.seconds))
+            self._change(self.seconds + settings.change_share * (end_s - self.seconds))
         self._polish(end_s)
 
     # --- propose ---------------------------------------------------------------------------------------------------
@@ -207,16 +214,23 @@ class Search:
 
     def _ranked(self, patches: Sequence[Patch], seconds: float = np.inf) -> list[tuple[Patch, float]]:
         """Patches with their proxy distance, nearest first. After `seconds` the rest is left out; one batch always runs."""
-        begun, losses = time.perf_counter(), list[float]()
-        while len(losses) < len(patches) and (not losses or time.perf_counter() - begun < seconds):
-            if self._cancelled.is_set():
-                raise KeyboardInterrupt
-            part = patches[len(losses) : len(losses) + RANK_BATCH]
-            losses += finetune.rank(
-                self.tools.proxy, self.heard.clip, part, sample_rate=self.heard.rate, clip_s=self.itf.clip_s
-            ).tolist()
-        order = np.argsort(losses, kind="stable")
-        return [(patches[i], losses[i]) for i in order]
+        begun, heard, proxy = time.perf_counter(), self.heard, self.tools.proxy
+        parts = [patches[i : i + RANK_BATCH] for i in range(0, len(patches), RANK_BATCH)]
+
+        def losses(part: Sequence[Patch]) -> list[float]:
+            if self._cancelled.is_set() or (part is not parts[0] and time.perf_counter() - begun >= seconds):
+                return []
+            return finetune.rank(proxy, heard.clip, part, sample_rate=heard.rate, clip_s=self.itf.clip_s).tolist()
+
+        with finetune.frozen(proxy), finetune.one_thread_each(), ThreadPoolExecutor(self.threads) as pool:
+            found = [
+                pair
+                for part, known in zip(parts, pool.map(losses, parts), strict=True)
+                for pair in zip(part[: len(known)], known, strict=True)
+            ]
+        if self._cancelled.is_set():
+            raise KeyboardInterrupt
+        return sorted(found, key=lambda pair: pair[1])
 
     # --- the host decides ------------------------------------------------------------------------------------------
 
@@ -248,31 +262,55 @@ class Search:
     def _refine(self, patches: Sequence[Patch]) -> None:
         """ITF on all candidates at once, as long as its time allows; the host hears every result."""
         left_s = self.settings.seconds - self.seconds
-        seconds = min(self.settings.itf_seconds, SHARE_FOR_ITF * max(left_s, 0.0))
-        refined = timed_refinement.refine(
-            self.tools.proxy, self.heard.clip, patches, self.itf, self.options.constraints.knobs,
-            sample_rate=self.heard.rate, distance=self.distance, seconds=seconds,
+        self._hear(self._refined(patches, min(self.settings.itf_seconds, SHARE_FOR_ITF * max(left_s, 0.0))), "refined")
+
+    def _refined(self, patches: Sequence[Patch], seconds: float, steps: int | None = None) -> list[Patch]:
+        """Patches after ITF, for `steps` (None: as the settings say) or `seconds`, whichever ends first."""
+        return timed_refinement.refine(
+            self.tools.proxy, self.heard.clip, patches, _Steps.of(self.itf, steps), self.options.constraints.knobs,
+            sample_rate=self.heard.rate, distance=self.distance, seconds=seconds, threads=self.threads,
             progress=lambda: self._go_on("refine"),
         )  # fmt: skip
-        self._hear(refined, "refined")
 
     def _change(self, end_s: float) -> None:
-        """One decision at a time: the changes of the best patch that the proxy likes most, as long as one helps."""
+        """One decision at a time: the changes of the best patch that the proxy likes most are heard, the nearest of them
+        refined and heard again, as long as one helps."""
+        s, itf = self.settings, self.options.itf and not self.options.fast
         while self.seconds < end_s and self.best is not None:
             before, best = self.best.mss_db, self.best.patch
-            others = [p for p in neighbourhood.changes(best, self.options.constraints) if p.digest not in self.seen]
+            others = self._filled(neighbourhood.changes(best, self.options.constraints), best)
+            others = [patch for patch in others if patch.digest not in self.seen]
             if not others:
                 return
-            rng = np.random.default_rng(self.settings.seed + self.renders)
+            rng = np.random.default_rng(s.seed + self.renders)
             drawn = [others[i] for i in rng.permutation(len(others))]
-            chosen = [patch for patch, _ in self._ranked(drawn, 0.6 * (end_s - self.seconds))[: self.settings.changes]]
+            chosen = [patch for patch, _ in self._ranked(drawn, 0.5 * (end_s - self.seconds))[: s.changes]]
             self.seen.update(p.digest for p in chosen)
-            self._hear(chosen, "changed")
+            costs = self._hear(chosen, "changed")
+            if itf and s.changes_refined and self.seconds < end_s:
+                nearest = [chosen[i] for i in np.argsort(costs, kind="stable")[: s.changes_refined]]
+                self._hear(self._refined(nearest, end_s - self.seconds, s.changes_steps), "changed")
             if self.best.mss_db >= before:
                 return
 
+    def _filled(self, patches: Sequence[Patch], best: Patch) -> list[Patch]:
+        """Patches in which every knob that could not be heard in `best` and now can has the median the model expects."""
+        medians: dict[bytes, NDArray[np.float32]] = {}
+        filled = []
+        for patch in patches:
+            new = patch.active_knobs & ~best.active_knobs & ~self.options.constraints.knobs
+            if new.any():
+                key = new.tobytes()
+                if key not in medians:
+                    medians[key] = self.ear.intervals(patch).median[0]
+                patch = replace(patch, knobs=np.where(new, medians[key], patch.knobs).astype(np.float32))
+            filled.append(patch)
+        return filled
+
     def _polish(self, end_s: float) -> None:
         """CMA-ES on host renders over the audible, free knobs of the best, in steps of the model's own spread."""
+        if self.seconds >= end_s:
+            return
         import cma  # seconds to import
 
         while self.seconds < end_s and self.best is not None:
@@ -293,6 +331,24 @@ class Search:
                 strategy.tell(points, [cost if np.isfinite(cost) else 80.0 for cost in costs])
             if self.best is start:
                 return
+
+
+@dataclass
+class _Steps:
+    """`finetune.Settings` with another number of steps."""
+
+    steps: int
+    lr: float
+    lambda_b: float
+    clip_norm: float
+    logit_limit: float
+    clip_s: float
+
+    @classmethod
+    def of(cls, itf: finetune.Settings, steps: int | None) -> finetune.Settings:
+        if steps is None or steps == itf.steps:
+            return itf
+        return cls(steps, itf.lr, itf.lambda_b, itf.clip_norm, itf.logit_limit, itf.clip_s)
 
 
 def _with(patch: Patch, columns: NDArray[np.int64], point: NDArray[np.float64]) -> Patch:
