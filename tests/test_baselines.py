@@ -171,6 +171,25 @@ def test_search_improves_on_its_start_within_its_renders() -> None:
     assert np.array_equal(found.audio, tone(found.patch))
 
 
+@pytest.mark.parametrize("renders", [1, 9, 20])
+def test_a_longer_search_holds_the_shorter_ones(renders: int) -> None:
+    """So one run answers for every budget of renders, bit for bit."""
+    long, short = search(FakeHost(), max_renders=61), search(FakeHost(), max_renders=renders)
+    part = long.within(renders=renders)
+    assert (part.mss_db, part.renders) == (short.mss_db, short.renders)
+    assert np.array_equal(part.patch.knobs, short.patch.knobs) and np.array_equal(part.audio, short.audio)
+
+
+def test_a_search_cut_at_a_time_holds_what_was_heard_by_then() -> None:
+    ticks = iter(range(10_000))
+    long = search(FakeHost(), max_renders=61, clock=lambda: float(next(ticks)))
+    for limit_s in (0.0, 10.0, 25.0, 1e9):
+        part = long.within(seconds=limit_s)
+        by_then = [i for i in long.improvements if i.seconds <= limit_s] or long.improvements[:1]
+        assert part.mss_db == min(i.mss_db for i in by_then)
+    assert long.within().mss_db == long.mss_db and long.within().renders == long.renders
+
+
 def test_the_curve_of_a_search_only_falls() -> None:
     curve = search(FakeHost(), max_renders=25).curve
     assert np.all(np.diff(curve[:, 2]) <= 0) and np.all(np.diff(curve[:, 0]) > 0) and np.all(np.diff(curve[:, 1]) >= 0)

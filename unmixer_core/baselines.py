@@ -144,9 +144,22 @@ def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:
     return np.pad(audio[:, :samples], [(0, 0), (0, max(0, samples - audio.shape[-1]))])
 
 
+@dataclass(frozen=True, eq=False)
+class Improvement:
+    """A best so far of a search on the host: after how many renders and seconds it was heard, and what it is."""
+
+    renders: int
+    seconds: float
+    mss_db: float
+    patch: Patch
+    audio: np.ndarray
+
+
 @dataclass(frozen=True)
 class Found:
-    """The outcome of a search on the host. `curve`: rows of (renders so far, seconds so far, best MSS in dB)."""
+    """The outcome of a search on the host. `curve`: rows of (renders so far, seconds so far, best MSS in dB);
+    `improvements`: every best so far, in order.
+    """
 
     patch: Patch
     audio: np.ndarray
@@ -154,6 +167,16 @@ class Found:
     renders: int
     seconds: float
     curve: np.ndarray
+    improvements: Sequence[Improvement] = ()
+
+    def within(self, *, renders: float = np.inf, seconds: float = np.inf) -> Found:
+        """The outcome of the same search, had it been given this many renders and seconds. Its start is always heard."""
+        kept = [i for i in self.improvements if i.renders <= renders and i.seconds <= seconds] or self.improvements[:1]
+        part = self.curve[(self.curve[:, 0] <= renders) & (self.curve[:, 1] <= seconds)]
+        best, spent_s = kept[-1], float(part[-1, 1]) if len(part) else float(self.curve[0, 1])
+        done = int(part[-1, 0]) if len(part) else int(self.curve[0, 0])
+        done = done if np.isinf(renders) else int(min(renders, self.renders))
+        return Found(best.patch, best.audio, best.mss_db, done, max(spent_s, best.seconds), part, kept)
 
 
 class Genome:
@@ -257,6 +280,7 @@ class _HostSearch:
         self.begun, self.renders = clock(), 0
         self.best: tuple[float, Patch, np.ndarray] = (np.inf, start, np.zeros((2, 1), dtype=np.float32))
         self.curve: list[tuple[float, float, float]] = []
+        self.improvements: list[Improvement] = []
 
     def seconds(self) -> float:
         return self.clock() - self.begun
@@ -265,12 +289,13 @@ class _HostSearch:
         """MSS of each patch's render; failures count as UNHEARD_DB."""
         costs = []
         for patch, sound in zip(patches, self.renderer.render(patches), strict=True):
+            self.renders += 1
             heard = isinstance(sound, np.ndarray)
             cost = self._cost(sound) if heard else UNHEARD_DB
             if heard and cost < self.best[0]:
                 self.best = (cost, patch, sound)
+                self.improvements.append(Improvement(self.renders, self.seconds(), cost, patch, sound))
             costs.append(cost)
-        self.renders += len(patches)
         self.curve.append((self.renders, self.seconds(), self.best[0]))
         return costs
 
@@ -280,4 +305,4 @@ class _HostSearch:
 
     def found(self) -> Found:
         mss_db, patch, audio = self.best
-        return Found(patch, audio, mss_db, self.renders, self.seconds(), np.array(self.curve))
+        return Found(patch, audio, mss_db, self.renders, self.seconds(), np.array(self.curve), self.improvements)

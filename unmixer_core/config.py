@@ -274,6 +274,8 @@ class Itf(Section):
     """Inference-time finetuning and its benchmark."""
 
     n_clips: Size
+    n_outside: Count
+    n_sensitivity: Count
     proposals: Size
     seeds: Count
     candidates: Size
@@ -287,6 +289,12 @@ class Itf(Section):
     cma_population: Annotated[int, Ge(2)]
     cma_sigma: Positive
     cma_max_seconds: Weight
+    encoder_steps: Count
+    encoder_lr: Positive
+    unmix_seconds: Weight
+    try_steps: tuple[Count, ...]
+    try_lr: tuple[Positive, ...]
+    try_lambda_b: tuple[Weight, ...]
     seed: Seed
 
 
@@ -299,8 +307,12 @@ class Unmix(Section):
     proposals: Size
     notes: Size
     neighbours: Count
+    shortlist: Count
     n_retrieval: Count
     changes: Count
+    changes_refined: Count
+    changes_steps: Count
+    change_share: Share
     fast_candidates: Size
     fast_proposals: Size
     fast_notes: Size

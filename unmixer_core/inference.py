@@ -304,7 +304,7 @@ class _Marginals:
             below = self.cdf(middle) < level
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         unit = to_unit((low + high) / 2)
-        near = ((unit - 0.5).abs() < STILL) & (self.atom > 0)
+        near = ((unit - 0.5).abs() < STILL + 1e-4) & (self.atom > 0)  # the atom's mass lies at the edge of its reach
         return torch.where(near, 0.5, unit).numpy().astype(np.float32)
 
 

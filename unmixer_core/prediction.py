@@ -29,13 +29,6 @@ class Settings(Protocol):
     seed: int
 
 
-class PoolSettings(Protocol):
-    """The part of the `itf` section that is read here."""
-
-    proposals: int
-    seed: int
-
-
 @dataclass(frozen=True)
 class Predictions:
     """Per target: the point estimate, up to K candidates (it comes first), and PIT values [n, K] (nan: not active)."""
@@ -60,15 +53,6 @@ def predict(
         truth = frames.patches.select(np.array([target.clip for target in part]))
         places.append(inference.pit(model, *inputs, truth, seed=settings.seed))
     return Predictions([patches[0] for patches in candidates], candidates, np.concatenate(places))
-
-
-def pool(
-    model: Unmixer, frames: Features, target: Target, settings: PoolSettings, seeds: Sequence[Patch]
-) -> list[Patch]:
-    """Up to `proposals` candidates of one target, the point estimate first, then `seeds` at its note and gate."""
-    inputs = _inputs(model, frames, [target])
-    mine = [proposal.patch for proposal in inference.propose(model, *inputs, settings.proposals, settings.seed)[0]]
-    return [*mine, *(at_note(patch, target.patch.note, target.patch.gate_s) for patch in seeds)]
 
 
 def best_by_proxy(
