@@ -22,16 +22,22 @@ State = Literal["queued", "running", "done", "failed", "cancelled"]
 class Problem(BaseModel):
     """Every answer that is not a success: one sentence for a person."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"detail": "kick.wav is silent: nothing in it is above -80 dBFS."}]})
-    detail: str = Field(description="What is wrong and what to do about it, in one sentence.")
+    detail: str = Field(
+        description="What is wrong and what to do about it, in one sentence.",
+        examples=["kick.wav is silent: nothing in it is above -80 dBFS."],
+    )
+
+
+EXAMPLE_OPTIONS: dict[str, Any] = {"lock": ["saturator.drive=12"], "chain": "Saturator>Reverb"}
+STEPS = "propose, proposal, refine, refined, changed, polished, write"
 
 
 class Options(BaseModel):
     """How to search; what is left out is as params.yaml's `unmix` section says."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"lock": ["saturator.drive=12"], "chain": "Saturator>Reverb"}]})
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_OPTIONS]})
     note: int | None = Field(None, ge=0, le=127, description="MIDI note that is played; detected when left out.", examples=[48])
-    gate_s: float | None = Field(None, ge=0.01, le=60, description="Seconds the key is held; detected when left out.", examples=[0.5])
+    gate_s: float | None = Field(None, ge=0.01, le=60, description="Seconds the key is held; detected when left out.")
     candidates: int | None = Field(None, ge=1, le=64, description="Candidates that are refined and rendered.")
     itf_steps: int | None = Field(None, ge=0, le=10_000, description="Refinement steps, at most.")
     itf: bool = Field(True, description="Refine candidates through the proxy.")
@@ -68,7 +74,7 @@ class JobView(BaseModel):
     id: str = Field(description="16 hex digits.", examples=["7c9e6679f3a1b2c4"])
     name: str = Field(description="The uploaded file's name, as shown.", examples=["bass.wav"])
     state: State = Field(description="queued → running → done, failed or cancelled.")
-    step: str = Field("", description="What a running job is doing: propose, proposal, refine, refined, changed, polished, write.", examples=["refine"])
+    step: str = Field("", description=f"What a running job is doing: {STEPS}.", examples=["refine"])
     position: int | None = Field(None, description="Jobs that are started before this waiting one.", examples=[0])
     seconds: float | None = Field(None, description="Seconds of search so far.", examples=[12.4])
     budget_s: float | None = Field(None, description="Seconds the search may take, about.", examples=[44.0])
@@ -117,7 +123,10 @@ class PatchBody(BaseModel):
     """A patch: patch.json as it came, or only what differs from the defaults."""
 
     model_config = ConfigDict(extra="ignore", populate_by_name=True, json_schema_extra={"examples": [EXAMPLE_PATCH]})
-    schema_digest: str | None = Field(None, alias="schema", max_length=64, description="The schema it was made with; GET /schema tells ours.", examples=[RACK.digest])
+    schema_digest: str | None = Field(
+        None, alias="schema", max_length=64, description="The schema it was made with, if known; GET /schema tells ours.",
+        examples=[RACK.digest],
+    )  # fmt: skip
     note: int = Field(48, ge=0, le=127, description="MIDI note.")
     gate_s: float = Field(1.0, gt=0, le=60, description="Seconds the key is held.")
     chain: list[Literal[EFFECTS]] = Field([], max_length=8, description="Effects in order, each once.")  # type: ignore[valid-type]

@@ -52,7 +52,7 @@ def binary(media: str, what: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": what, "content": {media: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
-def _service(request: Request) -> Service:
+async def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
 
@@ -93,7 +93,7 @@ async def job(id: JobId, service: Ours) -> JobView:
     return views.job(service.get(id), service)
 
 
-def _known_job(id: JobId, service: Ours) -> Job:
+async def _known_job(id: JobId, service: Ours) -> Job:
     return service.get(id)
 
 
@@ -155,7 +155,8 @@ async def preset(id: JobId, service: Ours) -> FileResponse:
 )  # fmt: skip
 async def report(id: JobId, service: Ours) -> FileResponse:
     """The answer as one page with sounds and pictures in it, to keep or to send."""
-    return FileResponse(service.part(id, "report.html"), media_type="text/html", filename=views.file_name(service.get(id), "-report.html"))
+    name = views.file_name(service.get(id), "-report.html")
+    return FileResponse(service.part(id, "report.html"), media_type="text/html", filename=name)
 
 
 @router.get("/jobs/{id}/candidates", tags=["answers"], responses=problems(404, 409))
@@ -192,7 +193,7 @@ async def push(
 # --- patches -----------------------------------------------------------------------------------------------------------
 
 
-def _patch(body: Annotated[PatchBody, Body()]) -> Patch:
+async def _patch(body: Annotated[PatchBody, Body()]) -> Patch:
     return views.patch(body)
 
 
@@ -201,7 +202,7 @@ Sent = Annotated[Patch, Depends(_patch)]
 
 @router.post(
     "/render", tags=["patches"], response_class=Response, max_body_size=PATCH_BYTES,
-    responses=problems(404, 413, 502, 503) | binary(WAV, "24 bits, 44.1 kHz, stereo. X-MSS-dB and X-Similarity-Percent with a job."),
+    responses=problems(404, 413, 502, 503) | binary(WAV, "24 bits, stereo; with a job, X-MSS-dB and X-Similarity-Percent."),
 )  # fmt: skip
 async def render(patch: Sent, query: Compared, service: Ours) -> Response:
     """A patch → its sound, by a warm host; with `job`, how similar it is to that job's recording (in the headers)."""
@@ -228,7 +229,7 @@ async def any_preset(patch: Sent) -> Response:
 
 @router.get("/schema", tags=["patches"], responses=problems())
 async def schema() -> dict[str, Any]:
-    """Every device, knob (name, unit, range, law from raw to physical) and choice (items), in order; and the schema's digest."""
+    """Every device, knob (name, unit, range, law from raw to physical) and choice (items), in order; the schema's digest."""
     return views.schema()
 
 
@@ -241,7 +242,10 @@ async def health(service: Ours) -> Health:
     return Health(uptime_s=round(time.time() - service.begun_s, 3))
 
 
-@router.get("/ready", tags=["state"], responses=problems() | {503: {"model": Ready, "description": "Not ready; `problems` says why."}})
+NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Ready, "description": "Not ready; `problems` says why."}}
+
+
+@router.get("/ready", tags=["state"], responses=problems() | NOT_READY, response_model=Ready)
 async def ready(service: Ours) -> JSONResponse:
     """200 when sounds can be un-mixed and patches rendered, 503 with the reasons otherwise."""
     found = views.ready(service)

@@ -49,10 +49,15 @@ export function clear(canvas) {
 function axis(context, height, style) {
   const scale = devicePixelRatio;
   context.font = `${10 * scale}px system-ui, sans-serif`;
-  context.fillStyle = style.getPropertyValue("--map-ink");
   for (const [hertz, label] of [[100, "100"], [1000, "1k"], [10000, "10k"]]) {
     const y = height * (1 - Math.log(hertz / LOW_HZ) / Math.log(HIGH_HZ / LOW_HZ));
-    context.fillText(label, 4 * scale, y + 3 * scale);
+    const wide = context.measureText(label).width;
+    context.globalAlpha = 0.75;
+    context.fillStyle = style.getPropertyValue("--map-0");
+    context.fillRect(3 * scale, y - 7 * scale, wide + 4 * scale, 13 * scale);
+    context.globalAlpha = 1;
+    context.fillStyle = style.getPropertyValue("--map-ink");
+    context.fillText(label, 5 * scale, y + 3 * scale);
   }
 }
 
@@ -83,7 +88,7 @@ function analyse(buffer) {
   const window = Float32Array.from({ length: SIZE }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / SIZE));
   const edges = Array.from({ length: ROWS + 1 }, (_, i) => (LOW_HZ * (HIGH_HZ / LOW_HZ) ** (i / ROWS) * SIZE) / buffer.sampleRate);
   const power = new Float32Array(ROWS * frames);
-  const real = new Float32Array(SIZE), imaginary = new Float32Array(SIZE);
+  const real = new Float32Array(SIZE), imaginary = new Float32Array(SIZE), bins = new Float32Array(SIZE / 2);
   let most = 1e-12;
   for (let frame = 0; frame < frames; frame++) {
     const start = frame * HOP - SIZE / 2;
@@ -93,15 +98,22 @@ function analyse(buffer) {
     }
     imaginary.fill(0);
     transform(real, imaginary);
+    for (let bin = 0; bin < SIZE / 2; bin++) bins[bin] = real[bin] ** 2 + imaginary[bin] ** 2;
     for (let row = 0; row < ROWS; row++) {
-      const from = Math.max(1, Math.floor(edges[row])), to = Math.max(from + 1, Math.ceil(edges[row + 1]));
-      let largest = 0;
-      for (let bin = from; bin < Math.min(to, SIZE / 2); bin++) largest = Math.max(largest, real[bin] ** 2 + imaginary[bin] ** 2);
+      const largest = between(bins, edges[row], edges[row + 1]);
       power[row * frames + frame] = largest;
       most = Math.max(most, largest);
     }
   }
   return power.map((value) => 10 * Math.log10(Math.max(value / most, 1e-12)));
+}
+
+// The largest bin of a stretch; between two bins, in the lows, a value between theirs.
+function between(bins, from, to) {
+  const middle = (from + to) / 2, below = Math.min(Math.floor(middle), bins.length - 2), share = middle - below;
+  let largest = bins[below] * (1 - share) + bins[below + 1] * share;
+  for (let bin = Math.ceil(from); bin < Math.min(to, bins.length); bin++) largest = Math.max(largest, bins[bin]);
+  return largest;
 }
 
 // Fast Fourier transform in place (Cooley and Tukey, radix 2).

@@ -54,7 +54,7 @@ export class Rack {
     if (place) name.setAttribute("aria-keyshortcuts", "Alt+ArrowLeft Alt+ArrowRight O L");
     const tools = element("span", "tools");
     if (place) {
-      const power = button("power", "⏻", () => this.#power(device));
+      const power = button("power", "", () => this.#power(device));
       power.setAttribute("aria-pressed", String(device.on));
       power.setAttribute("aria-label", `${device.name} on`);
       power.title = device.on ? "Switch off (O)" : "Switch on (O)";
