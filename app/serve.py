@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -74,7 +74,8 @@ def main() -> int:
             limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GOODBYE_S, server_header=False, proxy_headers=False,
         )
     )  # fmt: skip
-    server.run()
+    with suppress(KeyboardInterrupt):  # uvicorn has shut down and raises it again
+        server.run()
     return 0 if server.started else 1
 
 

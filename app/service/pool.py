@@ -96,19 +96,21 @@ class Pool:
             child = Child("app.service.searcher", (str(self.settings.models),), self.settings.threads)
             try:
                 await child.start()
-                self.problem, failures = "", 0
-                self.ready += 1
-                try:
-                    await self._feed(child)
-                finally:
-                    self.ready -= 1
             except UnmixerError as error:
-                if child.pid is None and not self.ready:
-                    self.problem = str(error)
-                log.warning("searcher: %s", error)
+                if str(error) != self.problem:
+                    log.warning("searcher: %s", error)
+                self.problem = str(error)
                 await asyncio.sleep(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
                 failures += 1
+                continue
+            self.problem, failures = "", 0
+            self.ready += 1
+            try:
+                await self._feed(child)
+            except ChildEnded as error:
+                log.warning("searcher: %s", error)
             finally:
+                self.ready -= 1
                 await child.stop()
 
     async def _feed(self, child: Child) -> None:

@@ -20,7 +20,7 @@ from app import single
 from app.service import heard_file, options
 from app.service.child import ROOT, Wire
 from unmixer_core import audio, config
-from unmixer_core.errors import UnmixerError
+from unmixer_core.errors import ConfigError, UnmixerError
 
 KEEP, DROP = signal.SIGUSR1, signal.SIGUSR2
 TELL_EVERY_S = 0.2
@@ -33,8 +33,7 @@ def main() -> None:
     wire, stop = Wire(), _Stop()
     try:
         params = config.load(ROOT / "params.yaml")
-        network, _ = single.find_models(root=Path(sys.argv[1]).parent)
-        with single.tools(options.request({}, params, network), lambda step, best: None) as tools:
+        with single.tools(options.request({}, params, _network(Path(sys.argv[1]))), lambda step, best: None) as tools:
             _warm(params, tools)
             os.nice(PATIENT)
             wire.tell({})
@@ -42,6 +41,14 @@ def main() -> None:
                 wire.tell(_one(asked, params, tools, wire, stop))
     except UnmixerError as error:
         wire.tell({"failed": " ".join(str(error).split())})
+
+
+def _network(models: Path) -> Path:
+    """models/full, else models/pretrained. Raises ConfigError."""
+    for name in single.MODELS:
+        if (models / name / "model.json").exists():
+            return models / name
+    raise ConfigError(f"there is no trained model in {models}; run `make repro` to train one.")
 
 
 def _one(asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop) -> dict[str, Any]:

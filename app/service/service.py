@@ -197,7 +197,7 @@ class Service:
         return self.meters.text(self.store.counts(), self.pool.ready, sum(job.bytes for job in self.store.recent(-1)))
 
     def _check(self) -> None:
-        if self.pool.problem:
+        if self.pool.problem and not self.pool.ready:
             raise NotReady(self.pool.problem)
         self.store.check_room()
 

@@ -21,7 +21,7 @@ from unmixer_core.model import checkpoint
 from unmixer_core.proxy.proxy import Proxy
 
 REPO = Path(__file__).resolve().parents[2]
-WITHIN_S = 120.0
+WITHIN_S = 300.0
 
 
 def models(folder: Path) -> Path:
