@@ -24,7 +24,6 @@ STATUS: dict[type[Exception], int] = {
     QueueFull: 429, Busy: 429, Failed: 502, errors.HostError: 502, ChildEnded: 503, NotReady: 503,
 }  # fmt: skip
 RETRY_S = {429: 10, 503: 5}
-TOO_LARGE = 413
 
 
 def install(app: FastAPI) -> None:
@@ -59,7 +58,7 @@ async def _invalid(request: Request, error: Exception) -> JSONResponse:
 async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     words = {
-        TOO_LARGE: "this is larger than what is accepted.", 404: f"there is nothing at {request.url.path[:100]}.",
+        404: f"there is nothing at {request.url.path[:100]}.",
         405: f"{request.method} is not possible here.", 400: f"the request cannot be read ({_small(str(error.detail))}).",
     }  # fmt: skip
     found = answer(error.status_code, words.get(error.status_code, str(error.detail)))

@@ -15,11 +15,14 @@ from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.service.settings import Settings, loopback
 
 BURST_S = 5.0
+PATCH_BYTES = 1 << 20
+"""Largest body of every request but an upload."""
 CLIENTS = 4096
 OPEN_PATHS = ("/health",)
 """Asked often by monitors; they cost nothing."""
@@ -59,7 +62,7 @@ class Gate:
 
         refusal = self._refusal(scope)
         if refusal is None:
-            await self.app(scope, receive, send_on)
+            await self.app(scope, _counted(receive, self._limit(scope["path"])), send_on)
         else:
             await _refuse(send_on, *refusal)
 
@@ -69,6 +72,9 @@ class Gate:
             return 421, "this address is not one of the service's; add it to UNMIXER_SERVE_NAMES if it is.", {}
         if not self._same_origin(headers):
             return 403, "requests from other sites are not answered.", {}
+        limit = self._limit(path)
+        if _length(headers) > limit:
+            return 413, _too_large(limit), {}
         wait_s = 0.0 if path in OPEN_PATHS else self.buckets.take((scope.get("client") or ("", 0))[0])
         if wait_s > 0:
             return 429, "too many requests; wait a moment.", {"retry-after": str(max(1, round(wait_s)))}
@@ -77,6 +83,9 @@ class Gate:
                 "www-authenticate": "Bearer"
             }
         return None
+
+    def _limit(self, path: str) -> int:
+        return self.settings.upload_bytes if path == "/unmix" else PATCH_BYTES
 
     def _ours(self, host: str) -> bool:
         """A Host header names this service: an address it is bound to, localhost, or a configured name."""
@@ -130,6 +139,31 @@ class Buckets:
         if len(self._left) > CLIENTS:
             self._left.popitem(last=False)
         return 0.0 if allowed else (1.0 - left) / self.rate
+
+
+def _length(headers: Headers) -> int:
+    """What a request says about its body."""
+    text = headers.get("content-length", "0")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+
+
+def _counted(receive: Receive, limit: int) -> Receive:
+    """The same body; its bytes are counted, whatever the request says about them. Raises HTTPException (413)."""
+    total = 0
+
+    async def receive_on() -> Message:
+        nonlocal total
+        message = await receive()
+        total += len(message.get("body", b""))
+        if total > limit:
+            raise HTTPException(413, _too_large(limit))
+        return message
+
+    return receive_on
+
+
+def _too_large(limit: int) -> str:
+    return f"at most {limit / 2**20:g} MiB are accepted here."
 
 
 async def _refuse(send: Send, status: int, sentence: str, headers: dict[str, str]) -> None:

@@ -157,10 +157,10 @@ class CandidateView(BaseModel):
 class PushedValue(BaseModel):
     """One value in Live's own scale."""
 
-    device: str
-    parameter: str
-    wanted: float
-    kept: float
+    device: str = Field(description="Live's name.", examples=["Saturator"])
+    parameter: str = Field(description="Live's name.", examples=["Drive"])
+    wanted: float = Field(description="What was set; on/off and items count from 0.", examples=[0.75])
+    kept: float = Field(description="What Live says it has.", examples=[0.75])
 
 
 class PushView(BaseModel):
@@ -170,7 +170,7 @@ class PushView(BaseModel):
     tracks: list[str] = Field(description="Names of the tracks that hold the patch.")
     chain: list[str] = Field(description="Effects in order.")
     read_back: int = Field(description="Values that were set and read back as they were wanted.", examples=[93])
-    values: list[PushedValue]
+    values: list[PushedValue] = Field(description="All of them.")
     not_set: list[str] = Field(description="What stock AbletonOSC cannot set, with what Live has instead.")
 
 
@@ -184,7 +184,8 @@ class Health(BaseModel):
 class Ready(BaseModel):
     """Whether sounds can be un-mixed now."""
 
-    ready: bool
+    ready: bool = Field(description="Sounds are un-mixed and patches rendered.")
+    upload_bytes: int = Field(description="Largest upload.", examples=[67108864])
     problems: list[str] = Field(description="Why not, one sentence each.")
     queued: int = Field(description="Jobs that wait.")
     queue_limit: int = Field(description="Jobs that may wait.")

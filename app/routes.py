@@ -32,7 +32,6 @@ from app.service.store import Job
 from unmixer_core import patch_file, vital_preset
 from unmixer_core.schema.patch import Patch
 
-PATCH_BYTES = 1 << 20
 WAV = "audio/wav"
 SENTENCES = {
     401: "A token is needed.", 403: "The request comes from another site.", 404: "There is no such job, or no such part of it.",
@@ -46,6 +45,12 @@ ALWAYS = (401, 403, 421, 422, 429)
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for these and for what any request may meet."""
     return {s: {"model": Problem, "description": SENTENCES[s]} for s in sorted({*statuses, *ALWAYS})}
+
+
+def streamed_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """The same for a route whose success is no JSON but a stream."""
+    problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": told["description"], "content": problem} for status, told in problems(*statuses).items()}
 
 
 def binary(media: str, what: str) -> dict[int | str, dict[str, Any]]:
@@ -97,7 +102,7 @@ async def _known_job(id: JobId, service: Ours) -> Job:
     return service.get(id)
 
 
-@router.get("/jobs/{id}/events", tags=["jobs"], response_class=EventSourceResponse, responses=problems(404))
+@router.get("/jobs/{id}/events", tags=["jobs"], response_class=EventSourceResponse, responses=streamed_problems(404))
 async def events(service: Ours, known: Annotated[Job, Depends(_known_job)]) -> AsyncIterable[ServerSentEvent]:
     """Server-sent events: the job (as GET /jobs/{id} gives it) now and after every change; the last event is `end`."""
     async for state in service.changes(known.id):
@@ -201,7 +206,7 @@ Sent = Annotated[Patch, Depends(_patch)]
 
 
 @router.post(
-    "/render", tags=["patches"], response_class=Response, max_body_size=PATCH_BYTES,
+    "/render", tags=["patches"], response_class=Response,
     responses=problems(404, 413, 502, 503) | binary(WAV, "24 bits, stereo; with a job, X-MSS-dB and X-Similarity-Percent."),
 )  # fmt: skip
 async def render(patch: Sent, query: Compared, service: Ours) -> Response:
@@ -211,14 +216,14 @@ async def render(patch: Sent, query: Compared, service: Ours) -> Response:
     return Response(sound, media_type=WAV, headers={names[key]: f"{value:g}" for key, value in found.items()})
 
 
-@router.post("/describe", tags=["patches"], max_body_size=PATCH_BYTES, responses=problems(413))
+@router.post("/describe", tags=["patches"], responses=problems(413))
 async def describe(patch: Sent) -> dict[str, Any]:
     """A patch → the same in full: every control in physical, unit and raw values, and which of them can be heard."""
     return patch_file.describe(patch)
 
 
 @router.post(
-    "/preset", tags=["patches"], response_class=Response, max_body_size=PATCH_BYTES,
+    "/preset", tags=["patches"], response_class=Response,
     responses=problems(413) | binary("application/octet-stream", "A preset that Vital opens."),
 )  # fmt: skip
 async def any_preset(patch: Sent) -> Response:

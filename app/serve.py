@@ -39,7 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="Neural Un-Mixer", version="0.1.0", description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None,
-        max_body_size=settings.upload_bytes, form_limits={"max_files": 1, "max_fields": 256, "max_part_size": 4096},
+        form_limits={"max_files": 1, "max_fields": 256, "max_part_size": 4096},
         license_info={"name": "GPL-3.0-or-later"},
     )  # fmt: skip
     faults.install(app)

@@ -70,7 +70,7 @@ def ready(service: Service) -> Ready:
     problems = service.problems()
     return Ready(
         ready=not problems, problems=problems, queued=service.store.counts()[WAITING],
-        queue_limit=service.settings.queue, live=str(service.settings.live),
+        queue_limit=service.settings.queue, upload_bytes=service.settings.upload_bytes, live=str(service.settings.live),
     )  # fmt: skip
 
 

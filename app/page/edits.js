@@ -17,7 +17,6 @@ export class Edits {
     clearTimeout(this.timer);
     this.asked = null;
     this.turn = (this.turn ?? 0) + 1;
-    this.turning = false;
   }
 
   open(document, schema) {
@@ -29,7 +28,6 @@ export class Edits {
   }
 
   changed(id, patch, settled, audition) {
-    this.turning = !settled;
     this.asked = { id, body: patch.body(), audition: audition && settled };
     clearTimeout(this.timer);
     this.timer = setTimeout(() => this.#next(), settled ? 0 : SETTLE_MS);

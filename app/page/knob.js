@@ -67,6 +67,7 @@ export function knob(spec, entry, { locked, home, turned }) {
     if (event.button !== 0 || locked) return;
     dial.setPointerCapture(event.pointerId);
     dial.focus();
+    dial.classList.add("held");
     let last = event.clientY;
     const move = (moved) => {
       const pixels = last - moved.clientY;
@@ -75,6 +76,7 @@ export function knob(spec, entry, { locked, home, turned }) {
     };
     const end = () => {
       dial.removeEventListener("pointermove", move);
+      dial.classList.remove("held");
       turn(unit, true);
     };
     dial.addEventListener("pointermove", move);

@@ -13,7 +13,7 @@ const STEPS = {
   refined: "Rendering refinements", changed: "Trying changes", polished: "Polishing on the host", write: "Writing the answer",
 };
 const player = new Player();
-const shown = { job: null, answer: null, percent: null, following: null };
+const shown = { job: null, answer: null, percent: null, following: null, uploadBytes: 0 };
 let schema = null;
 
 const edits = new Edits(player, { rendered, failed: (error) => notice(error.message) });
@@ -50,6 +50,7 @@ async function watchState() {
     let found;
     try {
       found = await api.ready();
+      shown.uploadBytes = found.upload_bytes ?? shown.uploadBytes;
       byId("state").textContent = found.ready ? (found.queued ? `Ready, ${found.queued} waiting` : "Ready") : api.capital(found.problems.join(" "));
     } catch (error) {
       found = { ready: false };
@@ -78,6 +79,8 @@ async function listJobs() {
 }
 
 async function send(file, name) {
+  const most = shown.uploadBytes;
+  if (most && file.size > most) return notice(`${name} has ${Math.ceil(file.size / 2 ** 20)} MiB; at most ${Math.floor(most / 2 ** 20)} are accepted.`);
   const job = await attempt(() => api.unmix(file, name, chosenOptions()));
   if (job) location.hash = `job=${job.id}`;
 }
@@ -169,8 +172,8 @@ function showEdited(words = "") {
 }
 
 function rendered({ buffer, percent, mssDb, described }) {
-  rack.patch.heard(described);
-  if (!edits.turning) rack.drawDevice();
+  if (rack.patch.heard(described)) rack.stale = true;
+  rack.refresh();
   player.set("b", buffer);
   draw("b");
   if (percent !== null) {

@@ -52,14 +52,19 @@ export class Patch {
     return true;
   }
 
-  // The service's description says which controls can be heard now.
+  // The service's description says which controls can be heard now. True when that has changed.
   heard(document) {
+    let changed = false;
     for (const described of document.devices) {
       const device = this.device(described.key);
-      for (const kind of ["knobs", "choices"]) {
-        for (const [name, entry] of Object.entries(described[kind])) if (device) device[kind][name].active = entry.active;
+      for (const kind of device ? ["knobs", "choices"] : []) {
+        for (const [name, { active }] of Object.entries(described[kind])) {
+          changed ||= device[kind][name].active !== active;
+          device[kind][name].active = active;
+        }
       }
     }
+    return changed;
   }
 
   // --lock words for what is locked: every control of it that can be heard.

@@ -15,6 +15,7 @@ export class Rack {
     this.said = said;
     this.chosen = "wavetable";
     this.all = false;
+    this.stale = false;
     this.sortable = new Sortable(row, {
       animation: matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 140, draggable: ".effect", handle: ".grip",
       filter: ".locked .grip", preventOnFilter: false, forceFallback: true, fallbackTolerance: 4, delayOnTouchOnly: true, delay: 60,
@@ -111,7 +112,13 @@ export class Rack {
     this.changed(true);
   }
 
+  // Other controls can be heard than are shown; a knob that is being held is not taken out of the hand.
+  refresh() {
+    if (this.stale && !this.panel.querySelector(".held")) this.drawDevice();
+  }
+
   drawDevice() {
+    this.stale = false;
     const device = this.patch.device(this.chosen), spec = this.patch.specs[this.chosen];
     const focused = this.panel.contains(document.activeElement) ? document.activeElement.getAttribute("aria-label") : null;
     const head = element("div", "device-head");
@@ -125,6 +132,7 @@ export class Rack {
       });
       head.append(more);
     }
+    if (Object.values(device.knobs).some((entry) => entry.intervals)) head.append(element("p", "legend", "where the model expects it: 50 %, thin 90 %"));
     const groups = new Map();
     const group = (key) => {
       const name = this.chosen === "wavetable" ? (GROUPS.find((start) => key.startsWith(start)) ?? "osc_1") : "";

@@ -52,7 +52,9 @@ class Server:
             "UNMIXER_SERVE_PORT": str(self.port), "UNMIXER_SERVE_FOLDER": str(folder), "UNMIXER_SERVE_MODELS": str(models_folder),
             "UNMIXER_SERVE_RATE": "1000", "UNMIXER_SERVE_WORKERS": "1", "UNMIXER_THREADS": "1",
         } | environ  # fmt: skip
-        self.client = httpx2.Client(base_url=self.url, timeout=60.0)
+        token = self.environ.get("UNMIXER_SERVE_TOKEN")
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        self.client = httpx2.Client(base_url=self.url, timeout=60.0, headers=headers)
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> Server:

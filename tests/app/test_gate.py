@@ -107,3 +107,10 @@ def test_every_answer_carries_the_headers_that_keep_the_page_to_itself():
         _, found, _ = ask(gate(), path, host="evil.example" if refused else "localhost")
         assert "default-src 'none'" in found["content-security-policy"] and found["x-content-type-options"] == "nosniff"
         assert "frame-ancestors 'none'" in found["content-security-policy"] and found["referrer-policy"] == "no-referrer"
+
+
+def test_a_body_that_says_it_is_too_large_is_not_read():
+    large = gate(upload_bytes=5 << 20)
+    assert ask(large, "/unmix", "POST", content_length=str(5 << 20))[0] == 200
+    assert ask(large, "/unmix", "POST", content_length=str((5 << 20) + 1))[0::2] == (413, "at most 5 MiB are accepted here.")
+    assert ask(large, "/render", "POST", content_length=str(2 << 20))[0] == 413

@@ -106,11 +106,12 @@ def test_a_dropped_file_is_followed_to_its_answer_and_heard(opened: Callable[...
     page.wait_for_selector("#lane-a.heard")
     shot(page, "2-progress")
     page.wait_for_selector("#answer:not([hidden])")
+    page.wait_for_selector("#hear-b[aria-checked=true]")
     assert page.text_content("#job-name") == "dropped.wav" and page.is_hidden("#progress")
     assert chain(page) == ["Saturator", "Reverb"]
     percent = page.text_content("#similarity")
     assert percent.endswith("%") and page.locator("#limits li").count() >= 1
-    assert page.locator("#hear-b").get_attribute("aria-checked") == "true"
+    page.wait_for_selector("#candidates li")
     page.locator("body").press("x")
     assert page.locator("#hear-a").get_attribute("aria-checked") == "true"
     page.locator("body").press("Space")
@@ -157,7 +158,7 @@ def test_the_chain_is_dragged_into_another_order(page: Any):
 
     asked = rerendered(page, drag)
     assert chain(page) == asked["chain"] == ["Delay", "Reverb", "Saturator"]
-    page.wait_for_function("document.querySelector('#edited').textContent.startsWith('Edited')")
+    page.wait_for_function("() => document.querySelector('#edited').textContent.startsWith('Edited')")
     shot(page, "3-reordered")
     asked = rerendered(page, lambda: page.click("#undo"))
     assert chain(page) == asked["chain"] == ["Saturator", "Delay", "Reverb"] and page.is_disabled("#undo")
@@ -213,10 +214,10 @@ def test_a_knob_is_turned_and_heard(page: Any):
     again = rerendered(page, page.mouse.up)
     unit = lambda body: next(d for d in body["devices"] if d["key"] == "reverb")["knobs"]["decay_time"]["unit"]  # noqa: E731
     assert unit(again) < unit(asked)
-    page.wait_for_function("document.querySelector('#edited').textContent.startsWith('Edited')")
+    page.wait_for_function("() => document.querySelector('#edited').textContent.startsWith('Edited')")
     shot(page, "4-turned")
     rerendered(page, lambda: dial.press("Backspace"))
-    page.wait_for_function(f"document.querySelector('#similarity').textContent === {score!r}")
+    page.wait_for_function(f"() => document.querySelector('#similarity').textContent === {score!r}")
 
 
 def test_knobs_read_as_the_schema_says(page: Any):
@@ -241,7 +242,7 @@ def test_knobs_read_as_the_schema_says(page: Any):
 def test_candidates_are_auditioned_and_used(page: Any):
     assert page.locator("#candidates li").count() >= 1
     page.click("#candidates button[aria-label='Hear candidate 1']")
-    page.wait_for_function("document.querySelector('#distance').textContent.includes('candidate 1')")
+    page.wait_for_function("() => document.querySelector('#distance').textContent.includes('candidate 1')")
     asked = rerendered(page, lambda: page.click("#candidates button[aria-label='Use candidate 1']"))
     assert asked["chain"] == chain(page)
 
@@ -284,7 +285,7 @@ def test_a_recording_becomes_a_job(opened: Callable[..., Any]):
     page.check("#opt-fast")
     page.click("#record")
     page.wait_for_selector("#record[aria-pressed=true]")
-    page.wait_for_function("document.querySelector('#level').value > 0.01")
+    page.wait_for_function("() => document.querySelector('#level').value > 0.01")
     page.wait_for_timeout(1500)
     with page.expect_response(lambda response: response.url.endswith("/unmix")) as told:
         page.click("#record")
@@ -298,7 +299,7 @@ def test_the_page_holds_in_the_dark_and_on_a_phone(opened: Callable[..., Any], a
         options |= {"viewport": PHONE, "has_touch": True, "device_scale_factor": 2}
     page = opened(f"/#job={answered}", **options)
     page.wait_for_selector("#answer:not([hidden]) .dial")
-    page.wait_for_function("document.querySelector('#lane-b canvas').width > 10")
+    page.wait_for_function("() => document.querySelector('#lane-b canvas').width > 10")
     shot(page, f"7-{name}")
     width = page.evaluate("document.documentElement.scrollWidth")
     assert width <= page.viewport_size["width"], "nothing is wider than the screen"
