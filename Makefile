@@ -9,14 +9,14 @@ STAMP := $(VENV)/.stamp
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PYTEST_ARGS ?= -n logical
+PYTEST_ARGS ?= -n logical --dist loadgroup
 
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: repro test check smoke ui setup constraints clean study-manifold study-optimiser study-curriculum
+.PHONY: repro test check smoke ui setup constraints clean study-manifold study-optimiser study-curriculum serve browser
 
 repro: $(STAMP)  ## run every stage of dvc.yaml whose inputs changed
 	@dvc root >/dev/null 2>&1 || dvc config --local core.no_scm true  # a download without .git works too
@@ -36,13 +36,20 @@ smoke: $(STAMP)  ## the whole pipeline, small, in a clean copy that is thrown aw
 study-manifold study-optimiser study-curriculum: study-%: $(STAMP)  ## a study of docs/studies again, on what `make repro` left here
 	$(BIN)/python -m benchmarks.studies.$*
 
+serve: $(STAMP)  ## the service and its page, at http://127.0.0.1:8000
+	$(BIN)/python -m app.serve
+
+browser:  ## Debian's chromium, which the page's tests drive; without it they are skipped
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 || \
+	  echo "no chromium: 'apt-get install chromium' did not work; the page's tests will be skipped"
+
 ui: $(STAMP)  ## the runs, at http://127.0.0.1:5000
 	$(BIN)/python -m unmixer_core.tracking replay
 	mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 
 setup: $(STAMP)  ## only the virtual environment
 
-$(STAMP): requirements.txt requirements-dev.txt constraints.txt
+$(STAMP): requirements.txt requirements-serve.txt requirements-dev.txt constraints.txt
 	@test -n "$(SYSTEM_PYTHON)" && $(SYSTEM_PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 	  { echo "error: Python 3.11 or newer is needed, '$(PYTHON)' is not: install one and run 'make PYTHON=python3.11 $(MAKECMDGOALS)'." >&2; exit 1; }
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || \

@@ -97,7 +97,7 @@ def test_requirements_are_all_constrained_but_torch():
     }
     names = {
         re.split(r"[~<>=\[;]", line)[0].strip().lower()
-        for file in ("requirements.txt", "requirements-dev.txt")
+        for file in ("requirements.txt", "requirements-serve.txt", "requirements-dev.txt")
         for line in (REPO / file).read_text(encoding="utf-8").splitlines()
         if line.strip() and not line.startswith(("-r", "#"))
     }
@@ -109,7 +109,7 @@ def test_dvc_sends_nothing_home():
     assert "analytics = false" in (REPO / ".dvc/config").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("target", ["repro", "test", "check", "smoke", "ui", "clean"])
+@pytest.mark.parametrize("target", ["repro", "test", "check", "smoke", "serve", "ui", "clean"])
 def test_make_knows_its_targets(target):
     if not shutil.which("make"):
         pytest.skip("make is not installed")
@@ -119,7 +119,7 @@ def test_make_knows_its_targets(target):
 def test_an_old_python_is_refused_in_one_sentence(tmp_path):
     if not shutil.which("make"):
         pytest.skip("make is not installed")
-    for name in ("Makefile", "requirements.txt", "requirements-dev.txt", "constraints.txt"):
+    for name in ("Makefile", "requirements.txt", "requirements-serve.txt", "requirements-dev.txt", "constraints.txt"):
         shutil.copy(REPO / name, tmp_path / name)
     done = run("make", "setup", "PYTHON=false", cwd=tmp_path)
     assert done.returncode != 0 and "error: Python 3.11 or newer is needed" in done.stderr
@@ -136,7 +136,7 @@ def test_the_readme_names_what_exists():
 def test_the_readme_names_every_environment_variable():
     code = [
         path.read_text(encoding="utf-8")
-        for folder in ("unmixer_core", "stages")
+        for folder in ("unmixer_core", "stages", "app")
         for path in (REPO / folder).rglob("*.py")
     ]
     used = {name for text in code for name in re.findall(r"UNMIXER_[A-Z]\w+", text)}

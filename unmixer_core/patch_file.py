@@ -7,14 +7,16 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unmixer_core.errors import ConfigError, UnmixerError
-from unmixer_core.inference import Intervals
+from unmixer_core.errors import ConfigError
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
+
+if TYPE_CHECKING:
+    from unmixer_core.inference import Intervals
 
 MAX_BYTES = 16 << 20
 
@@ -60,14 +62,17 @@ def read(path: Path) -> Patch:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as a patch ({_reason(error)}).") from None
+    return parse(data, str(path))
+
+
+def parse(data: Any, name: str = "this") -> Patch:
+    """The patch of patch.json's content. Raises ConfigError, one sentence that calls it `name`, or SchemaMismatch."""
     try:
         patch = Patch.from_dict(data)
         _sound(patch)
         return patch
-    except UnmixerError:
-        raise
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ConfigError(f"{path} is no patch of this project ({type(error).__name__}: {_reason(error)}).") from None
+        raise ConfigError(f"{name} is no patch of this project ({type(error).__name__}: {_reason(error)}).") from None
 
 
 def _sound(patch: Patch) -> None:

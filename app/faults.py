@@ -1,0 +1,81 @@
+"""Whatever goes wrong, as a status and one sentence."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.service.child import ChildEnded, Failed
+from app.service.renders import Busy
+from app.service.service import NotReady, NotYet, Unknown
+from app.service.store import QueueFull
+from unmixer_core import errors
+
+log = logging.getLogger(__name__)
+
+STATUS: dict[type[Exception], int] = {
+    Unknown: 404, NotYet: 409, errors.AudioError: 415, errors.ConfigError: 422, errors.SchemaMismatch: 422,
+    QueueFull: 429, Busy: 429, Failed: 502, errors.HostError: 502, ChildEnded: 503, NotReady: 503,
+}  # fmt: skip
+RETRY_S = {429: 10, 503: 5}
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(errors.UnmixerError, _ours)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OSError, _disk)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def answer(status: int, sentence: str) -> JSONResponse:
+    headers = {"retry-after": str(RETRY_S[status])} if status in RETRY_S else None
+    return JSONResponse({"detail": " ".join(sentence.split())}, status, headers)
+
+
+async def _ours(request: Request, error: Exception) -> JSONResponse:
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS or kind is errors.UnmixerError)
+    if status in (413, 415, 429) and request.url.path == "/unmix":
+        request.app.state.service.meters.refused({415: "audio", 429: "full"}.get(status, "size"))
+    return answer(status, str(error))
+
+
+async def _invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first: Any = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    given = first.get("input")
+    but = f", but got {given!r}"[:80] if isinstance(given, str | int | float | bool) else ""
+    return answer(422, f"{place or 'the body'}: {_small(str(first['msg']))}{but}.")
+
+
+async def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    words = {
+        404: f"there is nothing at {request.url.path[:100]}.",
+        405: f"{request.method} is not possible here.", 400: f"the request cannot be read ({_small(str(error.detail))}).",
+    }  # fmt: skip
+    found = answer(error.status_code, words.get(error.status_code, str(error.detail)))
+    found.headers.update(error.headers or {})
+    return found
+
+
+async def _disk(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return answer(507, "the disk is full; free some space, or lower UNMIXER_SERVE_KEEP_MIB.")
+    return await _unexpected(request, error)
+
+
+async def _unexpected(request: Request, error: Exception) -> JSONResponse:
+    log.error("unexpected at %s %s", request.method, request.url.path, exc_info=error)
+    return answer(500, f"something unexpected went wrong ({type(error).__name__}); please report it with the service's log.")
+
+
+def _small(text: str) -> str:
+    return (text[:1].lower() + text[1:]).rstrip(".")

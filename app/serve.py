@@ -1,0 +1,83 @@
+"""`make serve`: the service and its page at http://127.0.0.1:8000. `main` only assembles."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+
+from app import faults
+from app.gate import Gate
+from app.routes import router
+from app.service.service import Service
+from app.service.settings import Settings, loopback
+from unmixer_core.errors import UnmixerError
+
+PAGE = Path(__file__).resolve().parent / "page"
+CONNECTIONS = 256
+GOODBYE_S = 2
+ABOUT = (
+    "From a sound to the Ableton Live patch that makes it. Upload a sound, follow its job, take the patch; or render, "
+    "describe and push patches. Every answer that is not a success holds one sentence under `detail`."
+)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application. Its lifespan opens the service: raises ConfigError when that cannot be."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with Service.open(settings) as app.state.service:
+            yield
+
+    app = FastAPI(
+        title="Neural Un-Mixer", version="0.1.0", description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None,
+        form_limits={"max_files": 1, "max_fields": 256, "max_part_size": 4096},
+        license_info={"name": "GPL-3.0-or-later"},
+    )  # fmt: skip
+    faults.install(app)
+    app.include_router(router)
+    app.get("/", include_in_schema=False)(_index)
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.add_middleware(
+        Gate, settings=settings, page=("/page", "/favicon.ico"),
+        count=lambda method, status: app.state.service.meters.requested(method, status),
+    )  # fmt: skip
+    return app
+
+
+async def _index() -> FileResponse:
+    return FileResponse(PAGE / "index.html")
+
+
+def main() -> int:
+    """The exit status: 0 after Ctrl-C, 1 when it cannot start (one sentence on stderr)."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    try:
+        settings = Settings.from_environment()
+    except UnmixerError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    sys.stderr.write(f"The Un-Mixer is at {settings.url} (Ctrl-C ends it)\n")
+    if settings.token and not loopback(settings.host):
+        sys.stderr.write("It can be reached from other machines: whoever has the token in that address may use it.\n")
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False,
+            limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GOODBYE_S, server_header=False, proxy_headers=False,
+        )
+    )  # fmt: skip
+    with suppress(KeyboardInterrupt):  # uvicorn has shut down and raises it again
+        server.run()
+    return 0 if server.started else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

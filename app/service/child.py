@@ -1,0 +1,160 @@
+"""A process of our own that answers JSON lines: all decoding, searching and rendering happens in one, never in the server.
+
+So the server answers while others compute, a sound that breaks a decoder breaks nothing else, and memory that a library
+leaks goes with its process. A child is asked one thing at a time; it may tell several lines before the last one, which
+holds "done" or "failed" (a sentence). A child ends when its standard input does, so none outlives its parent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from unmixer_core.errors import UnmixerError
+
+ROOT = Path(__file__).resolve().parents[2]
+READY_WITHIN_S = 120.0
+LINE_BYTES = 4 << 20
+Message = dict[str, Any]
+
+
+class ChildEnded(UnmixerError):
+    """The process is gone; the sentence says how."""
+
+
+class Failed(UnmixerError):
+    """The process says, in a sentence, why it cannot do what it was asked."""
+
+
+class Child:
+    """`python -m <module> <words>` as seen from the server. `threads`: compute threads of its libraries."""
+
+    def __init__(self, module: str, words: Sequence[str] = (), threads: int = 1) -> None:
+        self.module, self.words, self.threads = module, tuple(words), threads
+        self._process: asyncio.subprocess.Process | None = None
+        self._turn = asyncio.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Starts it and waits for its first word. Raises Failed with its reason, ChildEnded when it has none."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", self.module, *self.words, cwd=ROOT, env=_environment(self.threads), limit=LINE_BYTES,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(READY_WITHIN_S):
+                first = await self._read()
+        except BaseException as error:
+            await self.stop()
+            if isinstance(error, TimeoutError):
+                raise ChildEnded(f"{self.module} did not get ready within {READY_WITHIN_S:.0f} s.") from None
+            raise
+        if "failed" in first:
+            await self.stop()
+            raise Failed(first["failed"])
+
+    async def ask(self, request: Message, patience_s: float) -> AsyncIterator[Message]:
+        """What it tells, the last line (with "done") included. Raises Failed, or ChildEnded when it ends or is silent for
+        `patience_s`; a child that was left in the middle of an answer is stopped."""
+        async with self._turn:
+            whole = False
+            try:
+                await self._write(request)
+                while not whole:
+                    async with asyncio.timeout(patience_s):
+                        message = await self._read()
+                    whole = "done" in message or "failed" in message
+                    if "failed" in message:
+                        raise Failed(message["failed"])
+                    yield message
+            except TimeoutError:
+                raise ChildEnded(f"the process stood still for {patience_s:.0f} s and was stopped.") from None
+            finally:
+                if not whole:
+                    await self.stop()
+
+    async def answer(self, request: Message, patience_s: float) -> Any:
+        """What the last line holds under "done"."""
+        last: Message = {}
+        async for message in self.ask(request, patience_s):
+            last = message
+        return last["done"]
+
+    def signal(self, number: signal.Signals) -> None:
+        if self.pid is not None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
+
+    async def stop(self) -> None:
+        """Ends it and everything that it started."""
+        if self._process is None:
+            return
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        await self._process.wait()
+
+    async def _write(self, request: Message) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request).encode() + b"\n")
+            await self._process.stdin.drain()
+        except (BrokenPipeError, ConnectionResetError):
+            raise await self._end() from None
+
+    async def _read(self) -> Message:
+        assert self._process is not None and self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if not line.endswith(b"\n"):
+            raise await self._end()
+        message: Message = json.loads(line)
+        return message
+
+    async def _end(self) -> ChildEnded:
+        assert self._process is not None
+        code = await self._process.wait()
+        return ChildEnded(f"the process ended {f'by signal {-code}' if code < 0 else f'with status {code}'}.")
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """Renders are the embedded host's, whatever Live the environment names: Live is for pushing."""
+    kept = {name: value for name, value in os.environ.items() if name != "UNMIXER_LIVE_HOST"}
+    names = ("UNMIXER_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+    return kept | dict.fromkeys(names, str(threads)) | {"OMP_WAIT_POLICY": "PASSIVE", "UNMIXER_TRACKING": "off"}
+
+
+class Wire:
+    """The child's end: `tell` writes a line, iterating yields what is asked. Other prints go to standard error."""
+
+    def __init__(self) -> None:
+        self._out: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
+        os.dup2(2, 1)
+        self._asked: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+
+    def tell(self, message: Message) -> None:
+        with self._lock:
+            self._out.write(json.dumps(message, allow_nan=False) + "\n")
+            self._out.flush()
+
+    def __iter__(self) -> Iterator[Message]:
+        """Requests, for ever; the process ends at once when the parent is gone, whatever it is doing."""
+        threading.Thread(target=self._listen, daemon=True).start()
+        while True:
+            yield self._asked.get()
+
+    def _listen(self) -> None:
+        for line in sys.stdin:
+            self._asked.put(json.loads(line))
+        os._exit(0)

@@ -1,0 +1,194 @@
+"""Searchers at work: each takes the job that has waited longest, and what it tells goes to the store and to who listens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from app.service.child import Child, ChildEnded, Failed
+from app.service.meters import Meters
+from app.service.searcher import DROP, KEEP
+from app.service.settings import Settings
+from app.service.store import ATTEMPTS, CANCELLED, DONE, FAILED, RUNNING, WAITING, Job, Store
+from unmixer_core.errors import UnmixerError
+
+log = logging.getLogger(__name__)
+
+STOP_WITHIN_S = 1.5
+"""A search that was cancelled and still computes is ended by force, and its process started anew."""
+PATIENCE_S = 180.0
+PAUSES_S = (1.0, 5.0, 15.0, 30.0)
+"""Before a searcher that did not start is tried again."""
+ANSWER = "answer"
+
+
+class Pool:
+    """`settings.workers` searchers. `problem`: why none can be started, as a sentence, or ""."""
+
+    def __init__(self, store: Store, settings: Settings, meters: Meters) -> None:
+        self.store, self.settings, self.meters = store, settings, meters
+        self.problem, self.ready = "", 0
+        self._work = asyncio.Event()
+        self._changes: dict[str, asyncio.Event] = {}
+        self._running: dict[str, Child] = {}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._enders: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        self._tasks = [asyncio.create_task(self._keep_one()) for _ in range(self.settings.workers)]
+
+    async def stop(self) -> None:
+        """What runs waits again, without counting as an attempt."""
+        interrupted = list(self._running)
+        for task in (*self._tasks, *self._enders):
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._enders, return_exceptions=True)
+        for identity in interrupted:
+            job = self.store.get(identity)
+            if job is not None and job.state == RUNNING:
+                self.store.put_back(identity, counted=False)
+
+    def wake(self) -> None:
+        """There is a new job."""
+        self._work.set()
+
+    async def changes(self, identity: str) -> AsyncIterator[Job]:
+        """A job as it is, and again whenever that changes, until it has ended or is removed."""
+        while (job := self.store.get(identity)) is not None:
+            event = self._changes.setdefault(identity, asyncio.Event())
+            yield job
+            if job.ended:
+                return
+            if job.state == WAITING:  # its place in the queue moves with other jobs
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(event.wait(), 1.0)
+            else:
+                await event.wait()
+
+    def cancel(self, job: Job, keep: bool) -> None:
+        """Ends a job that waits or runs. `keep`: a running one first writes the best it has found so far."""
+        child = self._running.get(job.id)
+        if child is None or not keep or "best" not in job.progress:
+            self._end(job.id, CANCELLED)
+            if child is not None:
+                child.signal(DROP)
+                ender = asyncio.create_task(self._make_sure(job.id, child))
+                self._enders.add(ender)
+                ender.add_done_callback(self._enders.discard)
+        else:
+            child.signal(KEEP)
+
+    async def _make_sure(self, identity: str, child: Child) -> None:
+        await asyncio.sleep(STOP_WITHIN_S)
+        if self._running.get(identity) is child:
+            await child.stop()
+
+    async def _keep_one(self) -> None:
+        """One searcher, started again whenever it ends."""
+        failures = 0
+        while True:
+            child = Child("app.service.searcher", (str(self.settings.models),), self.settings.threads)
+            try:
+                await child.start()
+            except UnmixerError as error:
+                if str(error) != self.problem:
+                    log.warning("searcher: %s", error)
+                self.problem = str(error)
+                await asyncio.sleep(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
+                failures += 1
+                continue
+            self.problem, failures = "", 0
+            self.ready += 1
+            try:
+                await self._feed(child)
+            except ChildEnded as error:
+                log.warning("searcher: %s", error)
+            finally:
+                self.ready -= 1
+                await child.stop()
+
+    async def _feed(self, child: Child) -> None:
+        """Jobs for one searcher until it ends (ChildEnded)."""
+        while True:
+            job = self.store.claim()
+            if job is None:
+                self._work.clear()
+                await self._work.wait()
+                continue
+            self._tell(job.id)
+            self._running[job.id] = child
+            try:
+                await self._run(job, child)
+            finally:
+                self._running.pop(job.id, None)
+
+    async def _run(self, job: Job, child: Child) -> None:
+        folder = self.folder(job.id)
+        work = folder / f"work-{job.attempts}"
+        request = {"folder": str(folder), "out": str(work / ANSWER), "name": job.name, "options": job.options}
+        begun, document = time.perf_counter(), None
+        try:
+            async for message in child.ask(request, PATIENCE_S):
+                document = message.get("done", document)
+                if "step" in message:
+                    self.store.progress(job.id, message)
+                    self._tell(job.id)
+            self._finish(job, work, document)
+        except Failed as error:
+            self._end(job.id, FAILED, str(error))
+        except ChildEnded as error:
+            self._lost(job, error)
+            raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+            self.meters.searched(time.perf_counter() - begun, getattr(self.store.get(job.id), "state", CANCELLED))
+
+    def _finish(self, job: Job, work: Path, document: dict[str, Any] | None) -> None:
+        now = self.store.get(job.id)
+        if now is None or now.state != RUNNING:
+            return  # cancelled meanwhile
+        if document is None:
+            self._end(job.id, CANCELLED)
+            return
+        target = self.folder(job.id) / ANSWER
+        shutil.rmtree(target, ignore_errors=True)
+        (work / ANSWER).replace(target)
+        self._end(job.id, DONE)
+
+    def _lost(self, job: Job, error: ChildEnded) -> None:
+        now = self.store.get(job.id)
+        if now is None or now.state != RUNNING:
+            return
+        if job.attempts >= ATTEMPTS:
+            self._end(job.id, FAILED, f"the search ended {ATTEMPTS} times without an answer: {error}")
+        else:
+            self.store.put_back(job.id)
+            self._tell(job.id)
+
+    def _end(self, identity: str, state: str, message: str = "") -> None:
+        folder = self.folder(identity)
+        if state == CANCELLED:
+            shutil.rmtree(folder / ANSWER, ignore_errors=True)
+        self.store.end(identity, state, message, size_of(folder))
+        self._tell(identity)
+
+    def _tell(self, identity: str) -> None:
+        """Wakes who listens to this job."""
+        event = self._changes.pop(identity, None)
+        if event is not None:
+            event.set()
+
+    def folder(self, identity: str) -> Path:
+        """A job's folder; `identity` comes from the store, never from a request."""
+        return self.settings.folder / "jobs" / identity
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

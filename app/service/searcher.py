@@ -1,0 +1,160 @@
+"""`python -m app.service.searcher MODELS`: model, proxy and host loaded once; one search after the other.
+
+SIGUSR1 ends a search with the best so far, SIGUSR2 without an answer; between searches both do nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from app import single
+from app.service import heard_file, options
+from app.service.child import ROOT, Wire
+from unmixer_core import audio, config
+from unmixer_core.errors import ConfigError, UnmixerError
+
+KEEP, DROP = signal.SIGUSR1, signal.SIGUSR2
+TELL_EVERY_S = 0.2
+PATIENT = 5
+"""Added to the nice value: a search leaves the processor to the server and to knobs that are being turned."""
+
+
+def main() -> None:
+    """Requests are {"folder", "out", "name", "options"}; done is the answer's patch.json, or null when it was dropped."""
+    wire, stop = Wire(), _Stop()
+    try:
+        params = config.load(ROOT / "params.yaml")
+        with single.tools(options.request({}, params, _network(Path(sys.argv[1]))), lambda step, best: None) as tools:
+            _warm(params, tools)
+            os.nice(PATIENT)
+            wire.tell({})
+            for asked in wire:
+                wire.tell(_one(asked, params, tools, wire, stop))
+    except UnmixerError as error:
+        wire.tell({"failed": " ".join(str(error).split())})
+
+
+def _network(models: Path) -> Path:
+    """models/full, else models/pretrained. Raises ConfigError."""
+    for name in single.MODELS:
+        if (models / name / "model.json").exists():
+            return models / name
+    raise ConfigError(f"there is no trained model in {models}; run `make repro` to train one.")
+
+
+def _one(asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop) -> dict[str, Any]:
+    try:
+        return {"done": _search(asked, params, tools, wire, stop)}
+    except KeyboardInterrupt:
+        return {"done": None}
+    except UnmixerError as error:
+        return {"failed": " ".join(str(error).split())}
+    except Exception as error:
+        traceback.print_exc()
+        return {"failed": f"the search failed with {type(error).__name__}: {error}; please report this."}
+
+
+def _search(asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop) -> dict[str, Any] | None:
+    from app import output
+    from app.service import limits
+    from unmixer_core import patch_file, unmixing
+
+    request = options.request(asked["options"], params)
+    heard, begun = heard_file.read(Path(asked["folder"])), time.perf_counter()
+    itf = params.itf if request.itf_steps is None else params.itf.model_copy(update={"steps": request.itf_steps})
+    wanted = unmixing.Options(
+        request.candidates, request.itf, request.fast, request.polish_s, request.constraints
+    )
+    tell = _Tell(wire, params.unmix.chance_db)
+    with stop.possible():
+        search = unmixing.Search(heard, tools, params.unmix, itf, wanted, tell)
+        tell.search = search
+        found = search.run()
+    if stop.dropped:
+        return None
+    wire.tell({"step": "write"} | tell.known)
+    document = output.write(Path(asked["out"]), asked["name"], heard, found, request, begun)
+    rerender, rate = audio.read(Path(asked["out"]) / "rerender.wav")
+    document["limits"] = limits.sentences(heard.clip, rerender, rate, document["gate_s"])
+    document["params"] = {"chance_db": params.unmix.chance_db, "poor_db": params.unmix.poor_db}
+    patch_file.write(Path(asked["out"]) / "patch.json", document)
+    return document
+
+
+def _warm(params: config.Params, tools: Any) -> None:
+    """What the first search would wait for: imports, a render, a look through the network."""
+    import cma  # noqa: F401
+    import matplotlib.figure  # noqa: F401
+
+    from app import output  # noqa: F401
+    from unmixer_core.belief import Ear
+    from unmixer_core.schema.patch import Patch
+
+    (sound,) = tools.host.render([Patch.init()])
+    if not isinstance(sound, Exception) and hasattr(sound, "shape"):
+        Ear.of(tools.model, sound).probabilities(48, 1.0)
+
+
+@dataclass
+class _Stop:
+    """Signals → KeyboardInterrupt, while a search can be stopped."""
+
+    on: bool = False
+    dropped: bool = False
+
+    @contextmanager
+    def possible(self) -> Iterator[None]:
+        self.on, self.dropped = True, False
+        signal.signal(KEEP, self._take)
+        signal.signal(DROP, self._take)
+        try:
+            yield
+        finally:
+            self.on = False
+
+    def _take(self, number: int, frame: Any) -> None:
+        if self.on:
+            self.on, self.dropped = False, number == DROP
+            raise KeyboardInterrupt
+
+
+class _Tell:
+    """The search's progress as lines, a few a second."""
+
+    def __init__(self, wire: Wire, chance_db: float) -> None:
+        self.wire, self.chance_db = wire, chance_db
+        self.search: Any = None
+        self.last_s, self.step = 0.0, ""
+        self.known: dict[str, Any] = {}
+
+    def __call__(self, step: str, best: Any) -> None:
+        from unmixer_core import unmixing
+
+        now = time.perf_counter()
+        if step == self.step and now - self.last_s < TELL_EVERY_S:
+            return
+        self.step, self.last_s = step, now
+        self.known = {"renders": self.search.renders, "seconds": round(self.search.seconds, 2)}
+        if best is not None:
+            self.known["best"] = {
+                "mss_db": round(best.mss_db, 4),
+                "similarity_percent": round(unmixing.similarity(best.mss_db, self.chance_db), 2),
+                "chain": list(best.patch.effects),
+                "source": best.source,
+            }
+        self.wire.tell({"step": step} | self.known)
+
+
+if __name__ == "__main__":
+    for quiet in (KEEP, DROP):
+        signal.signal(quiet, signal.SIG_IGN)
+    main()
