@@ -26,7 +26,7 @@ from unmixer_core.rendering import RenderJob, host_digest
 from unmixer_core.schema.patch import Patch, Patches
 
 pytestmark = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
-AUDIO = SimpleNamespace(sample_rate=44100, clip_s=0.25, velocity=100)
+AUDIO = SimpleNamespace(sample_rate=44100, clip_s=0.5, velocity=100)
 RENDER = SimpleNamespace(min_loudness_lufs=-200.0, max_peak=100.0, max_redraws=0)
 ENGINES = [
     "local",
