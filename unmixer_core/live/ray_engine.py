@@ -35,8 +35,6 @@ STOP_WITHIN_S = 10.0
 CONNECT_WITHIN_S = 3.0
 GCS_PATIENCE_S = 10
 """How long Ray's own processes wait for a head that is gone (Ray's default is 60)."""
-START_PATIENCE_S = 120
-"""How long Ray on this machine may take to start (Ray's default is 30, too short on a busy machine)."""
 START_HEAD = (
     "start it with `ray start --head --disable-usage-stats` on its machine, or unset RAY_ADDRESS to use this one alone"
 )
@@ -203,7 +201,6 @@ def _check_head(address: str) -> None:
 def _environment() -> Mapping[str, str]:
     path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     return {
-        "RAY_gcs_rpc_server_reconnect_timeout_s": str(GCS_PATIENCE_S), "RAY_raylet_start_wait_time_s": str(START_PATIENCE_S),
-        **os.environ, "PYTHONPATH": path,
+        "RAY_gcs_rpc_server_reconnect_timeout_s": str(GCS_PATIENCE_S), **os.environ, "PYTHONPATH": path,
         "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "0",
     }  # fmt: skip
