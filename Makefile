@@ -64,7 +64,7 @@ $(STAMP): requirements.txt requirements-serve.txt requirements-dev.txt constrain
 
 constraints: $(STAMP)  ## resolve constraints.txt again (torch and its CUDA parts stay open: the platform decides)
 	$(PIP) install --quiet uv
-	$(BIN)/uv pip compile requirements-dev.txt --universal --python-version 3.11 --no-header --no-annotate --quiet \
+	$(BIN)/uv pip compile requirements-dev.txt requirements-scale.txt --universal --python-version 3.11 --no-header --no-annotate --quiet \
 	  | grep -vE '^(torch|triton|nvidia-.*|cuda-.*)==' > constraints.txt.tmp && mv constraints.txt.tmp constraints.txt
 
 clean:  ## caches and half-finished work; results, runs and the environment stay

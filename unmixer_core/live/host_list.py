@@ -130,8 +130,7 @@ def _entry(entry: Any, where: str) -> list[HostSpec]:
     for key, value in entry.items():
         if key not in KEYS:
             raise ConfigError(f"{where} has an unknown key {key!r}; known are {', '.join(KEYS)}.")
-        kind = KEYS[key]
-        if not isinstance(value, kind) or (kind is int and (isinstance(value, bool) or not _in_range(key, value))):
+        if not _fits(key, value):
             raise ConfigError(f"{key} in {where} is {value!r}, but {_wanted(key)} is expected.")
     if EMBEDDED in entry:
         return embedded(entry[EMBEDDED], entry.get("lanes"), node=entry.get("node", ""))
@@ -146,8 +145,11 @@ def _entry(entry: Any, where: str) -> list[HostSpec]:
     ]  # fmt: skip
 
 
-def _in_range(key: str, value: int) -> bool:
-    return 0 < value < 65536 if key in PORTS else 1 <= value <= 1024
+def _fits(key: str, value: Any) -> bool:
+    if KEYS[key] is not int:
+        return isinstance(value, KEYS[key])
+    highest = 65535 if key in PORTS else 1024
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= highest
 
 
 def _wanted(key: str) -> str:

@@ -67,13 +67,8 @@ class Keeper:
 
     async def _session(self) -> None:
         """Raises why the session is over."""
-        async with asyncio.timeout(OPEN_WITHIN_S) as limit:
-            try:
-                standing = await self.host.open()
-            except asyncio.CancelledError:
-                if limit.expired():
-                    raise HostTimeout(f"{self.desk.name} was not ready within {OPEN_WITHIN_S:g} s.") from None
-                raise
+        late = f"{self.desk.name} was not ready within {OPEN_WITHIN_S:g} s."
+        standing = await within(OPEN_WITHIN_S, self.host.open(), late)
         self.pool.admit(self.desk, standing)
         self._heard_s = time.monotonic()
         if not self.started.done():

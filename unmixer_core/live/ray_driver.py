@@ -26,6 +26,8 @@ from unmixer_core.live.ray_engine import HEADER_BYTES, START_HEAD, packed
 from unmixer_core.live.recorder import Take
 
 PLACED_WITHIN_S = 60.0
+START_TRIES = 3
+"""Ray gives its own processes half a minute to start, which a busy machine may not keep."""
 OPTIONS = ("UNMIXER_OSC_TIMEOUT_S", "UNMIXER_TRACE")
 """Of our environment, what an actor on another machine should have as well."""
 
@@ -70,12 +72,17 @@ class Driver:
         """Joins the cluster, or starts one here; the number of its cores."""
         self._take, self._trace = take, trace
         options = {"address": address} if address else {"num_cpus": os.cpu_count(), "include_dashboard": False}
-        try:
-            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-        except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError, … here
-            raise HostError(
-                f"Ray{f' at {address}' if address else ''} did not start: {' '.join(str(error).split()).rstrip('.')}; {START_HEAD}."
-            ) from error
+        for tries_left in reversed(range(1 if address else START_TRIES)):
+            try:
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+                break
+            except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError, … here
+                ray.shutdown()
+                if not tries_left:
+                    reason = " ".join(str(error).split()).rstrip(".")
+                    raise HostError(
+                        f"Ray{f' at {address}' if address else ''} did not start: {reason}; {START_HEAD}."
+                    ) from error
         return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     async def _place(self, index: int, spec: HostSpec) -> None:

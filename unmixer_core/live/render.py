@@ -13,6 +13,7 @@ or falls silent is started anew and its patches go to the others; a patch that f
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import queue
 import threading
@@ -31,6 +32,8 @@ from unmixer_core.live.ray_engine import RayEngine
 from unmixer_core.live.recorder import Take
 from unmixer_core.live.workers import HostWorker
 from unmixer_core.schema.patch import Patch
+
+log = logging.getLogger(__name__)
 
 QUEUED_PER_LANE = 2
 ENGINES = ("local", "ray")
@@ -164,6 +167,8 @@ class Renderer:
         if specs is None:
             cores = self._ray.cores if self._ray is not None else os.cpu_count() or 1
             specs = embedded(self._n_hosts or cores, self._lanes, self._options)
+        if len({spec.live is None for spec in specs}) > 1:
+            log.warning("embedded hosts and Live are two instruments: equal patches will not sound equal on all hosts.")
         specs = [replace(spec, lanes=self._lanes or spec.lanes) for spec in specs]
         return [self._host(spec) for spec in specs]
 
