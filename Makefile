@@ -16,7 +16,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: repro test check smoke ui setup constraints clean study-manifold study-optimiser study-curriculum serve browser
+.PHONY: repro test check smoke ui setup constraints clean study-manifold study-optimiser study-curriculum serve browser tracking-server postgres
 
 repro: $(STAMP)  ## run every stage of dvc.yaml whose inputs changed
 	@dvc root >/dev/null 2>&1 || dvc config --local core.no_scm true  # a download without .git works too
@@ -46,6 +46,14 @@ browser:  ## Debian's chromium, which the page's tests drive; without it they ar
 ui: $(STAMP)  ## the runs, at http://127.0.0.1:5000
 	$(BIN)/python -m unmixer_core.tracking replay
 	mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+tracking-server: $(STAMP)  ## MLflow over PostgreSQL for many machines, at http://127.0.0.1:5000 (MLFLOW_HOST, MLFLOW_PORT); docs/scale.md
+	$(BIN)/python -m unmixer_core.tracking_server
+
+postgres:  ## Debian's PostgreSQL, which tracking-server and its tests start; without it those are skipped
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; } >/dev/null 2>&1 || \
+	  echo "no PostgreSQL: 'apt-get install postgresql' did not work; the tracking server's tests will be skipped"
 
 setup: $(STAMP)  ## only the virtual environment
 

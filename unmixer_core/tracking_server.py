@@ -44,7 +44,8 @@ class Postgres:
     """A PostgreSQL of our own in a folder, heard on a Unix socket in it alone. Root runs it as user postgres."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder, self.process = folder.resolve(), None
+        self.folder = folder.resolve()
+        self.process: subprocess.Popen[bytes] | None = None
         if len(str(self.folder)) > SOCKET_PATH:
             raise ConfigError(f"the path {self.folder} is too long for a Unix socket; start from a shorter one.")
 
@@ -61,13 +62,22 @@ class Postgres:
         if (owner := _owner()) is not None:
             os.chown(self.folder, owner["user"], owner["group"])
         if not (self.folder / "PG_VERSION").exists():
-            command = [where / "initdb", "-D", self.folder, "-U", ROLE, "--auth=trust", "--encoding=UTF8", "--locale=C"]
+            command = [
+                str(where / "initdb"),
+                "-D",
+                str(self.folder),
+                "-U",
+                ROLE,
+                "--auth=trust",
+                "--encoding=UTF8",
+                "--locale=C",
+            ]
             made = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, **(owner or {}))
             if made.returncode:
                 raise StageError(
                     f"PostgreSQL's initdb failed in {self.folder}: {made.stderr.strip().splitlines()[-1]}."
                 )
-        command = [where / "postgres", "-D", self.folder, "-k", self.folder, "-c", "listen_addresses="]
+        command = [str(where / "postgres"), "-D", str(self.folder), "-k", str(self.folder), "-c", "listen_addresses="]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd="/", stdout=log, stderr=log, start_new_session=True, **(owner or {})
