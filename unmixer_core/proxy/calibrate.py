@@ -1,9 +1,10 @@
 """Fit φ to the host: multi-scale spectral loss on its renders, dry sounds first, then short chains, then any chain.
 
 The proxy starts from laws measured once on the embedded host; calibration moves φ towards whatever host made the clips.
-Single steps are noisy (eight clips see eight settings of a device), so a phase's answer is the mean of φ over its second
-half. Of that answer the voice and each effect are taken on their own, if held-out clips are closer with it than without:
-calibration cannot make the proxy worse there. Killed and started again, it goes on from its last checkpoint.
+Every clip has one vote a part: gradients through a synthesizer differ by many orders of magnitude, and one clip's would
+drown the others'. Single steps are noisy still, so a phase's answer is the mean of φ over its second half. Of that answer
+the voice and each effect are taken on their own, if held-out clips are closer with it than without: calibration cannot
+make the proxy worse there. Killed and started again, it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -28,7 +30,8 @@ from unmixer_core.proxy.proxy import Proxy
 Rows = NDArray[np.int64]
 CHECKPOINT = "calibration.pt"
 CHECKPOINT_STEPS = 20
-GRADIENT_NORM = 1.0
+SHARES_TRIED = (0.4, 1.0)
+"""Of the way from where a phase started to where it ended, what is tried on held-out clips."""
 DECIBEL_RATE = 25.0
 """Steps of φ that are in decibels, in units of those that are logarithms or shares."""
 AVERAGED_SHARE = 0.5
@@ -211,15 +214,18 @@ class Calibration:
     ) -> dict[str, Tensor]:
         """Part by part (the voice, each effect) what was found, where the held-out clips are closer with it."""
         best, lowest = start, results[f"{phase.name}_loss_start"]
-        taken = 0
-        for part in ("voice.", *(f"effects.{i}." for i in range(len(self.proxy.effects)))):
-            tried = {key: found[key] if key.startswith(part) else value for key, value in best.items()}
-            if all(torch.equal(tried[key], best[key]) for key in best):
+        for part, share in product(self._parts(), SHARES_TRIED):
+            moved = {key: torch.lerp(start[key], found[key], share) for key in start if key.startswith(part)}
+            if all(torch.equal(value, start[key]) for key, value in moved.items()):
                 continue
-            self.proxy.load_state_dict(tried)
+            self.proxy.load_state_dict(best | moved)
             loss = held_out_loss(self.proxy, self.material, judge, self.settings)
             if loss < lowest:
-                best, lowest, taken = tried, loss, taken + 1
+                best, lowest = best | moved, loss
+        taken = sum(
+            any(not torch.equal(best[key], start[key]) for key in start if key.startswith(part))
+            for part in self._parts()
+        )
         self.proxy.load_state_dict(best)
         results |= {f"{phase.name}_loss": lowest, f"{phase.name}_parts_taken": float(taken)}
         self.report({f"{phase.name}_held_out": lowest}, phase.steps)
@@ -228,21 +234,36 @@ class Calibration:
     def _step(self, optimiser: torch.optim.Optimizer, number: int, phase: Phase, step: int) -> None:
         draw = np.random.default_rng([self.settings.seed, number, step])
         rows = draw.choice(phase.rows, size=min(self.settings.batch, len(phase.rows)), replace=False)
-        sound = self.proxy(*self.material.patches(rows, self.device))
-        loss = distance(
-            sound, self.material.audio(rows, self.device), self.material.sample_rate, self.settings.n_ffts
-        ).mean()
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"calibration phase {phase.name!r} met a non-finite loss at step {step} (clips {rows.tolist()})."
-            )
         for group in optimiser.param_groups:
             group["lr"] = self.settings.lr * group["scale"] * (1.0 - step / phase.steps)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.proxy.parameters(), GRADIENT_NORM)
+        losses = [self._vote(int(row), phase, step) for row in rows]
         optimiser.step()
-        self.report({f"{phase.name}_loss": float(loss.detach())}, step)
+        self.report({f"{phase.name}_loss": float(np.mean(losses))}, step)
+
+    def _vote(self, row: int, phase: Phase, step: int) -> float:
+        """One clip's loss; its gradient, at unit norm in every part, joins the others'. Raises TrainingError."""
+        sound = self.proxy(*self.material.patches([row], self.device))
+        host, rate = self.material.audio([row], self.device), self.material.sample_rate
+        loss = distance(sound, host, rate, self.settings.n_ffts).sum()
+        if not torch.isfinite(loss):
+            raise TrainingError(f"calibration phase {phase.name!r} met a non-finite loss at step {step} (clip {row}).")
+        learned = [(name, p) for name, p in self.proxy.named_parameters() if name not in STILL]
+        found = torch.autograd.grad(loss, [p for _, p in learned], allow_unused=True)
+        for part in self._parts():
+            mine = [
+                (p, g) for (name, p), g in zip(learned, found, strict=True) if g is not None and name.startswith(part)
+            ]
+            norm = torch.stack([g.norm() for _, g in mine]).norm() if mine else loss.new_zeros(())
+            if torch.isfinite(norm) and norm > 0:
+                for parameter, gradient in mine:
+                    share = gradient / norm
+                    parameter.grad = share if parameter.grad is None else parameter.grad + share
+        return float(loss.detach())
+
+    def _parts(self) -> list[str]:
+        """How the names of a part's parameters begin: the voice, and each effect."""
+        return ["voice.", *(f"effects.{i}." for i in range(len(self.proxy.effects)))]
 
     def _optimiser(self) -> torch.optim.Optimizer:
         """Adam over φ, but for what was read from the host as it is; levels in dB take larger steps."""

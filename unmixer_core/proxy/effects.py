@@ -50,6 +50,8 @@ class Effect(nn.Module):
 
     def coloured(self, audio: Tensor, sample_rate: float) -> Tensor:
         """Wet audio through the residual filter and level."""
+        if self.residual.idle:
+            return self.wet_level() * audio
         on = self.circle(audio, sample_rate)
         return filter_on_circle(audio, self.wet_level() * self.residual(on.frequencies_hz(sample_rate)), on)
 
