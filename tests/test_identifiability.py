@@ -31,7 +31,8 @@ def test_each_other_patch_differs_in_one_audible_answer() -> None:
             changed = np.flatnonzero(patch.choices != test[0].patch.choices)
             assert changed.tolist() == [RACK.choice_index[f"wavetable.{key}"]]
             assert patch.effects == true
-    assert identifiability.other_jobs(test, 3, seed=3) == jobs[:9]
+    again = identifiability.other_jobs(test, 3, seed=3)
+    assert [(j.row, j.clip, j.patch.digest) for j in again] == [(j.row, j.clip, j.patch.digest) for j in jobs[:9]]
 
 
 def test_what_cannot_be_heard_is_not_asked() -> None:
