@@ -9,7 +9,7 @@ accuracy beside which it stands. A chain can be exact only where each of its eff
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -87,15 +87,6 @@ def beside(rows: pd.DataFrame, test: Sequence[Target], train: Patches) -> dict[s
     usual = usual_order(train, [target.patch.effects for target in test if target.phase == "full"])
     known = {"full.chain.pair_order_present_majority": usual} if np.isfinite(usual) else {}
     return ceilings(rows, test) | known
-
-
-def table(flat: Mapping[str, float]) -> pd.DataFrame:
-    """Each bounded measure of the metrics: what was found, the majority's answer, the ceiling and the clips it rests on."""
-    ending = "_ceiling"
-    names = [key.removesuffix(ending) for key in flat if key.endswith(ending)]
-    columns = {"found": "", "always the commonest": "_majority", "ceiling": ending, "ceiling from clips": f"{ending}_n"}
-    lines = {n: {title: flat.get(n + end, float("nan")) for title, end in columns.items()} for n in names}
-    return pd.DataFrame.from_dict(lines, orient="index", columns=list(columns))
 
 
 def usual_order(train: Patches, true: Sequence[metrics.Chain]) -> float:

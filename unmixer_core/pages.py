@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from unmixer_core import identifiability, plots, proxy_gap, recovery
+from unmixer_core import plots, proxy_gap, recovery
 from unmixer_core.evaluation import BEST, MEASURES, Target
 from unmixer_core.report import Report
 
@@ -71,6 +71,15 @@ def phase_table(flat: Mapping[str, float], phase: str, rows: Sequence[str]) -> p
     return pd.DataFrame.from_dict(values, orient="index", columns=columns)
 
 
+def limits_table(flat: Mapping[str, float]) -> pd.DataFrame:
+    """Each bounded measure of the metrics: what was found, the majority's answer, the ceiling and the clips it rests on."""
+    ending = "_ceiling"
+    names = [key.removesuffix(ending) for key in flat if key.endswith(ending)]
+    columns = {"found": "", "always the commonest": "_majority", "ceiling": ending, "ceiling from clips": f"{ending}_n"}
+    lines = {n: {title: flat.get(n + end, float("nan")) for title, end in columns.items()} for n in names}
+    return pd.DataFrame.from_dict(lines, orient="index", columns=list(columns))
+
+
 def evaluation_page(
     flat: Mapping[str, float],
     rows: pd.DataFrame,
@@ -93,7 +102,7 @@ def evaluation_page(
             f"MSS, {phase}",
         )
     _parameters(report, found, effects)
-    limits = identifiability.table(flat)
+    limits = limits_table(flat)
     if len(limits):
         report.heading("What can be told at all")
         report.table(

@@ -13,7 +13,7 @@ one half); set F1 of the likeliest chain. The last line is one JSON object.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from unmixer_core.report import Report
 from unmixer_core.schema import chain as chains
 
 DIMS, CURVATURES = (2, 8, 32), (0.1, 0.3, 1.0)
-EPOCHS, BATCH, BEAM = 12, 256, 8
+EPOCHS, BATCH, BEAM, READ = 12, 256, 8, 64
 LR = 0.004
 DIGITS = 4
 MEASURES = {
@@ -64,32 +64,37 @@ class Frozen:
 
 @torch.no_grad()
 def frozen(features: Features, model: Any, rows: np.ndarray) -> Frozen:
-    """Read the encoder of a trained model once, in inference mode."""
-    parts: list[Frozen] = []
-    log = stage.Log()
-    for start in log.progress(range(0, len(rows), 64), -(-len(rows) // 64), "encoder"):
-        part = rows[start : start + 64]
-        targets = Targets.of(features.patches.select(part))
-        belief = model(features.batch(part), targets.note, targets.gate_s)
-        parts.append(Frozen(belief.vector, belief.classes.present, targets.chain))
-    return Frozen(*(torch.cat([getattr(p, name) for p in parts]) for name in ("vector", "present", "chain")))
+    """Read the encoder of a trained model, in inference mode."""
+    targets = Targets.of(features.patches.select(rows))
+    belief = model(features.batch(rows), targets.note, targets.gate_s)
+    return Frozen(belief.vector, belief.classes.present, targets.chain)
 
 
 def splits(run: Path, model: Path, cache: Path) -> dict[str, Frozen]:
-    """`train`, `valid` and `test`, read from `cache` where they were dumped before."""
-    if not cache.exists():
-        features, trained = Features.open(run / "data" / "features"), checkpoint.load(model).model
-        where = features.patches.where
-        rows = {
-            "train": np.concatenate([where(phase=p, split="train") for p in ("nonlinear", "full")]),
-            "valid": where(phase="full", split="valid"),
-            "test": where(phase="full", split="test"),
-        }
-        found = {name: vars(frozen(features, trained, part)) for name, part in rows.items()}
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(found, cache.with_suffix(".tmp"))
-        cache.with_suffix(".tmp").replace(cache)
-    return {name: Frozen(**parts) for name, parts in torch.load(cache, weights_only=True).items()}
+    """`train`, `valid` and `test`; what is in the folder `cache` is not read again."""
+    features = Features.open(run / "data" / "features")
+    where = features.patches.where
+    rows = {
+        "train": np.concatenate([where(phase=p, split="train") for p in ("nonlinear", "full")]),
+        "valid": where(phase="full", split="valid"),
+        "test": where(phase="full", split="test"),
+    }
+    parts = {
+        cache / f"{name}-{i:06}.pt": part[i : i + READ]
+        for name, part in rows.items()
+        for i in range(0, len(part), READ)
+    }
+    missing = [path for path in parts if not path.exists()]
+    trained = checkpoint.load(model).model if missing else None
+    cache.mkdir(parents=True, exist_ok=True)
+    for path in stage.Log().progress(missing, len(missing), "encoder"):
+        torch.save(vars(frozen(features, trained, parts[path])), path.with_suffix(".tmp"))
+        path.with_suffix(".tmp").replace(path)
+    read = {name: [torch.load(p, weights_only=True) for p in parts if p.name.startswith(name)] for name in rows}
+    found = {n: Frozen(**{key: torch.cat([p[key] for p in read[n]]) for key in read[n][0]}) for n in rows}
+    longest = max(int((part.chain >= 0).sum(1).max()) for part in found.values())
+    length = min(longest + 1, chains.MAX_EFFECTS)  # slots that anything stands in, END included
+    return {name: replace(part, chain=part.chain[:, :length]) for name, part in found.items()}
 
 
 @dataclass(frozen=True)
@@ -112,7 +117,12 @@ class Orders:
             different = {chains.canonical(order) for order in permutations(true)} if chances[clip] else set()
             rows += [(chains.encode(o), clip, metrics.order_hits(o, true)[0]) for o in sorted(different)]
         found, clips, hits = (np.array(column) for column in zip(*rows, strict=True))
-        return cls(torch.from_numpy(found).long(), torch.from_numpy(clips), torch.from_numpy(hits), chances)
+        return cls(
+            torch.from_numpy(found).long()[:, : chain.shape[1]],
+            torch.from_numpy(clips),
+            torch.from_numpy(hits),
+            chances,
+        )
 
     def judged(self, log_prob: Tensor) -> np.ndarray:
         """Right pairs [n] of each clip's likeliest order; log_prob [m]."""
@@ -296,7 +306,7 @@ def main() -> None:
     model = options.model or options.run / "models" / "full"
     optim, settings = config.load().optim, checkpoint.load(model).settings
     print_of = stage.fingerprint(options.run / "data" / "features", model)
-    data = splits(options.run, model, Path(".unmixer") / f"study-manifold-{print_of[:12]}.pt")
+    data = splits(options.run, model, Path(".unmixer") / f"study-manifold-{print_of[:12]}")
     orders = Orders.of(data["test"].chain)
 
     def run(cell: Cell, seed: int, state: Path) -> dict[str, Any]:

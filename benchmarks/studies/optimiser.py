@@ -82,13 +82,12 @@ def tell(rows: pd.DataFrame, report: Report) -> Figure:
     """Shares that converged, and the losses reached, per optimiser and learning rate."""
     lines = {}
     for (name, lr), part in rows.groupby(["optimiser", "lr"], sort=False):
-        ratio = part["ratio"].replace(math.inf, np.nan)
         lines[f"{name}, lr {lr:g}"] = {
             "converged": f"{int(part['converged'].sum())} of {len(part)}",
             "refused": int((part["refused"] != "").sum()),
-            "loss after / before": words(interval(ratio.dropna().to_numpy())) if ratio.notna().any() else "-",
+            "loss after / before": said(part["ratio"].to_numpy()),
             "spectral, last quarter": float(part["spectral"].mean()),
-            "fall of spectral": words(interval(part["spectral_fall"].dropna().to_numpy())),
+            "fall of spectral": said(part["spectral_fall"].to_numpy()),
             "median gradient norm": float(part["median_norm"].median()),
             "largest": f"{part['largest_norm'].max():.1e}",
             "clipped": float(part["clipped"].mean()),
@@ -106,7 +105,7 @@ def tell(rows: pd.DataFrame, report: Report) -> Figure:
             "converged": words(interval(part["converged"].astype(float).to_numpy())),
             "best learning rate": f"{best:g}",
             "converged there": f"{int(at_best['converged'].sum())} of {len(at_best)}",
-            "loss after / before there": words(interval(at_best["ratio"].to_numpy())),
+            "loss after / before there": said(at_best["ratio"].to_numpy()),
         }
     report.heading("Over all learning rates")
     report.table(pd.DataFrame.from_dict(overall, orient="index"), "Best: the learning rate with the lowest mean loss.")
@@ -124,10 +123,12 @@ def paired(rows: pd.DataFrame) -> dict[str, dict[str, str]]:
         lr = part.groupby("lr")["ratio"].mean().idxmin()
         best[str(name)] = part[part["lr"] == lr].sort_values("seed")["ratio"].to_numpy()
     found = {name: values - best["Adam"] for name, values in best.items() if name != "Adam"}
-    return {
-        f"{name} minus Adam": {"difference": words(interval(d)) if np.isfinite(d).all() else "-"}
-        for name, d in found.items()
-    }
+    return {f"{name} minus Adam": {"difference": said(difference)} for name, difference in found.items()}
+
+
+def said(values: np.ndarray) -> str:
+    """Mean and interval, or that some run has none."""
+    return words(interval(values)) if np.isfinite(values).all() else "not finite"
 
 
 def picture(rows: pd.DataFrame) -> Figure:
