@@ -4,10 +4,11 @@
     python -m benchmarks.bars --split valid --inside 8 --no-cma      # to decide something: never on the test split
 
 Every sound is a file, as a person's: silence before it, note and gate not told. `unmix` runs as the command does; beside it
-stand the nearest training render (exhaustive MSS; as it is or played at the heard note, the better), the prediction before
-and after ITF + verify, and CMA-ES on the host with the seconds that `unmix` took. A clip that is finished is kept in
-`--state` and not done again; `--seconds` stops before the next clip. The last line is one JSON object; shares and medians are
-over the clips that are there, `bars` says which of the issue's bars they meet.
+stands the nearest training render (exhaustive MSS; as it is or played at the heard note, the better) and, in-domain or with
+--all-rows, the prediction before and after ITF + verify, and CMA-ES on the host with the seconds that `unmix` took. About two
+minutes an in-domain clip, one a clip from outside; the kinds take turns. A clip that is finished is kept in `--state` and not
+done again; `--seconds` stops before the next clip. The last line is one JSON object; shares and medians are over the clips
+that are there, `bars` says which bars they meet.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,7 @@ def main() -> None:
     add("--split", choices=("test", "valid"), default="test")
     add("--seconds", type=float, default=np.inf, help="no clip is begun after these")
     add("--no-cma", action="store_true")
+    add("--all-rows", action="store_true", help="every contestant on clips from outside too")
     add("--data", type=Path, default=Path("data"))
     add("--model", type=Path)
     add("--state", type=Path, default=Path(".unmixer/bars"))
@@ -72,26 +75,24 @@ def main() -> None:
 def key(options: argparse.Namespace, params: config.Params) -> str:
     """Names what the answers depend on: model, proxy, parameters, split, contestants."""
     folders = single.find_models(options.model)
-    about = [stage.fingerprint(*folders), params.digest, options.split, options.no_cma]
+    about = [stage.fingerprint(*folders), params.digest, options.split, options.no_cma, options.all_rows]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
 
 
 def asked(options: argparse.Namespace, params: config.Params) -> tuple[list[evaluation.Target], Heards]:
-    """All targets and what was heard of each: in-domain ones first, then those from outside, kinds mixed."""
-    rate, heard = params.audio.sample_rate, Heards()
-    targets = []
-    for target, one in inside(options, params):
-        targets.append(target)
-        heard[target.id] = one
+    """All targets, the kinds in turns, and what was heard of each."""
+    note_range = (params.sample.note_low, params.sample.note_high)
     settings: dict[str, Any] = {
-        "rate": rate, "clip_s": params.audio.clip_s, "note_range": (params.sample.note_low, params.sample.note_high),
-    }  # fmt: skip
+        "rate": params.audio.sample_rate,
+        "clip_s": params.audio.clip_s,
+        "note_range": note_range,
+    }
+    groups = [list(inside(options, params))]
     for n, kinds in ((options.outside, ("instrument", "sample")), (options.effects, ("effects",))):
-        for other in outside.read(FOLDER, n, kinds=kinds, **settings) if n else ():
-            target = outside.target(other)
-            targets.append(target)
-            heard[target.id] = other.heard
-    return targets, heard
+        found = outside.read(FOLDER, n, kinds=kinds, **settings) if n else []
+        groups.append([(outside.target(other), other.heard) for other in found])
+    turns = [pair for turn in zip_longest(*groups) for pair in turn if pair is not None]
+    return [target for target, _ in turns], {target.id: heard for target, heard in turns}
 
 
 def inside(options: argparse.Namespace, params: config.Params) -> Iterator[tuple[evaluation.Target, listening.Heard]]:
@@ -120,17 +121,18 @@ def compete(
     end_s = time.perf_counter() + options.seconds
     model, proxy = single.find_models(options.model)
     clips, frames = audio.Clips.open(options.data / "renders"), Features.open(options.data / "features")
-    rate, rows = params.audio.sample_rate, [row for row in ROWS if not (options.no_cma and row.startswith("cma"))]
+    rate = params.audio.sample_rate
+    inside_rows = [row for row in ROWS if not (options.no_cma and row.startswith("cma"))]
     retrieval = evaluation.index(clips, 0, rate, stage.threads())
     unmixer, twin = checkpoint.load(model, stage.device()).model, Proxy.load(proxy).to(stage.device())
     with Renderer(params.audio) as host:
         host.render([waiting[0].patch, waiting[-1].patch])
         ring = arena.Ring(unmixer, twin, frames, clips, host, heard, params.itf, params.unmix, rate)
-        tools = ring.tools(retrieval, stage.threads(), rows)
         for target in waiting:
+            rows = inside_rows if options.all_rows or target.phase == contest.INSIDE else ("nearest", "unmix")
             if time.perf_counter() > end_s:
                 return
-            contest.run(tools, [target], ledger)
+            contest.run(ring.tools(retrieval, stage.threads(), rows), [target], ledger)
             Progress(f"{target.phase} {target.id}").done(told(ledger.rows[str(target.id)]["lines"], target))
 
 

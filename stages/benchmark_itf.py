@@ -44,7 +44,7 @@ def main(
     unmix: config.Unmix,
     log: stage.Log,
 ) -> dict[str, float]:
-    """Writes `report`/report.html, report.md, rows.csv (a line per clip and contestant), over_time.csv and sensitivity.csv."""
+    """Writes `report`/report.html, report.md, rows.csv (a line per clip and contestant), over_time_*.csv, sensitivity.csv."""
     clips, rate = Clips.open(renders), audio.sample_rate
     frames = Features.open(features, renders, stage.device())
     twin, unmixer = Proxy.load(proxy).to(stage.device()), checkpoint.load(model, stage.device()).model
@@ -86,9 +86,9 @@ def main(
     shown = examples[:: max(1, len(examples) // EXAMPLES)][:EXAMPLES]
     pages.write(itf_page.page(rows, flat, over_time, moved, shown, rate), shown, report, rate, log)
     rows.assign(curve=rows["curve"].map(json.dumps)).to_csv(report / "rows.csv", index=False)
-    over_time.to_csv(report / "over_time.csv", index=False)
     moved.to_csv(report / "sensitivity.csv", index=False)
     for name, part in over_time.groupby("clips", sort=False):
+        part.to_csv(report / f"over_time_{name}.csv", index=False)
         log.figure(f"over_time_{name}", itf_page.time_figure(part))
     return flat
 
