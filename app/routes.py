@@ -34,12 +34,13 @@ from unmixer_core.schema.patch import Patch
 
 WAV = "audio/wav"
 SENTENCES = {
-    401: "A token is needed.", 403: "The request comes from another site.", 404: "There is no such job, or no such part of it.",
-    409: "The job has no answer, or not yet.", 413: "The body is too large.", 415: "The file holds no usable sound.",
+    400: "The request cannot be read.", 401: "A token is needed.", 403: "The request comes from another site.",
+    404: "There is no such job, or no such part of it.", 409: "The job has no answer, or not yet.", 413: "The body is too large.",
+    415: "The file holds no usable sound.",
     421: "The Host header is not the service's.", 422: "A value is not allowed.", 429: "Too many requests or waiting jobs.",
     502: "The host or Live refused.", 503: "Not ready; the sentence says why.", 507: "The disk is full.",
 }  # fmt: skip
-ALWAYS = (401, 403, 421, 422, 429)
+ALWAYS = (400, 401, 403, 421, 422, 429)
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -127,12 +128,12 @@ async def patch_json(id: JobId, service: Ours) -> dict[str, Any]:
 
 
 @router.get(
-    "/jobs/{id}/rerender.wav", tags=["answers"], response_class=FileResponse,
+    "/jobs/{id}/rerender.wav", tags=["answers"], response_class=Response,
     responses=problems(404, 409) | binary(WAV, "The patch's sound at the recording's level."),
 )  # fmt: skip
-async def rerender(id: JobId, service: Ours) -> FileResponse:
-    """What the patch sounds like, by the host, at the recording's level."""
-    return FileResponse(service.part(id, "rerender.wav"), media_type=WAV, filename=views.file_name(service.get(id), "-unmixed.wav"))
+async def rerender(id: JobId, service: Ours) -> Response:
+    """What the patch sounds like, by the host, at the recording's level; while the search runs, the best so far."""
+    return Response(service.sound(id), media_type=WAV)
 
 
 @router.get(

@@ -13,7 +13,7 @@ const STEPS = {
   refined: "Rendering refinements", changed: "Trying changes", polished: "Polishing on the host", write: "Writing the answer",
 };
 const player = new Player();
-const shown = { job: null, answer: null, percent: null, following: null, uploadBytes: 0 };
+const shown = { job: null, answer: null, bestDb: null, following: null, uploadBytes: 0 };
 let schema = null;
 
 const edits = new Edits(player, { rendered, failed: (error) => notice(error.message) });
@@ -90,7 +90,7 @@ async function open(id) {
   shown.following = new AbortController();
   player.stop();
   edits.forget();
-  Object.assign(shown, { job: null, answer: null, percent: null });
+  Object.assign(shown, { job: null, answer: null, bestDb: null });
   byId("answer").hidden = true;
   const job = await attempt(() => api.job(id));
   byId("work").hidden = !job;
@@ -120,7 +120,18 @@ function followed(job) {
     if (job.state === "cancelled") notice("The search was cancelled.");
     if (job.state === "done") showAnswer(job.id);
   }
+  if (job.state === "running" && job.best && job.best.mss_db !== shown.bestDb) showBest(job);
   if (before !== job.state || job.state === "done") attempt(listJobs);
+}
+
+// The best so far can be heard and seen while the search goes on.
+async function showBest(job) {
+  shown.bestDb = job.best.mss_db;
+  const wav = await api.get(`/jobs/${job.id}/rerender.wav`).catch(() => null);
+  const buffer = wav && (await player.decode(wav));
+  if (!buffer || shown.answer || shown.job?.id !== job.id) return;
+  player.set("b", buffer);
+  draw("b");
 }
 
 function showJob(job) {

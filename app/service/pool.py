@@ -13,7 +13,7 @@ from typing import Any
 
 from app.service.child import Child, ChildEnded, Failed
 from app.service.meters import Meters
-from app.service.searcher import DROP, KEEP
+from app.service.searcher import BEST, DROP, KEEP
 from app.service.settings import Settings
 from app.service.store import ATTEMPTS, CANCELLED, DONE, FAILED, RUNNING, WAITING, Job, Store
 from unmixer_core.errors import UnmixerError
@@ -147,6 +147,7 @@ class Pool:
             raise
         finally:
             shutil.rmtree(work, ignore_errors=True)
+            (folder / BEST).unlink(missing_ok=True)
             self.meters.searched(time.perf_counter() - begun, getattr(self.store.get(job.id), "state", CANCELLED))
 
     def _finish(self, job: Job, work: Path, document: dict[str, Any] | None) -> None:

@@ -5,6 +5,7 @@ SIGUSR1 ends a search with the best so far, SIGUSR2 without an answer; between s
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import sys
@@ -21,9 +22,11 @@ from app.service import heard_file, options
 from app.service.child import ROOT, Wire
 from unmixer_core import audio, config
 from unmixer_core.errors import ConfigError, UnmixerError
+from unmixer_core.listening import Heard
 
 KEEP, DROP = signal.SIGUSR1, signal.SIGUSR2
-TELL_EVERY_S = 0.2
+TELL_EVERY_S, SOUND_EVERY_S = 0.2, 1.0
+BEST = "best.wav"
 PATIENT = 5
 """Added to the nice value: a search leaves the processor to the server and to knobs that are being turned."""
 
@@ -74,14 +77,14 @@ def _search(asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire
     wanted = unmixing.Options(
         request.candidates, request.itf, request.fast, request.polish_s, request.constraints
     )
-    tell = _Tell(wire, params.unmix.chance_db)
+    tell = _Tell(wire, params.unmix.chance_db, heard, Path(asked["folder"]) / BEST)
     with stop.possible():
         search = unmixing.Search(heard, tools, params.unmix, itf, wanted, tell)
         tell.search = search
         found = search.run()
     if stop.dropped:
         return None
-    wire.tell({"step": "write"} | tell.known)
+    tell("write", found.best)
     document = output.write(Path(asked["out"]), asked["name"], heard, found, request, begun)
     rerender, rate = audio.read(Path(asked["out"]) / "rerender.wav")
     document["limits"] = limits.sentences(heard.clip, rerender, rate, document["gate_s"])
@@ -128,13 +131,14 @@ class _Stop:
 
 
 class _Tell:
-    """The search's progress as lines, a few a second."""
+    """The search's progress as lines, a few a second; the best so far also as sound, at the recording's level."""
 
-    def __init__(self, wire: Wire, chance_db: float) -> None:
-        self.wire, self.chance_db = wire, chance_db
+    def __init__(self, wire: Wire, chance_db: float, heard: Heard, path: Path) -> None:
+        self.wire, self.chance_db, self.heard, self.path = wire, chance_db, heard, path
         self.search: Any = None
         self.last_s, self.step = 0.0, ""
         self.known: dict[str, Any] = {}
+        self.written_db, self.written_s = math.inf, -math.inf
 
     def __call__(self, step: str, best: Any) -> None:
         from unmixer_core import unmixing
@@ -145,6 +149,7 @@ class _Tell:
         self.step, self.last_s = step, now
         self.known = {"renders": self.search.renders, "seconds": round(self.search.seconds, 2)}
         if best is not None:
+            self._sound(best, now)
             self.known["best"] = {
                 "mss_db": round(best.mss_db, 4),
                 "similarity_percent": round(unmixing.similarity(best.mss_db, self.chance_db), 2),
@@ -152,6 +157,13 @@ class _Tell:
                 "source": best.source,
             }
         self.wire.tell({"step": step} | self.known)
+
+    def _sound(self, best: Any, now: float) -> None:
+        from app import output
+
+        if best.mss_db < self.written_db and now - self.written_s > SOUND_EVERY_S:
+            self.written_db, self.written_s = best.mss_db, now
+            audio.write(self.path, output.matched(best.audio, self.heard.clip), self.heard.rate, "FLOAT")
 
 
 if __name__ == "__main__":

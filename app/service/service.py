@@ -15,7 +15,7 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -25,8 +25,9 @@ from app.service.decoder import UPLOAD
 from app.service.meters import Meters
 from app.service.pool import ANSWER, Pool
 from app.service.renders import Renders
+from app.service.searcher import BEST
 from app.service.settings import Settings
-from app.service.store import CANCELLED, DONE, FAILED, Job, Store
+from app.service.store import CANCELLED, DONE, FAILED, RUNNING, Job, Store
 from unmixer_core import config, patch_file
 from unmixer_core.errors import AudioError, UnmixerError
 from unmixer_core.live import push as pushing
@@ -150,6 +151,13 @@ class Service:
         if not path.is_file():
             raise Unknown(f"job {identity} has no {'/'.join(names)}.")
         return path
+
+    def sound(self, identity: str) -> bytes:
+        """The answer's sound as WAV; while the search runs, that of the best so far. Raises Unknown, NotYet."""
+        if self.get(identity).state == RUNNING:
+            with suppress(FileNotFoundError):
+                return (self.pool.folder(identity) / BEST).read_bytes()
+        return self.part(identity, "rerender.wav").read_bytes()
 
     def recording(self, identity: str) -> Path:
         """The note that is un-mixed. Raises Unknown."""

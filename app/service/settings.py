@@ -1,4 +1,4 @@
-"""What belongs to the machine a service runs on: address, token, limits. Read from UNMIXER_SERVE_* once, at the start."""
+"""What belongs to the machine a service runs on: address, token, limits. Read from the environment once, at the start."""
 
 from __future__ import annotations
 

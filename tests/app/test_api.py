@@ -134,6 +134,8 @@ def test_a_waiting_job_is_cancelled_and_never_runs(server: Server):
 def test_stopped_with_keep_a_search_answers_with_its_best(server: Server):
     identity = server.unmix(fast="false", itf="false", polish_s="600")
     server.until(lambda: server.client.get(f"/jobs/{identity}").json()["best"] is not None)
+    so_far = audio(server.client.get(f"/jobs/{identity}/rerender.wav").content)
+    assert so_far[0].shape == audio(server.client.get(f"/jobs/{identity}/input.wav").content)[0].shape
     server.client.delete(f"/jobs/{identity}", params={"keep": "true"})
     job = server.ended(identity)
     document = server.client.get(f"/jobs/{identity}/patch.json").json()
