@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -59,20 +60,28 @@ class Cluster:
 
 
 @contextmanager
-def head(folder: Path, cores: int) -> Iterator[Cluster]:
-    """`ray start --head` with its files under `folder`."""
+def head(cores: int) -> Iterator[Cluster]:
+    """`ray start --head`, its files in a folder whose name is short (Ray puts sockets there, whose names may not be long)."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        cluster = _start(folder, cores)
+        try:
+            yield cluster
+        finally:
+            cluster.kill()
+
+
+def _start(folder: str, cores: int) -> Cluster:
     port = free_port()
     command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--head", "--node-ip-address", "127.0.0.1", "--port", str(port),
-        "--num-cpus", str(cores), "--include-dashboard", "false", "--disable-usage-stats", "--temp-dir", str(folder),
+        str(Path(sys.executable).with_name("ray")), "start", "--head", "--port", str(port),
+        "--num-cpus", str(cores), "--include-dashboard", "false", "--disable-usage-stats", "--temp-dir", folder,
         "--object-store-memory", str(200 << 20),
     ]  # fmt: skip
     root = str(Path(__file__).resolve().parents[1])
     before = {process.pid for process in psutil.process_iter()}
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "PYTHONPATH": root}, timeout=180)
-    started = [p for p in psutil.process_iter() if p.pid not in before and str(folder) in words(p)]
-    cluster = Cluster(f"127.0.0.1:{port}", started)
-    try:
-        yield cluster
-    finally:
-        cluster.kill()
+    environment = {**os.environ, "PYTHONPATH": root}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)
+    if done.returncode:
+        raise RuntimeError(f"ray start failed: {done.stderr[-500:]}")
+    started = [p for p in psutil.process_iter() if p.pid not in before and folder in words(p)]
+    return Cluster(f"127.0.0.1:{port}", started)

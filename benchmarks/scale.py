@@ -92,12 +92,7 @@ def kills(table: Patches, hosts: int) -> dict[str, dict[str, object]]:
         "ray_host": killed(table, hosts, "ray", lambda: ray_cluster.hosts()[0].kill()),
         "ray_actor": killed(table, hosts, "ray", lambda: ray_cluster.actors()[0].kill()),
     }
-    with (
-        tempfile.TemporaryDirectory() as one,
-        tempfile.TemporaryDirectory() as two,
-        ray_cluster.head(Path(one), hosts) as first,
-        ray_cluster.head(Path(two), hosts) as second,
-    ):
+    with ray_cluster.head(hosts) as first, ray_cluster.head(hosts) as second:
         os.environ["RAY_ADDRESS"] = first.address
         try:
             move = partial(os.environ.__setitem__, "RAY_ADDRESS", second.address)

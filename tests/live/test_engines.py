@@ -99,7 +99,7 @@ def test_a_patch_that_kills_its_hosts_is_put_aside(engine, right):
 def test_a_killed_head_ends_in_a_sentence_and_the_next_run_goes_on(right, tmp_path, monkeypatch):
     """The second half runs on the local engine: what is finished is filed by patch, not by who rendered it."""
     before = host_digest()
-    with head(tmp_path / "ray", cores=2) as cluster:
+    with head(cores=2) as cluster:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         with pytest.raises(errors.HostError) as told, Renderer(AUDIO, 2, engine="ray") as renderer:
             fill(tmp_path, renderer, right, after_two=cluster.kill)
