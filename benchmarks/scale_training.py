@@ -202,8 +202,8 @@ PHASES = {"dry": ("stages.train_dry", None), "fx": ("stages.train_fx", "dry"), "
 
 
 def curve(run: Path) -> dict[str, Any]:
-    """The three training stages on a run's data, by one process and by two ranks; the largest relative difference of any
-    logged loss, by phase.
+    """The three training stages on a run's data, by one process and by two ranks, each phase from the model that one process
+    left; the largest relative difference of any logged loss, by phase.
     """
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="unmixer-curve-") as name:
@@ -215,13 +215,14 @@ def curve(run: Path) -> dict[str, Any]:
 
 
 def _trained(run: Path, folder: Path, phase: str, world: int) -> list[tuple[int, dict[str, float]]]:
-    """A phase's curve; its model is left in `folder` for the next one."""
+    """A phase's curve; the model of one process is left for the next phase."""
     folder.mkdir(exist_ok=True)
     for link in ("data", "params.yaml", "dvc.yaml"):
         if not (folder / link).exists():
             (folder / link).symlink_to(run.resolve() / link)
     environment = {**os.environ, "UNMIXER_NPROC": str(world), "UNMIXER_DEVICE": "cpu", "UNMIXER_TRACKING": "off"}
     environment |= {"DVC_ROOT": str(folder), "CURVE": phase, "PROXY": str(run.resolve() / "models" / "proxy")}
+    environment["BEFORE"] = str(folder.with_name("1") / "models")
     command = [sys.executable, str(Path(__file__).resolve())]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -257,7 +258,7 @@ def train_one(
     module, before = PHASES[phase]
     log.metrics = lambda values, step=None: rows.append((step, dict(values)))  # type: ignore[method-assign]
     inputs = [Path("data/features"), Path("data/proxy_frames"), Path("data/renders"), Path(os.environ["PROXY"])]
-    inputs += [Path("models") / before] if before else []
+    inputs += [Path(os.environ["BEFORE"]) / before] if before else []
     settings = {"dry": dry, "fx": fx, "full": full}[phase]
     out = Path("models") / phase
     report = importlib.import_module(module).main(*inputs, out, architecture, loss, optim, augment, settings, log)

@@ -146,6 +146,8 @@ def run(
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: what was finished is kept, the next run continues.\n")
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an end that is under way is not interrupted with a traceback
     sys.exit(0)
 
 
