@@ -2,7 +2,7 @@
 
     python -m benchmarks.studies.optimiser [--run .] [--seeds 5]
 
-The dry phase on few clips with a small model, the spectral term through the proxy from the first step and on every step.
+The dry phase on few clips with a small model, the spectral term through the proxy on every step but the first.
 `norm` is the pipeline's setting; `element` is that of Han, Lostanlen and Lagrange (EUSIPCO 2025: momentum 0.965, limit 0.01,
 decay 0.1); `adam` is Adam without decay and without any clipping, gradients of the proxy as they come. Every optimiser
 gets the same learning rates. A run has converged (said before any was made) if no gradient stopped being finite and the
@@ -61,16 +61,16 @@ def trained(ready: Ready, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
     after = math.inf if refused else log.of("valid.loss")[-1]
     shutil.rmtree(state, ignore_errors=True)
     heard, norms = log.of("train.spectral"), log.of("train.gradient_norm")
+    quarter = max(1, len(heard) // 4)
+    first, last = (float(np.mean(part)) if part else math.nan for part in (heard[:quarter], heard[-quarter:]))
     return {
         "before": before,
         "after": after,
         "ratio": after / before,
         "converged": bool(math.isfinite(after) and after <= CONVERGED * before),
         "refused": refused,
-        "spectral": float(np.mean(heard[-len(heard) // 4 :])) if heard else math.nan,
-        "spectral_fall": float(np.mean(heard[: len(heard) // 4]) - np.mean(heard[-len(heard) // 4 :]))
-        if heard
-        else math.nan,
+        "spectral": last,
+        "spectral_fall": first - last,
         "largest_norm": max(norms, default=math.nan),
         "median_norm": float(np.median(norms)) if norms else math.nan,
         "clipped": float(np.mean(log.of("train.clipped_share"))) if norms else math.nan,
