@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 SHARE_FOR_RANKING, SHARE_FOR_ITF = 0.25, 0.6
 """Of all the time; of what is left before refinement."""
 AS_THEY_ARE = 2
-"""Nearest training patches that are also tried as they are, where the note is not sure."""
+"""Nearest training patches that are also tried as they are."""
 MIN_SPREAD, MAX_SPREAD = 0.02, 0.3
 RANK_BATCH = 8
 Tell = Callable[[str, "Candidate | None"], None]
@@ -165,7 +165,7 @@ class Search:
         self._go_on("propose")
         near, others = self._proposals()
         ranked = [patch for patch, _ in self._ranked(others, SHARE_FOR_RANKING * settings.seconds)]
-        first = [*near, *ranked][: max(count, len(near))]
+        first = [*near, *ranked][: max(count, len(near) + 1)]
         self._hear(first, "proposal")
         if self.options.itf and not fast:
             self._refine(first)
@@ -192,16 +192,16 @@ class Search:
         return near, [patch for patch in others if patch.digest not in {p.digest for p in near}]
 
     def _neighbours(self) -> tuple[list[Patch], list[Patch]]:
-        """(the nearest training render's patch as it is, patches of the nearest ones at the note and gate that were heard,
-        those of the very nearest also as they are where the note is not sure)."""
+        """(the nearest training render's patch, those of the nearest ones), at the note and gate that were heard; the very
+        nearest also as they are, and so the first, unless a person told note or gate."""
         known, heard, constraints = self.tools.known, self.heard, self.options.constraints
         if known is None or not self.settings.neighbours or self.options.fast:
             return [], []
         rows = self._nearest(known)
         played = [replace(known.patches[row], note=heard.note, gate_s=heard.gate_s) for row in rows]
-        as_is = [known.patches[row] for row in rows[:AS_THEY_ARE]]
-        first = self.ear.constrained(as_is[:1], constraints)
-        return first, self.ear.constrained([*(as_is if len(heard.notes) > 1 else []), *played], constraints)
+        as_is = [] if heard.told else [known.patches[row] for row in rows[:AS_THEY_ARE]]
+        near = self.ear.constrained([*as_is, *played], constraints)
+        return near[:1], near[1:]
 
     def _nearest(self, known: Features) -> NDArray[np.int64]:
         """Rows of the nearest training renders: of a shortlist by features those nearest by MSS, where sounds are there."""
