@@ -105,12 +105,12 @@ def test_the_answer_is_the_nearest_of_all_that_was_rendered(params, heard, parts
     ]
 
 
-def test_no_search_of_the_host_begins_when_the_time_is_up(params, heard, parts, renderer):
-    """Proposals are heard and refined by one step at least, however little time there is; nothing else begins."""
+def test_nothing_begins_when_the_time_is_up(params, heard, parts, renderer):
+    """However little time there is, one proposal is heard; however slow the host, no more is waited for after the time."""
     found, told = search(params, heard, parts, Host(renderer), changes={"seconds": 0.0})
     answer = found.run()
-    assert list(dict.fromkeys(step for step, _ in told)) == ["propose", "proposal", "refine", "refined"]
-    assert answer.renders == 6 and not answer.interrupted
+    assert [step for step, _ in told] == ["propose", "proposal"]
+    assert answer.renders == 1 and not answer.interrupted and answer.best.source == "proposal"
 
 
 def test_the_best_patch_rendered_again_is_the_sound_it_was_judged_by(params, heard, parts, renderer):
@@ -215,14 +215,15 @@ NEAR = {"neighbours": 1, "shortlist": 5, "proposals": 2}
 
 
 def test_the_answer_is_never_further_than_the_nearest_training_render(parts, params, heard, renderer, training):
-    """Whatever network and proxy think, its patch is heard as it is, first. With sounds at hand, nearest means by MSS."""
+    """Whatever network and proxy think, its patch is heard as it is. With sounds at hand, nearest means by MSS."""
     known, clips = training
     nearest_db = min(metrics.mss(clips.audio(row), heard.clip, RATE) for row in range(5))
     wrong = replace(heard, note=heard.note + 5, notes=(heard.note + 5,))
     host = Host(renderer)
     found, _ = search(params, wrong, parts, host, known, NEAR, polish_s=0.0, itf=False, candidates=1, clips=clips)
     assert found.run().best.mss_db <= nearest_db + 0.05
-    assert host.patches[0].digest in {patch.digest for patch in known.patches} and len(host.patches) == 2
+    heard_first = {patch.digest for patch in host.patches}
+    assert len(heard_first) == 2 and heard_first & {patch.digest for patch in known.patches}
 
 
 def test_a_note_and_a_gate_that_a_person_told_stay(parts, params, heard, renderer, training):

@@ -119,6 +119,7 @@ class Search:
             heard, tools, settings, itf, options, tell,
         )  # fmt: skip
         self.begun = time.perf_counter()
+        self.end_s = settings.seconds
         self._cancelled = threading.Event()
         on_cpu = next(tools.model.parameters()).device.type == "cpu"
         self.threads = max(1, torch.get_num_threads()) if on_cpu else 1
@@ -167,14 +168,15 @@ class Search:
         ranked = [patch for patch, _ in self._ranked(others, SHARE_FOR_RANKING * settings.seconds)]
         first = [*near, *ranked][: max(count, len(near) + 1)]
         self._hear(first, "proposal")
-        if self.options.itf and not fast:
+        if self.options.itf and not fast and self.seconds < self.end_s:
             self._refine(first)
         if self.options.polish_s == 0.0 or (fast and self.options.polish_s is None):
             return
-        end_s = settings.seconds if self.options.polish_s is None else self.seconds + self.options.polish_s
+        if self.options.polish_s is not None:
+            self.end_s = self.seconds + self.options.polish_s
         if settings.changes:
-            self._change(self.seconds + settings.change_share * (end_s - self.seconds))
-        self._polish(end_s)
+            self._change(self.seconds + settings.change_share * (self.end_s - self.seconds))
+        self._polish(self.end_s)
 
     # --- propose ---------------------------------------------------------------------------------------------------
 
@@ -235,7 +237,8 @@ class Search:
     # --- the host decides ------------------------------------------------------------------------------------------
 
     def _hear(self, patches: Sequence[Patch], source: str) -> list[float]:
-        """Render patches; MSS in dB of each (inf: not rendered); the nearest ones are kept and the best is known."""
+        """Render patches; MSS in dB of each (inf: not rendered); the nearest ones are kept and the best is known. Ends when
+        the time is up, once there is an answer at all."""
         costs = [np.inf] * len(patches)
         for i, sound in self.tools.host.map(list(patches)):
             self.renders += 1
@@ -250,6 +253,8 @@ class Search:
                 self.best = candidate
                 self.curve.append((self.seconds, self.renders, candidate.mss_db))
             self._go_on(source)
+            if self.best is not None and self.seconds >= self.end_s:
+                break
         return costs
 
     def _mss_db(self, sound: NDArray[np.float32]) -> float:
