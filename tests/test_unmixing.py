@@ -182,7 +182,8 @@ def test_polish_of_the_true_patch_with_moved_knobs_comes_nearer(params, renderer
     found, _ = search(params, Heard(clip, RATE, 50, 0.5, (50,), ()), parts, Host(renderer), polish_s=6.0)
     found._hear([start], "proposal")
     before = found.best.mss_db
-    found._polish(found.seconds + 6.0)
+    found.end_s = found.seconds + 6.0
+    found._polish()
     assert found.best.mss_db < 0.95 * before and found.best.source == "polished"
 
 

@@ -176,7 +176,7 @@ class Search:
             self.end_s = self.seconds + self.options.polish_s
         if settings.changes:
             self._change(self.seconds + settings.change_share * (self.end_s - self.seconds))
-        self._polish(self.end_s)
+        self._polish()
 
     # --- propose ---------------------------------------------------------------------------------------------------
 
@@ -312,13 +312,13 @@ class Search:
             filled.append(patch)
         return filled
 
-    def _polish(self, end_s: float) -> None:
+    def _polish(self) -> None:
         """CMA-ES on host renders over the audible, free knobs of the best, in steps of the model's own spread."""
-        if self.seconds >= end_s:
+        if self.seconds >= self.end_s:
             return
         import cma  # seconds to import
 
-        while self.seconds < end_s and self.best is not None:
+        while self.seconds < self.end_s and self.best is not None:
             start = self.best
             free = np.flatnonzero(start.patch.active_knobs & ~self.options.constraints.knobs)
             if len(free) < 2:
@@ -330,7 +330,7 @@ class Search:
                 {"bounds": [0.0, 1.0], "popsize": self.settings.polish_population, "verbose": -9, "seed": np.nan,
                  "randn": lambda *shape, rng=rng: rng.standard_normal(shape), "CMA_diagonal": True, "CMA_stds": spread},
             )  # fmt: skip
-            while self.seconds < end_s and not strategy.stop():
+            while self.seconds < self.end_s and not strategy.stop():
                 points = strategy.ask()
                 costs = self._hear([_with(start.patch, free, point) for point in points], "polished")
                 strategy.tell(points, [cost if np.isfinite(cost) else 80.0 for cost in costs])
