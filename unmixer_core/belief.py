@@ -39,7 +39,7 @@ class Ear:
     def propose(self, note: int, gate_s: float, n: int, seed: int, constraints: Constraints) -> list[Patch]:
         """Up to n patches for a note and gate, likeliest first, every one of which keeps the constraints."""
         found = inference.propose(self.model, self.features, *self._played(note, gate_s), n, seed)[0]
-        patches = [proposal.patch for proposal in found]
+        patches = [replace(proposal.patch, gate_s=gate_s) for proposal in found]  # as told, not as float32 has it
         return self.constrained(patches, constraints)
 
     def constrained(self, patches: Sequence[Patch], constraints: Constraints) -> list[Patch]:

@@ -39,7 +39,8 @@ Array = NDArray[np.float32]
 @dataclass(frozen=True)
 class Heard:
     """A note to be un-mixed: clip float32 [2, samples] at `rate`, from its onset; its note (MIDI) and gate; other notes
-    it may be, best first; remarks, one sentence each; and facts about the file."""
+    it may be, best first; remarks, one sentence each; facts about the file; and whether a person told note or gate, which
+    then stay."""
 
     clip: Array
     rate: int
@@ -48,6 +49,7 @@ class Heard:
     notes: tuple[int, ...]
     remarks: tuple[str, ...]
     about: dict[str, Any] = field(default_factory=dict)
+    told: bool = False
 
 
 def listen(
@@ -83,7 +85,8 @@ def listen(
         "peak_db": round(20.0 * float(np.log10(max(audio.peak(sound.samples), 1e-30))), 2),
         "loudness_lufs": round(_loudness(clip, rate), 2),
     }
-    return Heard(clip, rate, candidates[0], round(float(gate), 3), tuple(candidates), tuple(remarks), about)
+    told = note is not None or gate_s is not None
+    return Heard(clip, rate, candidates[0], round(float(gate), 3), tuple(candidates), tuple(remarks), about, told)
 
 
 def _about_file(sound: sound_file.Sound) -> list[str]:

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 SHARE_FOR_RANKING, SHARE_FOR_ITF = 0.25, 0.6
 """Of all the time; of what is left before refinement."""
 AS_THEY_ARE = 2
-"""Nearest training patches that are also tried as they are, where the note is not sure."""
+"""Nearest training patches that are also tried as they are."""
 MIN_SPREAD, MAX_SPREAD = 0.02, 0.3
 RANK_BATCH = 8
 Tell = Callable[[str, "Candidate | None"], None]
@@ -119,6 +119,7 @@ class Search:
             heard, tools, settings, itf, options, tell,
         )  # fmt: skip
         self.begun = time.perf_counter()
+        self.end_s = settings.seconds
         self._cancelled = threading.Event()
         on_cpu = next(tools.model.parameters()).device.type == "cpu"
         self.threads = max(1, torch.get_num_threads()) if on_cpu else 1
@@ -165,16 +166,17 @@ class Search:
         self._go_on("propose")
         near, others = self._proposals()
         ranked = [patch for patch, _ in self._ranked(others, SHARE_FOR_RANKING * settings.seconds)]
-        first = [*near, *ranked][: max(count, len(near))]
+        first = [*near, *ranked][: max(count, len(near) + 1)]
         self._hear(first, "proposal")
-        if self.options.itf and not fast:
+        if self.options.itf and not fast and self.seconds < self.end_s:
             self._refine(first)
         if self.options.polish_s == 0.0 or (fast and self.options.polish_s is None):
             return
-        end_s = settings.seconds if self.options.polish_s is None else self.seconds + self.options.polish_s
+        if self.options.polish_s is not None:
+            self.end_s = self.seconds + self.options.polish_s
         if settings.changes:
-            self._change(self.seconds + settings.change_share * (end_s - self.seconds))
-        self._polish(end_s)
+            self._change(self.seconds + settings.change_share * (self.end_s - self.seconds))
+        self._polish()
 
     # --- propose ---------------------------------------------------------------------------------------------------
 
@@ -192,16 +194,16 @@ class Search:
         return near, [patch for patch in others if patch.digest not in {p.digest for p in near}]
 
     def _neighbours(self) -> tuple[list[Patch], list[Patch]]:
-        """(the nearest training render's patch as it is, patches of the nearest ones at the note and gate that were heard,
-        those of the very nearest also as they are where the note is not sure)."""
+        """(the nearest training render's patch, those of the nearest ones), at the note and gate that were heard; the very
+        nearest also as they are, and so the first, unless a person told note or gate."""
         known, heard, constraints = self.tools.known, self.heard, self.options.constraints
         if known is None or not self.settings.neighbours or self.options.fast:
             return [], []
         rows = self._nearest(known)
         played = [replace(known.patches[row], note=heard.note, gate_s=heard.gate_s) for row in rows]
-        as_is = [known.patches[row] for row in rows[:AS_THEY_ARE]]
-        first = self.ear.constrained(as_is[:1], constraints)
-        return first, self.ear.constrained([*(as_is if len(heard.notes) > 1 else []), *played], constraints)
+        as_is = [] if heard.told else [known.patches[row] for row in rows[:AS_THEY_ARE]]
+        near = self.ear.constrained([*as_is, *played], constraints)
+        return near[:1], near[1:]
 
     def _nearest(self, known: Features) -> NDArray[np.int64]:
         """Rows of the nearest training renders: of a shortlist by features those nearest by MSS, where sounds are there."""
@@ -235,7 +237,8 @@ class Search:
     # --- the host decides ------------------------------------------------------------------------------------------
 
     def _hear(self, patches: Sequence[Patch], source: str) -> list[float]:
-        """Render patches; MSS in dB of each (inf: not rendered); the nearest ones are kept and the best is known."""
+        """Render patches; MSS in dB of each (inf: not rendered); the nearest ones are kept and the best is known. Ends when
+        the time is up, once there is an answer at all."""
         costs = [np.inf] * len(patches)
         for i, sound in self.tools.host.map(list(patches)):
             self.renders += 1
@@ -250,6 +253,8 @@ class Search:
                 self.best = candidate
                 self.curve.append((self.seconds, self.renders, candidate.mss_db))
             self._go_on(source)
+            if self.best is not None and self.seconds >= self.end_s:
+                break
         return costs
 
     def _mss_db(self, sound: NDArray[np.float32]) -> float:
@@ -307,13 +312,13 @@ class Search:
             filled.append(patch)
         return filled
 
-    def _polish(self, end_s: float) -> None:
+    def _polish(self) -> None:
         """CMA-ES on host renders over the audible, free knobs of the best, in steps of the model's own spread."""
-        if self.seconds >= end_s:
+        if self.seconds >= self.end_s:
             return
         import cma  # seconds to import
 
-        while self.seconds < end_s and self.best is not None:
+        while self.seconds < self.end_s and self.best is not None:
             start = self.best
             free = np.flatnonzero(start.patch.active_knobs & ~self.options.constraints.knobs)
             if len(free) < 2:
@@ -325,7 +330,7 @@ class Search:
                 {"bounds": [0.0, 1.0], "popsize": self.settings.polish_population, "verbose": -9, "seed": np.nan,
                  "randn": lambda *shape, rng=rng: rng.standard_normal(shape), "CMA_diagonal": True, "CMA_stds": spread},
             )  # fmt: skip
-            while self.seconds < end_s and not strategy.stop():
+            while self.seconds < self.end_s and not strategy.stop():
                 points = strategy.ask()
                 costs = self._hear([_with(start.patch, free, point) for point in points], "polished")
                 strategy.tell(points, [cost if np.isfinite(cost) else 80.0 for cost in costs])
