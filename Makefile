@@ -9,7 +9,7 @@ STAMP := $(VENV)/.stamp
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PYTEST_ARGS ?= -n logical --dist loadgroup
+PYTEST_ARGS ?= -n logical
 
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1

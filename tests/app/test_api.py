@@ -21,8 +21,6 @@ from unmixer_core.schema import sampling
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
-pytestmark = pytest.mark.xdist_group("service")
-
 
 def audio(data: bytes) -> tuple[np.ndarray, int]:
     samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
