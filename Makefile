@@ -66,5 +66,5 @@ constraints: $(STAMP)  ## resolve constraints.txt again (torch and its CUDA part
 
 clean:  ## caches and half-finished work; results, runs and the environment stay
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
-	find .unmixer -mindepth 1 -maxdepth 1 ! -name journal -exec rm -rf {} + 2>/dev/null || true
+	find .unmixer -mindepth 1 -maxdepth 1 ! -name journal ! -name service -exec rm -rf {} + 2>/dev/null || true
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
