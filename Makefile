@@ -9,7 +9,7 @@ STAMP := $(VENV)/.stamp
 TORCH ?= torch==2.13.0
 TORCH_INDEX ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-PYTEST_ARGS ?= -n logical --dist loadgroup
+PYTEST_ARGS ?= -n logical
 
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -77,5 +77,5 @@ constraints: $(STAMP)  ## resolve constraints.txt again (torch and its CUDA part
 
 clean:  ## caches and half-finished work; results, runs and the environment stay
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
-	find .unmixer -mindepth 1 -maxdepth 1 ! -name journal -exec rm -rf {} + 2>/dev/null || true
+	find .unmixer -mindepth 1 -maxdepth 1 ! -name journal ! -name service -exec rm -rf {} + 2>/dev/null || true
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -23,6 +23,8 @@ STATUS: dict[type[Exception], int] = {
     Unknown: 404, NotYet: 409, errors.AudioError: 415, errors.ConfigError: 422, errors.SchemaMismatch: 422,
     QueueFull: 429, Busy: 429, Failed: 502, errors.HostError: 502, ChildEnded: 503, NotReady: 503,
 }  # fmt: skip
+REFUSALS = {415: "audio", 422: "options", 429: "full", 503: "not ready"}
+"""What the meters call a refused upload."""
 RETRY_S = {429: 10, 503: 5}
 
 
@@ -41,8 +43,8 @@ def answer(status: int, sentence: str) -> JSONResponse:
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
     status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS or kind is errors.UnmixerError)
-    if status in (413, 415, 429) and request.url.path == "/unmix":
-        request.app.state.service.meters.refused({415: "audio", 429: "full"}.get(status, "size"))
+    if status in REFUSALS and request.url.path == "/unmix":
+        request.app.state.service.meters.refused(REFUSALS[status])
     return answer(status, str(error))
 
 

@@ -71,13 +71,13 @@ def run(path: Path, out: Path | None, request: Request) -> dict[str, Any]:
 
 
 @contextmanager
-def tools(request: Request, tell: Progress) -> Iterator[Any]:
-    """Model, proxy, training features if there are any, and a host that is already starting while they load."""
+def tools(request: Request, tell: Progress, hosts: int | None = None) -> Iterator[Any]:
+    """Model, proxy, training features if there are any, and hosts (default: one per core) that start while they load."""
     folders = find_models(request.model)
     tell("load", None)
     from unmixer_core.live.render import Renderer
 
-    renderer = Renderer(request.params.audio)
+    renderer = Renderer(request.params.audio, hosts)
     with ThreadPoolExecutor(1) as pool:
         starting: Future[Any] = pool.submit(renderer.__enter__)
         try:

@@ -66,10 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _main_parts(server: Server, options: argparse.Namespace) -> dict[str, Any]:
-    return (
-        {"render": _renders(server)} | {"cancel": _cancel(server)} | {"concurrent": _concurrent(server, options.uploads)}
-        | {"memory": _memory(server, options.jobs)}
-    )  # fmt: skip
+    parts = {
+        "render": _renders, "cancel": _cancel, "concurrent": lambda server: _concurrent(server, options.uploads),
+        "memory": lambda server: _memory(server, options.jobs),
+    }  # fmt: skip
+    found = {}
+    for name, measure in parts.items():
+        found[name] = measure(server)
+        print(json.dumps({name: found[name]}), flush=True)
+    return found
 
 
 def _concurrent(server: Server, n: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tests run in parallel processes
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
@@ -29,3 +30,19 @@ def repo() -> Path:
 def params(repo: Path) -> config.Params:
     """params.yaml as it is committed."""
     return config.load(repo / "params.yaml")
+
+
+ONE_SERVICE = ("test_api.py", "test_fuzz.py", "test_page.py")
+"""Modules whose tests talk to one and the same service, which takes seconds to start."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests go to whichever process is free, but those of ONE_SERVICE to one."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "service" if nodeid.partition("::")[0].endswith(ONE_SERVICE) else nodeid
+
+    return Scheduling(config, log)

@@ -1,10 +1,11 @@
-"""`python -m app.service.searcher MODELS`: model, proxy and host loaded once; one search after the other.
+"""`python -m app.service.searcher MODELS`: model, proxy and a host per compute thread loaded once; one search after another.
 
 SIGUSR1 ends a search with the best so far, SIGUSR2 without an answer; between searches both do nothing.
 """
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import signal
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from app import single
+from app.progress import Progress
 from app.service import heard_file, options
 from app.service.child import ROOT, Wire
 from unmixer_core import audio, config
@@ -36,7 +38,8 @@ def main() -> None:
     wire, stop = Wire(), _Stop()
     try:
         params = config.load(ROOT / "params.yaml")
-        with single.tools(options.request({}, params, _network(Path(sys.argv[1]))), lambda step, best: None) as tools:
+        request = options.request({}, params, _network(Path(sys.argv[1])))
+        with single.tools(request, Progress("searcher", io.StringIO()), int(os.environ["UNMIXER_THREADS"])) as tools:
             _warm(params, tools)
             os.nice(PATIENT)
             wire.tell({})

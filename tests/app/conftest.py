@@ -1,4 +1,4 @@
-"""One service for all tests that talk to one; pytest-xdist keeps them in one process (`xdist_group`)."""
+"""One service for all tests that talk to one; tests/conftest.py keeps them in one process."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 from prometheus_client.parser import text_string_to_metric_families
@@ -19,8 +20,6 @@ from unmixer_core import config, metrics
 from unmixer_core.schema import sampling
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
-
-pytestmark = pytest.mark.xdist_group("service")
 
 
 def audio(data: bytes) -> tuple[np.ndarray, int]:
@@ -140,6 +139,18 @@ def test_stopped_with_keep_a_search_answers_with_its_best(server: Server):
     job = server.ended(identity)
     document = server.client.get(f"/jobs/{identity}/patch.json").json()
     assert job["state"] == "done" and document["interrupted"] and document["similarity"]["mss_db"] <= job["best"]["mss_db"] + 1e-6
+
+
+def test_a_process_that_dies_takes_nothing_along(server: Server, answered: str):
+    """The searcher in the middle of a job: the job is searched again. The renderer: the next renders start another one."""
+    job = server.unmix(fast="false", itf="false", polish_s="2")
+    server.until(lambda: server.client.get(f"/jobs/{job}").json()["state"] == "running")
+    children = psutil.Process(server.process.pid).children()  # type: ignore[union-attr]
+    for child in children:
+        if {"app.service.searcher", "app.service.renderer"} & set(child.cmdline()):
+            child.kill()
+    server.until(lambda: server.client.post("/render", json={}).status_code == 200)
+    assert server.ended(job)["state"] == "done" and server.client.get("/ready").status_code == 200
 
 
 def test_a_push_sets_the_patch_in_live_and_reads_it_back(server: Server, answered: str):

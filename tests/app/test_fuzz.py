@@ -22,7 +22,6 @@ from app.serve import create_app
 from app.service.settings import Settings
 from tests.app.serving import Server
 
-pytestmark = pytest.mark.xdist_group("service")
 EXAMPLES = 8
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 SCHEMA = schemathesis.openapi.from_dict(create_app(Settings()).openapi())

@@ -17,10 +17,7 @@ from unmixer_core.schema.rack import RACK
 
 sync_api = pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = [
-    pytest.mark.xdist_group("service"),
-    pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; `make browser` installs Debian's"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; `make browser` installs Debian's")
 SHOTS = REPO / "artifacts" / "page"
 FLAGS = [
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
