@@ -111,7 +111,7 @@ CASES = [
     Case("delete_device:take=1,track=4,device=2,once={once}"),
     Case("delete_device:take=2,track=4,device=0,once={once}"),
     Case("knob:take=1"),
-    Case("knob", "was moved while it was recorded", n=1),
+    Case("knob", "was moved while it was recorded", lanes=1, n=1),  # another lane would render it right
     Case("tempo:take=1"),
     Case("tempo", "tempo", n=1),
     # two at once

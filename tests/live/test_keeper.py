@@ -177,7 +177,24 @@ def test_a_lease_that_ends_nowhere_goes_to_another_host(monkeypatch):
     wanted = patches(20)
     with pool(monkeypatch, 2, hang) as (renderer, hosts):
         assert right(renderer.render(wanted), wanted)
-    assert hosts[0].opened > 1, "its session was given up"
+        wait(lambda: hosts[0].opened > 1)  # its session was given up, and another is opened after a pause
+
+
+def test_a_host_is_closed_to_the_end_though_its_keeper_is_cancelled(monkeypatch):
+    closed = []
+
+    async def slowly(_host):
+        await asyncio.sleep(0.2)
+        closed.append(True)
+
+    async def fail(_host, _patch):
+        raise SessionLost(HostDied("it is gone."))
+
+    monkeypatch.setattr(FakeHost, "close", slowly)
+    with pool(monkeypatch, 1, fail) as (renderer, _):
+        renderer.render(patches(1))  # the last failure is known before the session is closed
+        begun = len(closed)
+    assert len(closed) > begun
 
 
 def test_a_host_that_hears_no_ping_gets_a_new_session(monkeypatch):

@@ -115,11 +115,18 @@ class Keeper:
             self._aside_s = min(2.0 * self._aside_s, LONGEST_ASIDE_S)
 
     async def _close(self) -> None:
+        """Closes the host to the end, also when this keeper is cancelled meanwhile: a process half stopped would stay."""
+        closing = asyncio.ensure_future(self.host.close())
         try:
-            async with asyncio.timeout(CLOSE_WITHIN_S):
-                await self.host.close()
-        except TimeoutError:
-            log.warning("%s could not be closed within %g s", self.desk.name, CLOSE_WITHIN_S)
+            await asyncio.wait([closing], timeout=CLOSE_WITHIN_S)
+        except asyncio.CancelledError:
+            await asyncio.wait([closing], timeout=CLOSE_WITHIN_S)
+            raise
+        finally:
+            if not closing.done():
+                log.warning("%s could not be closed within %g s", self.desk.name, CLOSE_WITHIN_S)
+                closing.cancel()
+            await asyncio.gather(closing, return_exceptions=True)
 
 
 async def within(limit_s: float, work: Coroutine[Any, Any, Any], sentence: str) -> Any:
