@@ -16,7 +16,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: repro test check smoke serve browser ui setup constraints clean
+.PHONY: repro test check smoke ui setup constraints clean study-manifold study-optimiser study-curriculum serve browser tracking-server postgres
 
 repro: $(STAMP)  ## run every stage of dvc.yaml whose inputs changed
 	@dvc root >/dev/null 2>&1 || dvc config --local core.no_scm true  # a download without .git works too
@@ -33,6 +33,9 @@ check: $(STAMP)  ## style, types, who may import whom
 smoke: $(STAMP)  ## the whole pipeline, small, in a clean copy that is thrown away (a few minutes)
 	$(BIN)/python profiles/run.py profiles/smoke.yaml
 
+study-manifold study-optimiser study-curriculum: study-%: $(STAMP)  ## a study of docs/studies again, on what `make repro` left here
+	$(BIN)/python -m benchmarks.studies.$*
+
 serve: $(STAMP)  ## the service and its page, at http://127.0.0.1:8000
 	$(BIN)/python -m app.serve
 
@@ -43,6 +46,14 @@ browser:  ## Debian's chromium, which the page's tests drive; without it they ar
 ui: $(STAMP)  ## the runs, at http://127.0.0.1:5000
 	$(BIN)/python -m unmixer_core.tracking replay
 	mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
+
+tracking-server: $(STAMP)  ## MLflow over PostgreSQL for many machines, at http://127.0.0.1:5000 (MLFLOW_HOST, MLFLOW_PORT); docs/scale.md
+	$(BIN)/python -m unmixer_core.tracking_server
+
+postgres:  ## Debian's PostgreSQL, which tracking-server and its tests start; without it those are skipped
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends postgresql; } >/dev/null 2>&1 || \
+	  echo "no PostgreSQL: 'apt-get install postgresql' did not work; the tracking server's tests will be skipped"
 
 setup: $(STAMP)  ## only the virtual environment
 
@@ -61,7 +72,7 @@ $(STAMP): requirements.txt requirements-serve.txt requirements-dev.txt constrain
 
 constraints: $(STAMP)  ## resolve constraints.txt again (torch and its CUDA parts stay open: the platform decides)
 	$(PIP) install --quiet uv
-	$(BIN)/uv pip compile requirements-dev.txt --universal --python-version 3.11 --no-header --no-annotate --quiet \
+	$(BIN)/uv pip compile requirements-dev.txt requirements-scale.txt --universal --python-version 3.11 --no-header --no-annotate --quiet \
 	  | grep -vE '^(torch|triton|nvidia-.*|cuda-.*)==' > constraints.txt.tmp && mv constraints.txt.tmp constraints.txt
 
 clean:  ## caches and half-finished work; results, runs and the environment stay

@@ -49,6 +49,8 @@ def _one(path: Path, folder: Path, target: Path, request: single.Request, ready:
     place, tell = _place(path, folder, target), Progress(path.name)
     try:
         heard = request.listen(path)
+        for remark in heard.remarks:
+            tell.done(remark)
         document = single.answer(path, heard, place, request, ready, tell)
     except UnmixerError as error:
         message = " ".join(str(error).split())
@@ -67,7 +69,7 @@ def _row(path: Path, folder: Path, document: dict[str, Any]) -> dict[str, Any]:
         "similarity": document["similarity"]["percent"],
         "mss_db": document["similarity"]["mss_db"],
         "note": document["note"],
-        "gate_s": document["gate_s"],
+        "gate_s": round(document["gate_s"], 3),
         "chain": " > ".join(document["chain"]),
         "seconds": document["seconds"],
         "message": " ".join([*document["input"]["remarks"], document["verdict"] or ""]).strip(),

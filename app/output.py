@@ -15,7 +15,7 @@ from unmixer_core.listening import Heard
 if TYPE_CHECKING:
     from app.single import Request
 
-SHOWN = 8
+SHOWN, PLAYED = 8, 4
 
 
 def write(out: Path, name: str, heard: Heard, found: unmixing.Answer, request: Request, begun: float) -> dict[str, Any]:
@@ -85,10 +85,19 @@ def _report(
     out: Path, name: str, document: dict[str, Any], heard: Heard, rerender: np.ndarray,
     shown: list[unmixing.Candidate], chance_db: float,
 ) -> None:  # fmt: skip
-    sounds = {"recording": heard.clip, "patch": rerender}
-    sounds |= {f"candidate {i}": c.audio for i, c in enumerate(shown[:4], start=1)}
     rows = [(c.source, " > ".join(c.patch.effects) or "no effects", c.mss_db) for c in shown]
-    page = answer_page.page(name, document, sounds, heard.rate, rows, chance_db)
+    sounds = {answer_page.RECORDING: heard.clip, answer_page.PATCH: rerender}
+    sounds |= {
+        f"candidate {i}: {rows[i - 1][1]}, {c.mss_db:.1f} dB": matched(c.audio, heard.clip)
+        for i, c in enumerate(shown[:PLAYED], start=1)
+    }
+    files = {
+        f"{out.name}.vital": "the patch as a preset; open it in Vital and play the note above",
+        "patch.json": "all of it as data; `unmix push patch.json` sets it in Live, `unmix render patch.json` sounds it",
+        "rerender.wav": "the patch as the host renders it, at your sound's level",
+        "candidates/": "the other candidates, each a .wav and a .json like patch.json",
+    }
+    page = answer_page.page(name, document, sounds, heard.rate, rows, chance_db, files)
     temporary = out / ".report.html.tmp"
     temporary.write_text(page.html(), encoding="utf-8")
     temporary.replace(out / "report.html")

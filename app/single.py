@@ -97,18 +97,25 @@ def _load(model: Path, proxy: Path) -> Any:
 
     device = stage.device()
     unmixer, twin = checkpoint.load(model, device).model, Proxy.load(proxy).to(device)
-    return lambda host: unmixing.Tools(unmixer, twin, host, _known(unmixer.spec))
+    return lambda host: unmixing.Tools(unmixer, twin, host, *_known(unmixer.spec))
 
 
-def _known(spec: Any) -> Any:
-    """The training clips' features if they are here and were made as the model wants them, else None."""
+def _known(spec: Any) -> tuple[Any, Any]:
+    """The training clips' features and sounds if they are here and were made as the model wants them, else None."""
+    from unmixer_core.audio import Clips
     from unmixer_core.features import Features
 
     try:
         known = Features.open(ROOT / "data" / "features")
-        return known if known.spec == spec else None
+        if known.spec != spec:
+            return None, None
     except (UnmixerError, OSError, ValueError, KeyError, TypeError):
-        return None
+        return None, None
+    try:
+        clips = Clips.open(ROOT / "data" / "renders")
+        return known, clips if clips.patches.id.tolist() == known.patches.id.tolist() else None
+    except (UnmixerError, OSError, ValueError, KeyError, TypeError):
+        return known, None
 
 
 def find_models(folder: Path | None = None, root: Path = ROOT) -> tuple[Path, Path]:

@@ -90,6 +90,12 @@ def share(values: list[bool]) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
+def clear_share_of(rows: list[tuple[bool, bool, bool]]) -> list[float]:
+    """Agreement over the clear cases, and how many they are."""
+    clear = [row[0] for row in rows if row[2]]
+    return [round(share(clear), 3), len(clear)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--proxy", type=Path, default=Path("models/proxy"))
@@ -104,12 +110,14 @@ def main() -> None:
     with Renderer(params.audio) as host:
         clips = host.render([patch for case in cases for patch in case.renders])
     rows: dict[str, list[tuple[bool, bool, bool]]] = defaultdict(list)
+    by_knob: dict[str, list[tuple[bool, bool, bool]]] = defaultdict(list)
     for case in cases:
         mine, clips = clips[: len(case.renders)], clips[len(case.renders) :]
         if any(isinstance(clip, RenderFailure) for clip in mine):
             continue
         for knob, row in compare(case, mine, proxy, params.audio.sample_rate).items():
             rows[RACK.devices[RACK.device_of_knob[knob]].key].append(row)
+            by_knob[RACK.knobs[knob].id].append(row)
     every = [row for device in rows.values() for row in device]
     figures = {
         "cases": len(every),
@@ -119,6 +127,13 @@ def main() -> None:
         "finite_difference_agree": share([row[1] for row in every]),
         "finite_difference_agree_clear": share([row[1] for row in every if row[2]]),
         "agree_by_device": {key: round(share([row[0] for row in device]), 3) for key, device in rows.items()},
+        "agree_clear_by_device": {key: clear_share_of(device) for key, device in rows.items()},
+        "most_disagreements": dict(
+            sorted(
+                ((key, sum(row[2] and not row[0] for row in knob)) for key, knob in by_knob.items()),
+                key=lambda x: -x[1],
+            )[:8]
+        ),
     }
     print(json.dumps(figures))
 

@@ -62,6 +62,7 @@ class Prior:
     p_unison: float = 0.3
     p_effect_mode: float = 0.4
     p_modulation: float = 0.4
+    p_stop: float = 0.0
     note_low: int = 36
     note_high: int = 72
     gate_low_s: float = 0.3

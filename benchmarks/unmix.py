@@ -1,43 +1,46 @@
-"""`unmix` on test renders: detection of note and gate, and the answer beside the nearest training render.
+"""The `unmix` command itself: what it hears, how long it takes to start and to answer, how much memory it needs.
 
-    python -m benchmarks.unmix [--detect 300] [--clips 8] [--data data] [--model models/full] [--fast]
+    python -m benchmarks.unmix [--detect 300] [--clips 4] [--data data] [--model models/full]
 
 Detection: onset, note (octave errors apart) and gate of training renders written behind some silence, as a recording is.
-Answers: full-chain test renders as WAV files, un-mixed with nothing told; MSS of the answer, of the best proposal, and of
-the nearest training render as it is (exhaustive over the features' nearest 64). Seconds are wall clock, memory is the
-largest of this process; its hosts are counted apart. The last line is one JSON object.
+Command: sounds from outside (benchmarks/outside), un-mixed by `python -m app`, by default and with --fast, in a process of its
+own: start-up until it begins to search, seconds of the answer after that, memory of the process and its hosts together at
+its largest (unique set sizes, sampled). How good the answers are: benchmarks/bars.py. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from unmixer_core import audio, config, listening
 
 LEAD_S = 0.2
+OUTSIDE = Path(__file__).parent / "outside"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detect", type=int, default=300)
-    parser.add_argument("--clips", type=int, default=8)
+    parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--model", type=Path)
-    parser.add_argument("--fast", action="store_true")
     options = parser.parse_args()
-    params, clips = config.load("params.yaml"), audio.Clips.open(options.data / "renders")
-    result: dict[str, Any] = detection(clips, options.detect, params) if options.detect else {}
+    result: dict[str, Any] = {}
+    if options.detect:
+        result |= detection(audio.Clips.open(options.data / "renders"), options.detect, config.load("params.yaml"))
     if options.clips:
-        result |= answers(clips, options, params)
+        result |= command(options)
     sys.stdout.write(json.dumps(result) + "\n")
 
 
@@ -72,64 +75,72 @@ def _heard(clip: np.ndarray, params: config.Params) -> listening.Heard:
         )
 
 
-def answers(clips: audio.Clips, options: argparse.Namespace, params: config.Params) -> dict[str, Any]:
-    """Medians over test clips, and how often the answer beats the nearest training render."""
-    begun = time.perf_counter()
-    from app import single
-    from app.progress import Progress
-    from unmixer_core import metrics, unmixing
-    from unmixer_core.features import Features
-    from unmixer_core.live.render import Renderer
+def command(options: argparse.Namespace) -> dict[str, Any]:
+    """Medians and the worst over sounds from outside, a process each."""
+    sounds = sorted(OUTSIDE.glob("*.flac"))
+    chosen = [sounds[i] for i in np.linspace(0, len(sounds) - 1, options.clips).astype(int)]
+    result = {}
+    for name, words in {"default": [], "fast": ["--fast"]}.items():
+        with tempfile.TemporaryDirectory() as folder:
+            runs = [one(path, Path(folder) / path.stem, words, options) for path in chosen]
+        result[name] = {
+            key: {
+                "median": round(float(np.median([run[key] for run in runs])), 2),
+                "most": round(max(run[key] for run in runs), 2),
+            }
+            for key in ("start_up_s", "answer_s", "peak_gib")
+        }
+    return {"command": result}
 
-    model, proxy = single.find_models(options.model)
-    known, rate = Features.open(options.data / "features"), params.audio.sample_rate
-    rows = clips.patches.where(phase="full", split="test")
-    rows = rows[np.linspace(0, len(rows) - 1, options.clips).astype(int)]
-    lines = []
-    with Renderer(params.audio) as host:
-        ready = single._load(model, proxy)(host)
-        ready = unmixing.Tools(ready.model, ready.proxy, host, known)
-        start_up_s = time.perf_counter() - begun
-        for row in rows:
-            clip = clips.audio(int(row))
-            heard = _heard(clip, params)
-            tell = Progress(f"clip {row}")
-            asked = unmixing.Options(fast=options.fast)
-            found = unmixing.Search(heard, ready, params.unmix, params.itf, asked, tell).run()
-            target = metrics.mss_features(heard.clip, rate)
-            near = found.ear.nearest(known, 64, 0)
-            nearest_db = min(
-                float(metrics.mss_from_features(target, metrics.mss_features(clips.audio(int(i)), rate))) for i in near
-            )
-            proposal_db = min(c.mss_db for c in found.candidates if c.source == "proposal")
-            truth = clips.patches[int(row)]
-            lines.append(
-                (
-                    found.best.mss_db,
-                    proposal_db,
-                    nearest_db,
-                    found.seconds,
-                    found.renders,
-                    found.best.patch.note == truth.note,
-                )
-            )
-            words = f"{found.best.mss_db:.2f} dB ({found.best.source}), proposal {proposal_db:.2f}, nearest {nearest_db:.2f}"
-            tell.done(
-                f"{words}, {found.renders} renders, {found.seconds:.1f} s, note {found.best.patch.note} for {truth.note}"
-            )
-    table = np.array(lines, dtype=float)
-    names = ("mss_db", "proposal_mss_db", "nearest_mss_db", "seconds", "renders")
-    result = {name: float(np.median(column)) for name, column in zip(names, table.T, strict=False)}
-    result |= {
-        "clips": len(table),
-        "of_nearest": result["mss_db"] / result["nearest_mss_db"],
-        "below_nearest": float((table[:, 0] < table[:, 2]).mean()),
-        "worse_than_best_proposal": int((table[:, 0] > table[:, 1]).sum()),
-        "note_of_answer": float(table[:, 5].mean()),
-        "start_up_s": start_up_s,
-        "peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
-    }
-    return {"answers": result}
+
+def one(path: Path, out: Path, words: list[str], options: argparse.Namespace) -> dict[str, float]:
+    """One process: seconds until it proposes, seconds of its answer as patch.json tells them, memory."""
+    model = ["--model", str(options.model)] if options.model else []
+    begun = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", str(path), "--out", str(out), *words, *model], stderr=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    watch = Memory(process.pid)
+    start_up_s = 0.0
+    for line in process.stderr:
+        if not start_up_s and "proposing" in line:
+            start_up_s = time.perf_counter() - begun
+        sys.stderr.write(line)
+    status = process.wait()
+    peak_gib = watch.stop()
+    if status:
+        raise SystemExit(f"error: unmix ended with status {status} on {path}.")
+    answer = json.loads((out / "patch.json").read_text(encoding="utf-8"))
+    return {"start_up_s": start_up_s, "answer_s": answer["seconds"], "peak_gib": peak_gib}
+
+
+class Memory(threading.Thread):
+    """Largest memory of a process and all its children together, sampled: pages that are theirs alone."""
+
+    def __init__(self, pid: int, every_s: float = 0.25) -> None:
+        super().__init__(daemon=True)
+        self.root, self.every_s, self.peak, self.ended = psutil.Process(pid), every_s, 0, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        while not self.ended.wait(self.every_s):
+            self.peak = max(self.peak, self._now())
+
+    def _now(self) -> int:
+        total = 0
+        try:
+            for process in (self.root, *self.root.children(recursive=True)):
+                total += process.memory_full_info().uss
+        except psutil.Error:
+            return 0
+        return total
+
+    def stop(self) -> float:
+        """GiB."""
+        self.ended.set()
+        self.join()
+        return self.peak / 2**30
 
 
 if __name__ == "__main__":

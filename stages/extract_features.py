@@ -1,4 +1,7 @@
-"""Clips → log-mel features of mid and side, float16 shards; every clip is checked against its digest on the way."""
+"""Clips → log-mel features of mid and side, float16 shards; every clip is checked against its digest on the way.
+
+With features.store off only the check is made, and what the trainer needs to make frames itself is written.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,24 @@ import torch
 
 from unmixer_core import config, stage
 from unmixer_core.audio import Clips
-from unmixer_core.features import FeatureSpec, FeatureWriter, log_mel_of
+from unmixer_core.features import TABLE, FeatureSpec, FeatureWriter, log_mel_of
 
 
 def main(
     renders: Path, features: Path, audio: config.Audio, settings: config.Features, log: stage.Log
 ) -> dict[str, float]:
     """Write `features`/shard-*.npy float16 [n, 2, mels, frames], meta.json and the patches."""
-    clips = Clips.open(renders)
-    spec = FeatureSpec.of(settings, audio.sample_rate)
-    writer = FeatureWriter(features, spec)
+    clips, device = Clips.open(renders), stage.device()
+    writer = FeatureWriter(features, FeatureSpec.of(settings, audio.sample_rate), store=settings.store)
     with torch.inference_mode():
         for shard in log.progress(range(len(clips.shards)), desc="features, shards"):
-            writer.write(shard, log_mel_of(clips, clips.shard_rows(shard), spec))
-    writer.finish(clips.patches)
-    return {"clips": len(clips), "mean_level": writer.total / len(clips)}
+            rows = clips.shard_rows(shard)
+            if settings.store:
+                writer.write(shard, log_mel_of(clips, rows, writer.spec, device))
+            else:
+                clips.verify_all(rows)
+    writer.finish(renders / TABLE)
+    return {"clips": len(clips)} | ({"mean_level": writer.total / len(clips)} if settings.store else {})
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Calibrate the differentiable twin of the host: wavetables read from single notes, then φ fitted to the renders."""
+"""Calibrate the differentiable twin of the host: what can be heard on single notes is read, then φ is fitted to the renders.
+
+Beside it a network learns the same host from the same renders; `proxy.kind` says which of the two the pipeline goes on with.
+"""
 
 from __future__ import annotations
 
@@ -13,64 +16,93 @@ from unmixer_core.errors import StageError
 from unmixer_core.live.pool import RenderFailure
 from unmixer_core.live.render import Renderer
 from unmixer_core.plots import spectrograms
-from unmixer_core.proxy import tables
+from unmixer_core.proxy import neural_training, reflections, tables
 from unmixer_core.proxy.calibrate import Calibration, Material
 from unmixer_core.proxy.gap import gap_report
+from unmixer_core.proxy.neural import NeuralProxy
 from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.twin import Twin
 
 EXAMPLES = 3
 
 
 def main(renders: Path, proxy: Path, audio: config.Audio, settings: config.Proxy, log: stage.Log) -> dict[str, float]:
-    """Clips → `proxy`/proxy.safetensors and proxy.json; returns the gap to the host on held-out clips."""
-    clips = Clips.open(renders)
+    """Clips → `proxy`/proxy.safetensors and proxy.json; returns the gap of both kinds to the host on held-out clips."""
+    clips, device = Clips.open(renders), stage.device()
     renders_digest = hashlib.sha256((renders / "patches.parquet").read_bytes()).hexdigest()
     state = stage.state_dir("train_proxy", {"renders": renders_digest, "audio": audio, "proxy": settings})
     twin = Proxy(settings.sample_rate, audio.clip_s)
     if settings.table_positions:
-        with torch.no_grad():
-            twin.voice.spectra.copy_(_host_tables(twin, audio, settings, state, log))
-    twin.to(stage.device())
+        _read(twin, _heard(audio, settings, state, log))
     material = Material(clips, settings.sample_rate)
-    results = Calibration(twin, material, settings, state, log.metrics, log.progress).run()
-    report = gap_report(twin, material, settings.held_out, settings.seed)
-    _examples(twin, material, log)
-    twin.cpu().save(proxy)
-    return results | report
+    results = Calibration(twin.to(device), material, settings, state, log.metrics, log.progress).run()
+    twins: dict[str, Twin] = {twin.KIND: twin}
+    if settings.neural_steps or settings.kind == NeuralProxy.KIND:
+        twins[NeuralProxy.KIND] = _network(material, audio, settings, state, log).to(device)
+        rows = material.rows("valid", 8)[: settings.held_out]
+        results["neural.levels_db"] = neural_training.levels_gap_db(twins[NeuralProxy.KIND], material, rows)
+    for kind, each in twins.items():
+        prefix = "" if kind == twin.KIND else f"{kind}."
+        report = gap_report(each, material, settings.held_out, settings.seed)
+        results |= {f"{prefix}{key}": value for key, value in report.items()}
+    _examples(twins, material, log)
+    twins[settings.kind].cpu().save(proxy)
+    return results
 
 
-def _host_tables(twin: Proxy, audio: config.Audio, settings: config.Proxy, state: Path, log: stage.Log) -> torch.Tensor:
-    """Spectra of every wavetable, heard on the host (and kept in `state` for a re-run)."""
-    kept = state / "spectra.pt"
+def _read(twin: Proxy, heard: dict[str, torch.Tensor]) -> None:
+    with torch.no_grad():
+        twin.voice.spectra.copy_(heard["spectra"])
+        twin.effects[-1].early.copy_(heard["early"])
+
+
+def _heard(audio: config.Audio, settings: config.Proxy, state: Path, log: stage.Log) -> dict[str, torch.Tensor]:
+    """The wavetables' spectra and the reverb's reflections, heard on the host (and kept in `state` for a re-run)."""
+    kept = state / "heard.pt"
     if not kept.exists():
-        patches = tables.table_patches(settings.table_note, settings.table_positions)
+        notes = tables.table_patches(settings.table_note, settings.table_positions)
+        patches = [*notes, *reflections.patches()]
         heard = {}
         with Renderer(audio.model_copy(update={"clip_s": tables.CLIP_S})) as host:
             for index, clip in log.progress(host.map(patches), total=len(patches), desc="single notes"):
                 if isinstance(clip, RenderFailure):
-                    raise StageError(
-                        f"the host could not play the single note {index} that a wavetable is read from: {clip}."
-                    )
+                    raise StageError(f"the host could not play the single note {index} that the proxy reads: {clip}.")
                 heard[index] = clip
         ordered = [heard[i] for i in range(len(patches))]
-        level = float(twin.voice.level().detach())
-        spectra = tables.spectra_from_clips(
-            ordered, audio.sample_rate, settings.table_note, settings.table_positions, level
-        )
-        torch.save(spectra, kept)
-    return torch.load(kept, weights_only=True)
+        level = float(Proxy().voice.level().detach())
+        note, positions, rate = settings.table_note, settings.table_positions, audio.sample_rate
+        spectra = tables.spectra_from_clips(ordered[: len(notes)], rate, note, positions, level)
+        early = reflections.from_clips(ordered[len(notes) :], rate)
+        torch.save({"spectra": spectra, "early": early}, kept)
+    found: dict[str, torch.Tensor] = torch.load(kept, weights_only=True)
+    return found
 
 
-def _examples(twin: Proxy, material: Material, log: stage.Log) -> None:
-    """A few held-out clips beside their proxy, as sound and as pictures."""
-    device = next(twin.parameters()).device
+def _network(
+    material: Material, audio: config.Audio, settings: config.Proxy, state: Path, log: stage.Log
+) -> NeuralProxy:
+    """The neural proxy, trained (and kept in `state` for a re-run)."""
+    network, kept = NeuralProxy(settings.sample_rate, audio.clip_s, settings.neural_width), state / "neural"
+    if not kept.exists():
+        threads = stage.threads()
+        neural_training.fit(network.to(stage.device()), material, settings, log.metrics, log.progress, threads=threads)
+        network.cpu().save(state / "neural.tmp")
+        (state / "neural.tmp").rename(kept)
+    network.restore(kept)
+    return network
+
+
+def _examples(twins: dict[str, Twin], material: Material, log: stage.Log) -> None:
+    """A few held-out clips beside their proxies, as sound and as pictures."""
     for row in material.rows("valid", 8, 1)[:EXAMPLES]:
-        with torch.no_grad():
-            made = twin(*material.patches([row], device))[0].cpu().numpy()
-        real = material.audio([row], torch.device("cpu"))[0].numpy()
-        log.figure(f"proxy-{row}", spectrograms({"host": real, "proxy": made}, material.sample_rate))
-        log.audio(f"host-{row}", real, material.sample_rate)
-        log.audio(f"proxy-{row}", made, material.sample_rate)
+        sounds = {"host": material.audio([row], torch.device("cpu"))[0].numpy()}
+        for kind, twin in twins.items():
+            device = next(twin.parameters()).device
+            with torch.no_grad():
+                sounds[kind] = twin(*material.patches([row], device))[0].cpu().numpy()
+        log.figure(f"proxy-{row}", spectrograms(sounds, material.sample_rate))
+        for name, sound in sounds.items():
+            log.audio(f"proxy-{row}-{name}", sound, material.sample_rate)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tests run in parallel proce
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 os.environ["MPLBACKEND"] = "agg"
 os.environ["UNMIXER_TRACKING"] = "off"
+os.environ["UNMIXER_HOSTS"] = "embedded"  # whatever hosts.yaml says: tests are not for somebody's Live
+os.environ["UNMIXER_RENDER"] = "local"
 for name in ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "UNMIXER_THREADS"):
     os.environ.pop(name, None)
 

@@ -67,14 +67,19 @@ def _parameters(full: Values) -> str:
         f"| {full['effects.ceiling']:.2f} with the audible ones alone |",
         f"| effects, area under ROC | {full['effects.auc']:.2f} | 0.50 | |",
         f"| effects of the answered chain, macro-F1 | {full['chain.f1']:.2f} | {full['chain.f1_majority']:.2f} | |",
-        f"| order of audible pairs, where both were found | {full['chain.pair_order_present']:.2f} | 0.50 | 1 |",
-        f"| chain exact up to audible classes | {full['chain.exact_audible']:.2f} "
-        f"| {full['chain.exact_audible_majority']:.2f} | 1 |",
-        f"| wavetable of oscillator 1 | {full['wavetable_accuracy']:.2f} | {full['wavetable_accuracy_majority']:.2f} | 1 |",
-        f"| filter type | {full['filter_accuracy']:.2f} | {full['filter_accuracy_majority']:.2f} | 1 |",
+        _bounded(full, "order of audible pairs, where both were found", "chain.pair_order_present"),
+        _bounded(full, "chain exact up to audible classes", "chain.exact_audible"),
+        _bounded(full, "wavetable of oscillator 1", "wavetable_accuracy"),
+        _bounded(full, "filter type", "filter_accuracy"),
         f"| 90 % intervals that hold the knob | {full['coverage_90']:.2f} | | 0.90 |",
     ]
     return "\n".join(lines)
+
+
+def _bounded(full: Values, words: str, key: str) -> str:
+    """What was found, the majority's answer and the ceiling; blank where the metrics have none."""
+    cells = (f"{full[key + end]:.2f}" if key + end in full else "" for end in ("", "_majority", "_ceiling"))
+    return f"| {words} | {' | '.join(cells)} |"
 
 
 def _itf(itf: Values) -> str:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from unmixer_core import baselines, metrics
+from unmixer_core import baselines, evaluation, metrics
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
@@ -42,8 +42,8 @@ def patch(position: float = 0.5, attack: float = 0.5, effects: tuple[str, ...] =
     return Patch.init(60, 1.0, effects).with_values({"wavetable.osc_1_pos": position, "wavetable.amp_attack": attack})
 
 
-def table(*patches: Patch, phase: str = "full") -> Patches:
-    return Patches.stack(list(patches), phase, "train")
+def table(*patches: Patch, phase: str = "full", split: str = "train") -> Patches:
+    return Patches.stack(list(patches), phase, split)
 
 
 def search(host: FakeHost, **budget: object) -> baselines.Found:
@@ -105,6 +105,30 @@ def test_retrieval_is_exhaustive_mss() -> None:
     assert mss_db == pytest.approx([direct[int(i)] for i in clips], abs=0.05)
 
 
+def test_a_bank_on_disk_finds_what_one_in_memory_does(tmp_path, monkeypatch) -> None:
+    sounds = [tone(patch(position, 0.3)) for position in np.linspace(0, 1, 9)]
+    kept = baselines.Retrieval.build(lambda i: sounds[i], range(9), RATE, spool=tmp_path)
+    assert not list(tmp_path.iterdir()), "few clips stay in memory"
+    monkeypatch.setattr(baselines, "IN_MEMORY", 4)
+    monkeypatch.setattr(metrics, "RETRIEVAL_READ", 3)
+    spooled = baselines.Retrieval.build(lambda i: sounds[i], range(9), RATE, spool=tmp_path, threads=2)
+    assert {file.name for file in tmp_path.iterdir()} == {"bank.npy", "coarse.npy"}
+    for goal in (sounds[3], tone(patch(0.61, 0.1))):
+        features = metrics.mss_features(goal, RATE)
+        assert all(
+            np.array_equal(a, b) for a, b in zip(kept.nearest(features, 4), spooled.nearest(features, 4), strict=True)
+        )
+
+
+def test_the_prior_is_the_training_patches_and_at_most_so_many() -> None:
+    tables = [
+        table(patch(x), phase="full", split=split) for x, split in ((0.1, "train"), (0.2, "valid"), (0.3, "train"))
+    ]
+    whole = Patches.concat(tables)
+    assert evaluation.prior(whole).knobs[:, POSITION] == pytest.approx([0.1, 0.3])
+    assert len(evaluation.prior(whole, 1)) == 1
+
+
 @pytest.mark.parametrize(
     "effects", [(), ("Reverb",), ("Saturator", "Delay", "EQ Eight"), tuple(RACK.effect_names)[::-1]]
 )
@@ -145,6 +169,25 @@ def test_search_improves_on_its_start_within_its_renders() -> None:
     assert found.mss_db < 0.8 * start_db
     assert found.mss_db == pytest.approx(metrics.mss(tone(found.patch), tone(patch(0.8, 0.2)), RATE), rel=1e-2)
     assert np.array_equal(found.audio, tone(found.patch))
+
+
+@pytest.mark.parametrize("renders", [1, 9, 20])
+def test_a_longer_search_holds_the_shorter_ones(renders: int) -> None:
+    """So one run answers for every budget of renders, bit for bit."""
+    long, short = search(FakeHost(), max_renders=61), search(FakeHost(), max_renders=renders)
+    part = long.within(renders=renders)
+    assert (part.mss_db, part.renders) == (short.mss_db, short.renders)
+    assert np.array_equal(part.patch.knobs, short.patch.knobs) and np.array_equal(part.audio, short.audio)
+
+
+def test_a_search_cut_at_a_time_holds_what_was_heard_by_then() -> None:
+    ticks = iter(range(10_000))
+    long = search(FakeHost(), max_renders=61, clock=lambda: float(next(ticks)))
+    for limit_s in (0.0, 10.0, 25.0, 1e9):
+        part = long.within(seconds=limit_s)
+        by_then = [i for i in long.improvements if i.seconds <= limit_s] or long.improvements[:1]
+        assert part.mss_db == min(i.mss_db for i in by_then)
+    assert long.within().mss_db == long.mss_db and long.within().renders == long.renders
 
 
 def test_the_curve_of_a_search_only_falls() -> None:

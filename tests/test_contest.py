@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 from tests.test_finetune import RATE, LinearProxy, patch, settings
-from unmixer_core import contest, finetune, metrics
+from unmixer_core import baselines, contest, finetune, metrics
 from unmixer_core.evaluation import Target
+from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch, Patches
 
 
@@ -48,7 +50,14 @@ def tools() -> contest.Tools:
     def propose(target: Target, seeds: list[Patch]) -> list[Patch]:
         return [patch(0.05, 0.9), patch(0.5, 0.5), patch(0.6, 0.4), *seeds]
 
-    return contest.Tools(host, host.proxy, propose, OneNeighbour(), clips, RATE, options)  # type: ignore[arg-type]
+    def tune(target: Target, point: Patch) -> list[Patch]:
+        return [point, patch(0.4, 0.6), patch(0.65, 0.35), patch(0.1, 0.1)]
+
+    def search(target: Target) -> baselines.Found:
+        found = patch(0.7, 0.31)
+        return baselines.Found(found, host.render([found])[0], 0.1, 7, 0.5, np.array([(7, 0.4, 0.1)]))
+
+    return contest.Tools(host, host.proxy, propose, tune, search, OneNeighbour(), clips, RATE, options)  # type: ignore[arg-type]
 
 
 @pytest.fixture()
@@ -62,7 +71,40 @@ def test_every_contestant_enters_once_in_order_with_its_renders(tools: contest.T
     assert tuple(entry.row for entry in entries) == contest.CONTESTANTS
     renders = {entry.row: entry.renders for entry in entries}
     assert renders["no_itf"] == renders["itf"] == 1 and renders["no_itf_verify"] == 2 and renders["itf_verify"] == 4
-    assert renders["cma_equal_renders"] <= renders["itf_verify"]
+    assert (
+        renders["cma_equal_renders"] == renders["itf_verify"] and renders["encoder_itf"] == 4 and renders["unmix"] == 7
+    )
+
+
+def test_only_those_that_are_asked_compete(tools: contest.Tools, target: Target) -> None:
+    for rows in ({"nearest", "unmix"}, {"no_itf"}, {"unmix", "cma_unmix_seconds"}):
+        entries = contest.compete(replace(tools, rows=rows), target)
+        assert {entry.row for entry in entries} == rows
+
+
+def test_cma_has_the_seconds_of_its_rival(tools: contest.Tools, target: Target) -> None:
+    """One search answers for every budget: what was heard later does not count."""
+    entries = {entry.row: entry for entry in contest.compete(tools, target)}
+    for row, rival in (("cma_equal_seconds", "itf_verify"), ("cma_unmix_seconds", "unmix")):
+        first_s = entries[row].curve[0][1]  # the start is heard, however little time there is
+        assert entries[row].seconds <= max(entries[rival].seconds, first_s)
+
+
+def test_the_host_chooses_the_step_of_the_tuned_encoder(tools: contest.Tools, target: Target) -> None:
+    entry = contest.compete(replace(tools, rows={"encoder_itf"}), target)[0]
+    assert np.array_equal(entry.patch.knobs, patch(0.65, 0.35).knobs)
+
+
+def test_rows_count_the_audible_pairs_of_the_true_chain(tools: contest.Tools, target: Target) -> None:
+    """Two effects of which one is not linear make one pair; it is right in that order alone."""
+    true = replace(target, patch=replace(target.patch, chain=chains.encode(["Saturator", "Reverb"])))
+    sound = target.audio
+    entries = [
+        contest.Entry(name, replace(target.patch, chain=chains.encode(names)), sound, 1.0, 1)
+        for name, names in {"a": ["Saturator", "Reverb"], "b": ["Reverb", "Saturator"], "c": ["Reverb"]}.items()
+    ]
+    lines = contest.judged(entries, true, RATE)
+    assert [(line["pairs_right"], line["pairs"]) for line in lines] == [(1, 1), (0, 1), (0, 1)]
 
 
 def test_the_host_decides_so_verification_is_never_worse(tools: contest.Tools, target: Target) -> None:

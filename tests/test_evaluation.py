@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unmixer_core import baselines, contest, evaluation, metrics, pages, recovery
+from unmixer_core import baselines, evaluation, metrics, pages, proxy_gap, recovery
 from unmixer_core.errors import StageError
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
@@ -240,20 +240,15 @@ def test_slot_confusion_counts_missing_and_invented_effects() -> None:
     assert counts.sum() == 6
 
 
-def test_the_gap_is_grouped_by_length_and_device() -> None:
-    gap = pd.DataFrame({"chain": [(), ("Delay",), ("Delay", "Reverb")], "mss_db": [1.0, 2.0, 4.0]})
-    table = recovery.gap_table(gap)
-    assert table.loc["0 effects", "mss_db"] == 1.0 and table.loc["with Delay", "mss_db"] == 3.0
-    assert "with Saturator" not in table.index
-
-
 # Reports
 
 
 def test_the_page_holds_every_row_and_fetches_nothing() -> None:
     rows, *_ = everything(FakeHost(), evaluation.Ledger(None))
     flat = evaluation.summarise(rows, evaluation.ROWS, SCORE)
-    gap = recovery.gap_table(pd.DataFrame({"chain": [()], "mss_db": [1.0]}))
+    line = {"chain": (), **dict.fromkeys(proxy_gap.COLUMNS[1:], 1.0)}
+    pair = {"host": tone(patches_at(0.2)[0]), "proxy": tone(patches_at(0.3)[0])}
+    gap = proxy_gap.Gap(pd.DataFrame([line], columns=proxy_gap.COLUMNS), {7: pair}, RATE)
     examples = [
         pages.Example("clip-5", "clip 5", {"target": tone(patches_at(0.2)[0]), "prediction": tone(patches_at(0.3)[0])})
     ]
@@ -262,56 +257,7 @@ def test_the_page_holds_every_row_and_fetches_nothing() -> None:
     page = report.html()
     for word in (*evaluation.ROWS, "Phase: dry", "Phase: full", "Proxy gap", "Which effects", "Effect chain", "clip 5"):
         assert word in page
-    assert "http" not in page and page.count("<audio") == 2 and len(page) < 3_000_000
-
-
-# The ITF benchmark
-
-
-def itf_rows() -> pd.DataFrame:
-    lines = []
-    for clip in range(4):
-        for place, row in enumerate(contest.CONTESTANTS):
-            lines.append(
-                {
-                    "id": clip,
-                    "row": row,
-                    **dict.fromkeys(evaluation.MEASURES, float(10 - place + clip)),
-                    "seconds": 1.0 + place,
-                    "renders": 1,
-                    "curve": [(1, 0.5 + place, 10.0 - place), (2, 1.0 + place, 9.0 - place)],
-                }
-            )
-    return pd.DataFrame(lines)
-
-
-def test_the_verdict_tells_gain_and_who_was_made_worse() -> None:
-    rows = itf_rows()
-    worse = (rows["row"] == "itf") & (rows["id"] == 0)
-    rows.loc[worse, "mss_db"] = 30.0
-    flat = contest.verdict(rows)
-    assert flat["itf.share_worse"] == 0.25 and flat["itf.share_improved"] == 0.75
-    assert flat["itf_verify.share_worse"] == 0.0 and 0 < flat["itf_verify.gain"] < 1
-    assert flat["itf_verify.beats_nearest"] == 1.0 and flat["clips"] == 4
-
-
-def test_the_table_lists_contestants_in_order() -> None:
-    assert tuple(contest.table(itf_rows()).index) == contest.CONTESTANTS
-
-
-def test_quality_over_time_only_falls_and_starts_when_every_clip_has_an_answer() -> None:
-    over_time = contest.over_time(itf_rows(), np.linspace(0, 12, 49))
-    for row, part in over_time.groupby("row"):
-        assert np.all(np.diff(part["mss_db"]) <= 0)
-        assert part["seconds"].iloc[0] == pytest.approx(0.5 + contest.CONTESTANTS.index(str(row)), abs=0.26)
-
-
-def test_the_itf_page_names_every_contestant() -> None:
-    rows = itf_rows()
-    page = pages.itf_page(
-        contest.table(rows), contest.verdict(rows), contest.over_time(rows, np.linspace(0, 12, 7)), rows, [], RATE
-    ).html()
-    assert all(name in page for name in contest.CONTESTANTS) and "http" not in page
+    assert "http" not in page and page.count("<audio") == 4 and len(page) < 3_000_000
 
 
 def test_measures_of_a_sound_against_itself() -> None:

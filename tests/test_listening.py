@@ -193,7 +193,7 @@ def test_an_echo_belongs_to_its_note(tmp_path: Path):
 
 def test_a_legato_second_note_is_left_out(tmp_path: Path):
     found = heard(saved(tmp_path, np.concatenate([note(50, 0.8), note(54, 0.8)])))
-    assert found.note == 50 and any("pitch changes to F#3" in r for r in found.remarks)
+    assert found.note == 50 and any("pitch changes to F#2" in r for r in found.remarks)
     assert np.abs(found.clip[:, int(1.0 * RATE) :]).max() == 0.0
 
 

@@ -81,19 +81,35 @@ def test_spectral_reaches_encoder_through_knobs_alone() -> None:
     assert not reaches(loss, model.classifier) and not reaches(loss, model.chain)
 
 
+def test_knob_likelihood_and_sound_reach_the_atoms_at_the_stops() -> None:
+    model = tiny.model()
+    belief, targets = forward(model)
+    head, columns = model.knobs.heads[0], model.knobs.columns[0]  # Wavetable, which every patch has
+    at_stop = (targets.knobs[:, columns] == 0.0) | (targets.knobs[:, columns] == 1.0)
+    assert (at_stop & losses.scored_knobs(targets)[:, columns]).any()
+    for loss in (
+        losses.knob_nll(model, belief, context_of(targets), targets, 6.0),
+        spectral(model, belief, targets, through_choices=False, through_chain=False),
+    ):
+        (bias,) = torch.autograd.grad(loss, [head.out.bias], retain_graph=True)
+        atoms = bias[-2 * head.components * head.n :]
+        assert torch.isfinite(atoms).all() and atoms.abs().max() > 0
+
+
 def test_spectral_reaches_choices_when_switched_on() -> None:
     model = tiny.model()
     belief, targets = forward(model)
     loss = spectral(model, belief, targets, through_choices=True, through_chain=False)
-    found = torch.autograd.grad(loss, belief.classes.choices, allow_unused=True)
+    found = torch.autograd.grad(loss, belief.classes.choices, allow_unused=True, retain_graph=True)
     assert all(g is not None and g.abs().max() > 0 for g in found)
+    assert reaches(loss, model.classifier) and reaches(loss, model.encoder)
 
 
 def test_spectral_reaches_the_order_when_switched_on() -> None:
     model = tiny.model()
     belief, targets = forward(model)
     loss = spectral(model, belief, targets, through_choices=False, through_chain=True)
-    assert reaches(loss, model.chain)
+    assert reaches(loss, model.chain) and reaches(loss, model.encoder)
     assert model.chain.effects.requires_grad
     (points,) = torch.autograd.grad(loss, [model.chain.effects], allow_unused=True)
     assert points is not None and points.abs().max() > 0

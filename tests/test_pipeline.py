@@ -109,7 +109,7 @@ def test_dvc_sends_nothing_home():
     assert "analytics = false" in (REPO / ".dvc/config").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("target", ["repro", "test", "check", "smoke", "serve", "ui", "clean"])
+@pytest.mark.parametrize("target", ["repro", "test", "check", "smoke", "serve", "ui", "clean", "tracking-server", "postgres"])
 def test_make_knows_its_targets(target):
     if not shutil.which("make"):
         pytest.skip("make is not installed")

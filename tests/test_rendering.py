@@ -26,6 +26,7 @@ SAMPLE = SimpleNamespace(
     p_unison=0.3,
     p_effect_mode=0.4,
     p_modulation=0.4,
+    p_stop=0.0,
     note_low=36,
     note_high=72,
     gate_low_s=0.3,

@@ -204,3 +204,38 @@ def test_numbers_are_rounded_to_six_digits_and_json_can_hold_them():
         "a": {"n": 10**9, "none": None, "s": "text", "x": True, "y": None},
         "z": [3.33333e-10, 2.0],
     }
+
+
+def test_only_the_first_rank_writes_speaks_and_holds_the_state(project, monkeypatch, capsys):
+    def main(out: Path, log: stage.Log) -> dict[str, float]:
+        assert list(log.progress(range(3), desc="steps")) == [0, 1, 2]
+        return {"folder": float(stage.state_dir("toy", {"a": 1}).exists())}
+
+    monkeypatch.setattr(stage, "QUIET_SECONDS", 0.0)
+    arguments = ["--out", "out/x", "--metrics", "metrics/toy.json"]
+    monkeypatch.setenv("RANK", "1")
+    assert stage.execute(main, arguments) == {"folder": 0.0}
+    assert capsys.readouterr().err == "" and not list(project.glob("metrics/*"))
+    monkeypatch.setenv("RANK", "0")
+    held = stage.execute(main, arguments)
+    assert held == {"folder": 1.0} and (project / "metrics/toy.json").exists()
+    assert "steps 3/3" in capsys.readouterr().err
+
+
+def test_ranks_of_one_machine_share_its_cores(monkeypatch):
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    alone = stage.threads()
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert stage.threads() == max(1, alone // 2)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    stage.threads()
+
+
+def test_a_fingerprint_is_that_of_the_whole_files_whatever_their_size(tmp_path):
+    import hashlib
+
+    (tmp_path / "a.json").write_bytes(b"x" * (2**20 + 17))
+    (tmp_path / "b.parquet").write_bytes(b"y")
+    (tmp_path / "c.npy").write_bytes(b"not counted")
+    expected = hashlib.sha256(b"a.json" + b"x" * (2**20 + 17) + b"b.parquet" + b"y").hexdigest()
+    assert stage.fingerprint(tmp_path) == expected

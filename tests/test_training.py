@@ -8,7 +8,7 @@ import torch
 
 from tests.model import tiny
 from tests.model.tiny import section
-from unmixer_core import losses, training
+from unmixer_core import assessment, losses, training
 from unmixer_core.curriculum import PhaseData, Schedule, batches_of
 from unmixer_core.errors import StageError, TrainingError
 from unmixer_core.model.targets import Targets
@@ -115,7 +115,7 @@ def test_a_phase_rehearses_on_its_own_proxy_clips_then_learns_from_the_host() ->
     rows = [np.concatenate(plan.batches(epoch)) for epoch in range(len(plan))]
     assert [bool((r >= data.n_host).all()) for r in rows] == [True, True, False, False, False]
     assert all((r < data.n_host).all() for r in rows[2:])
-    phases = data.features.patches.phase
+    phases = data.features.patches.select(slice(None)).phase
     assert set(rows[0]) >= set(data.rehearsal) and set(phases[data.rehearsal]) == {"nonlinear"}
     assert len(rows[0]) == 36 and set(phases[rows[0]]) == {"dry", "nonlinear"}
     assert plan.steps == sum(len(plan.batches(epoch)) for epoch in range(len(plan)))
@@ -185,6 +185,6 @@ def test_macro_f1_is_sklearns_over_classes_that_occur() -> None:
 
     g = torch.Generator().manual_seed(1)
     guessed, true = (torch.rand(50, 8, generator=g) < 0.4 for _ in range(2))
-    assert training.macro_f1(guessed, true) == pytest.approx(f1_score(true.numpy(), guessed.numpy(), average="macro"))
+    assert assessment.macro_f1(guessed, true) == pytest.approx(f1_score(true.numpy(), guessed.numpy(), average="macro"))
     nothing = torch.zeros(5, 8, dtype=torch.bool)
-    assert training.macro_f1(nothing, nothing) == 1.0
+    assert assessment.macro_f1(nothing, nothing) == 1.0

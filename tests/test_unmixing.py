@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -60,7 +62,7 @@ def parts() -> tuple[Any, Any]:
 
 def search(
     params: config.Params, heard: Heard, parts: tuple[Any, Any], host: Any, known: Features | None = None,
-    changes: dict[str, Any] | None = None, **options: Any,
+    changes: dict[str, Any] | None = None, clips: Any = None, **options: Any,
 ) -> tuple[unmixing.Search, list[tuple[str, float]]]:  # fmt: skip
     """A search and what it told: (step, best MSS)."""
     told: list[tuple[str, float]] = []
@@ -75,8 +77,11 @@ def search(
     }
     settings = params.unmix.model_copy(update=small | (changes or {}))
     itf = params.itf.model_copy(update={"steps": 3, "clip_s": 0.3})
-    tools = unmixing.Tools(*parts, host, known)
-    tell = lambda step, best: told.append((step, np.inf if best is None else best.mss_db))  # noqa: E731
+    tools = unmixing.Tools(*parts, host, known, clips)
+
+    def tell(step: str, best: unmixing.Candidate | None) -> None:
+        told.append((step, np.inf if best is None else best.mss_db))
+
     return unmixing.Search(heard, tools, settings, itf, unmixing.Options(**options), tell), told
 
 
@@ -98,7 +103,14 @@ def test_the_answer_is_the_nearest_of_all_that_was_rendered(params, heard, parts
         "refine",
         "refined",
     ]
-    assert answer.seconds < 6.0 + 6.0
+
+
+def test_no_search_of_the_host_begins_when_the_time_is_up(params, heard, parts, renderer):
+    """Proposals are heard and refined by one step at least, however little time there is; nothing else begins."""
+    found, told = search(params, heard, parts, Host(renderer), changes={"seconds": 0.0})
+    answer = found.run()
+    assert list(dict.fromkeys(step for step, _ in told)) == ["propose", "proposal", "refine", "refined"]
+    assert answer.renders == 6 and not answer.interrupted
 
 
 def test_the_best_patch_rendered_again_is_the_sound_it_was_judged_by(params, heard, parts, renderer):
@@ -125,6 +137,25 @@ def test_ctrl_c_returns_the_best_so_far(params, heard, parts, renderer, renders:
     answer = search(params, heard, parts, host)[0].run()
     assert answer.interrupted and answer.renders == renders
     assert answer.best.mss_db == min(c.mss_db for c in answer.candidates)
+
+
+def test_a_search_cancelled_from_another_thread_ends_with_the_best_so_far(params, heard, parts, renderer):
+    host = Host(renderer)
+    found, told = search(params, heard, parts, host, polish_s=60.0)
+    timer = threading.Timer(3.0, found.cancel)
+    timer.start()
+    begun = time.perf_counter()
+    answer = found.run()
+    timer.join()
+    assert answer.interrupted and time.perf_counter() - begun < 30.0
+    assert answer.best.mss_db == min(db for *_, db in answer.curve) and told
+
+
+def test_a_search_cancelled_before_it_began_is_an_interrupt(params, heard, parts, renderer):
+    found, _ = search(params, heard, parts, Host(renderer))
+    found.cancel()
+    with pytest.raises(KeyboardInterrupt):
+        found.run()
 
 
 def test_ctrl_c_before_the_first_render_is_an_interrupt(params, heard, parts, renderer):
@@ -168,6 +199,24 @@ def test_the_nearest_training_render_of_a_training_clip_is_itself(parts, params,
         params, again, parts, host, known, polish_s=0.0, itf=False, candidates=64
     )  # all: the proxy here is untrained
     assert found.run().best.mss_db < 0.05
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_the_answer_is_never_further_than_the_nearest_training_render(parts, params, heard, renderer, told: bool):
+    """Whatever network and proxy think: its patch is heard as it is. With sounds at hand, nearest means by MSS."""
+    table = Patches.stack([sampling.draw("full", "train", i, 21, params.sample) for i in range(5)], "full", "train")
+    sounds = renderer.render(list(table))
+    ears = [unmixing.Ear.of(parts[0], sound) for sound in sounds]
+    known = Features(table, (np.concatenate([e.features.numpy() for e in ears]).astype(np.float16),), parts[0].spec)
+    clips = SimpleNamespace(patches=table, audio=lambda row: sounds[row])
+    nearest_db = min(metrics.mss(sound, heard.clip, RATE) for sound in sounds)
+    host = Host(renderer)
+    asked = heard if told else replace(heard, note=heard.note + 5, notes=(heard.note + 5, heard.note))
+    changes = {"neighbours": 1, "shortlist": 5, "proposals": 2}
+    found, _ = search(params, asked, parts, host, known, changes, polish_s=0.0, itf=False, candidates=1, clips=clips)
+    answer = found.run()
+    assert answer.best.mss_db <= nearest_db + 0.05
+    assert host.patches[0].digest in {patch.digest for patch in table}, "it is the first to be heard"
 
 
 def test_a_host_that_renders_nothing_is_an_error(params, heard, parts):

@@ -7,19 +7,22 @@ lost), beside a parquet manifest; row r of shard s is clip s · shard_clips + r 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import gcd
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
+import pyarrow.parquet as pq
 import soundfile
 from numpy.typing import NDArray
 
 from unmixer_core.errors import AudioError
+from unmixer_core.patch_table import PatchTable
 from unmixer_core.schema.patch import Patches
+from unmixer_core.shards import Shard
 
 Clip = NDArray[np.float32]
 INT16_PEAK = 32767.0
@@ -96,40 +99,51 @@ def shard_name(shard: int) -> str:
 
 @dataclass(frozen=True)
 class Clips:
-    """The rendered clips of a folder, opened by memory map. `patches` are what was really rendered, redraws included."""
+    """The rendered clips of a folder, read clip by clip. `patches` are what was really rendered, redraws included; they and
+    the gains are read when first asked for.
+    """
 
     folder: Path
-    patches: Patches
-    manifest: pd.DataFrame
-    shards: tuple[NDArray[np.int16], ...]
+    shards: tuple[Shard, ...]
     rate: int
 
     @classmethod
     def open(cls, folder: Path) -> Clips:
         """Raises AudioError when a shard is missing or truncated, SchemaMismatch on another schema."""
-        patches = Patches.read(folder / "patches.parquet")
-        manifests, shards = [], []
+        n, shards, listed, rate = Patches.count(folder / "patches.parquet"), [], 0, 0
         for path in sorted(folder.glob("shard-*.parquet")):
-            manifests.append(pd.read_parquet(path))
             try:
-                shards.append(np.load(path.with_suffix(".npy"), mmap_mode="r"))
+                shards.append(Shard.open(path.with_suffix(".npy")))
+                rows = pq.read_metadata(path).num_rows
+                rate = rate or int(pq.read_table(path, columns=["rate"])["rate"][0].as_py())
             except (OSError, ValueError) as error:
                 raise AudioError(
                     f"{path.with_suffix('.npy')} is missing or truncated ({error}); run `{RERENDER}`."
                 ) from error
-        manifest = pd.concat(manifests, ignore_index=True) if manifests else pd.DataFrame()
-        if len(manifest) != len(patches) or sum(map(len, shards)) != len(patches):
-            raise AudioError(
-                f"{folder} holds {sum(map(len, shards))} clips for {len(patches)} patches; run `{RERENDER}`."
-            )
-        return cls(folder, patches, manifest, tuple(shards), int(manifest["rate"].iloc[0]))
+            listed += rows
+        if listed != n or sum(map(len, shards)) != n:
+            raise AudioError(f"{folder} holds {sum(map(len, shards))} clips for {n} patches; run `{RERENDER}`.")
+        return cls(folder, tuple(shards), rate)
 
     def __len__(self) -> int:
-        return len(self.patches)
+        return sum(map(len, self.shards))
 
     @property
     def n(self) -> int:
         return len(self)
+
+    @cached_property
+    def patches(self) -> PatchTable:
+        """What was rendered, read row by row. Raises AudioError when it is damaged."""
+        try:
+            return PatchTable.open(self.folder)
+        except (OSError, ValueError) as error:
+            raise AudioError(f"{self.folder} is incomplete ({error}); run `{RERENDER}`.") from error
+
+    @cached_property
+    def _gains(self) -> NDArray[np.float64]:
+        paths = (self.folder / f"{shard_name(shard)}.parquet" for shard in range(len(self.shards)))
+        return np.concatenate([pq.read_table(path, columns=["gain"])["gain"].to_numpy() for path in paths])
 
     def shard_rows(self, shard: int) -> range:
         """The clip numbers of a shard."""
@@ -143,12 +157,29 @@ class Clips:
 
     def audio(self, index: int) -> Clip:
         """Clip `index` at its true level, float32 [2, time]."""
-        return from_int16(self.stored(index), float(self.manifest["gain"].iloc[index]))
+        return from_int16(self.stored(index), float(self._gains[index]))
 
     def verify(self, index: int) -> None:
         """Raises AudioError naming the clip when its samples are not those that were rendered."""
-        if sha256(self.stored(index)) != self.manifest["sha256"].iloc[index]:
-            patch = self.manifest["digest"].iloc[index]
+        shard, row = divmod(index, len(self.shards[0]))
+        digests, patches = _digests(self.folder / f"{shard_name(shard)}.parquet")
+        if sha256(self.stored(index)) != digests[row]:
             raise AudioError(
-                f"clip {index} (patch {patch}) in {self.folder} is damaged; run `{RERENDER}` to render it again."
+                f"clip {index} (patch {patches[row]}) in {self.folder} is damaged; run `{RERENDER}` to render it again."
             )
+
+    def verify_all(self, indices: Iterable[int]) -> None:
+        """`verify` of many clips."""
+        for index in indices:
+            self.verify(index)
+
+
+def _digests(manifest: Path) -> tuple[list[str], list[str]]:
+    """SHA-256 and patch digest of a shard's clips."""
+    return _digests_as_of(manifest, manifest.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=2)
+def _digests_as_of(manifest: Path, changed_ns: int) -> tuple[list[str], list[str]]:
+    table = pq.read_table(manifest, columns=["sha256", "digest"])
+    return table["sha256"].to_pylist(), table["digest"].to_pylist()

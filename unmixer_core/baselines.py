@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import cma
@@ -21,7 +22,10 @@ from unmixer_core import metrics
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
+from unmixer_core.shards import ShardWriter
 
+IN_MEMORY = 8192
+"""Clips whose features a retrieval keeps in memory: half a gigabyte."""
 UNHEARD_DB = 80.0
 """MSS counted for a patch that the host could not render: the floor of the scale."""
 
@@ -95,13 +99,17 @@ class Retrieval:
         *,
         threads: int = 1,
         progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+        spool: Path | None = None,
     ) -> Retrieval:
-        """Features of the clips `audio_of(index)` ([2, time]) for every index."""
+        """Features of the clips `audio_of(index)` ([2, time]) for every index: 62 KB for two seconds, in memory, or beyond
+        IN_MEMORY clips in files in the folder `spool`.
+        """
+        rows = np.asarray(indices)
         with ThreadPoolExecutor(max(1, threads)) as pool:
-            features = pool.map(
-                lambda i: metrics.mss_features(audio_of(int(i)), sample_rate).astype(np.float16), indices
-            )
-            return cls(metrics.MssIndex(metrics.stack_features(progress(features))), np.asarray(indices))
+            features = progress(_features(pool, audio_of, rows, sample_rate))
+            if spool is None or len(rows) <= IN_MEMORY:
+                return cls(metrics.MssIndex(metrics.stack_features(features)), rows)
+            return cls(_spooled(features, spool), rows)
 
     def nearest(self, features: np.ndarray, k: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest clips of a target given by its features: (clip indices [k], MSS in dB [k]), nearest first."""
@@ -109,14 +117,49 @@ class Retrieval:
         return self.indices[rows], mss_db
 
 
+def _features(
+    pool: ThreadPoolExecutor, audio_of: Callable[[int], np.ndarray], rows: np.ndarray, sample_rate: int
+) -> Iterator[np.ndarray]:
+    """Features of each clip as float16, a block of clips at a time."""
+    for start in range(0, len(rows), metrics.RETRIEVAL_READ):
+        part = rows[start : start + metrics.RETRIEVAL_READ].tolist()
+        yield from pool.map(lambda i: metrics.mss_features(audio_of(i), sample_rate).astype(np.float16), part)
+
+
+def _spooled(features: Iterable[np.ndarray], folder: Path) -> metrics.MssIndex:
+    bank: ShardWriter | None = None
+    for row in features:
+        if bank is None:
+            bank = ShardWriter(folder / "bank.npy", row.shape, np.float16)
+            coarse = ShardWriter(folder / "coarse.npy", metrics.block_means(row[None]).shape[1:], np.float32)
+        bank.add(row[None])
+        coarse.add(metrics.block_means(row[None]))
+    if bank is None:
+        raise ValueError("there are no clips to search")
+    return metrics.MssIndex(bank.close(), coarse.close())
+
+
 def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:
     """[channel, time] cut or padded with silence to `samples`."""
     return np.pad(audio[:, :samples], [(0, 0), (0, max(0, samples - audio.shape[-1]))])
 
 
+@dataclass(frozen=True, eq=False)
+class Improvement:
+    """A best so far of a search on the host: after how many renders and seconds it was heard, and what it is."""
+
+    renders: int
+    seconds: float
+    mss_db: float
+    patch: Patch
+    audio: np.ndarray
+
+
 @dataclass(frozen=True)
 class Found:
-    """The outcome of a search on the host. `curve`: rows of (renders so far, seconds so far, best MSS in dB)."""
+    """The outcome of a search on the host. `curve`: rows of (renders so far, seconds so far, best MSS in dB);
+    `improvements`: every best so far, in order.
+    """
 
     patch: Patch
     audio: np.ndarray
@@ -124,6 +167,16 @@ class Found:
     renders: int
     seconds: float
     curve: np.ndarray
+    improvements: Sequence[Improvement] = ()
+
+    def within(self, *, renders: float = np.inf, seconds: float = np.inf) -> Found:
+        """The outcome of the same search, had it been given this many renders and seconds. Its start is always heard."""
+        kept = [i for i in self.improvements if i.renders <= renders and i.seconds <= seconds] or self.improvements[:1]
+        part = self.curve[(self.curve[:, 0] <= renders) & (self.curve[:, 1] <= seconds)]
+        best, spent_s = kept[-1], float(part[-1, 1]) if len(part) else float(self.curve[0, 1])
+        done = int(part[-1, 0]) if len(part) else int(self.curve[0, 0])
+        done = done if np.isinf(renders) else int(min(renders, self.renders))
+        return Found(best.patch, best.audio, best.mss_db, done, max(spent_s, best.seconds), part, kept)
 
 
 class Genome:
@@ -227,6 +280,7 @@ class _HostSearch:
         self.begun, self.renders = clock(), 0
         self.best: tuple[float, Patch, np.ndarray] = (np.inf, start, np.zeros((2, 1), dtype=np.float32))
         self.curve: list[tuple[float, float, float]] = []
+        self.improvements: list[Improvement] = []
 
     def seconds(self) -> float:
         return self.clock() - self.begun
@@ -235,12 +289,13 @@ class _HostSearch:
         """MSS of each patch's render; failures count as UNHEARD_DB."""
         costs = []
         for patch, sound in zip(patches, self.renderer.render(patches), strict=True):
+            self.renders += 1
             heard = isinstance(sound, np.ndarray)
             cost = self._cost(sound) if heard else UNHEARD_DB
             if heard and cost < self.best[0]:
                 self.best = (cost, patch, sound)
+                self.improvements.append(Improvement(self.renders, self.seconds(), cost, patch, sound))
             costs.append(cost)
-        self.renders += len(patches)
         self.curve.append((self.renders, self.seconds(), self.best[0]))
         return costs
 
@@ -250,4 +305,4 @@ class _HostSearch:
 
     def found(self) -> Found:
         mss_db, patch, audio = self.best
-        return Found(patch, audio, mss_db, self.renders, self.seconds(), np.array(self.curve))
+        return Found(patch, audio, mss_db, self.renders, self.seconds(), np.array(self.curve), self.improvements)

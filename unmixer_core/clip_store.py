@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from unmixer_core import audio
+from unmixer_core import audio, patch_table
 from unmixer_core.schema.patch import Patches
 
 
@@ -113,6 +113,7 @@ class ClipStore:
             frame.to_parquet(out / f"{audio.shard_name(shard)}.parquet", index=False)
             _link(self._path(shard), out / self._path(shard).name)
         patches.write(out / "patches.parquet")
+        patch_table.write(out, out / "patches.parquet")
         self._journal.close()
 
 

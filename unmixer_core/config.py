@@ -85,6 +85,7 @@ class Sample(Section):
     p_unison: Share
     p_effect_mode: Share
     p_modulation: Share
+    p_stop: Share
     note_low: Note
     note_high: Note
     gate_low_s: Positive
@@ -101,7 +102,8 @@ class Render(Section):
 
 
 class Features(Section):
-    """The log-mel frames the encoder reads; `hop` counts samples at audio.sample_rate."""
+    """The log-mel frames the encoder reads; `hop` counts samples at audio.sample_rate. `store`: keep them on disk, or make
+    them from the clips (on the GPU) at every use."""
 
     n_fft: Annotated[int, Ge(64), Le(65536)]
     hop: Size
@@ -109,12 +111,13 @@ class Features(Section):
     fmin_hz: Weight
     fmax_hz: Positive
     floor_db: Annotated[float, Ge(-200.0), Lt(0.0)]
+    store: bool
 
 
 class Proxy(Section):
     """The differentiable twin of the host and its calibration."""
 
-    kind: Literal["ddsp"]
+    kind: Literal["ddsp", "neural"]
     sample_rate: Rate
     seed: Seed
     table_note: Note
@@ -127,6 +130,11 @@ class Proxy(Section):
     held_out: Count
     n_ffts: Annotated[tuple[Annotated[int, Ge(16), Le(65536)], ...], MinLen(1)]
     time_budget_s: Positive
+    neural_clips: Size
+    neural_steps: Count
+    neural_batch: Size
+    neural_lr: Positive
+    neural_width: Size
 
 
 class ProxyClips(Section):
@@ -150,6 +158,7 @@ class Model(Section):
     components: Size
     rank: Count
     sigma_floor: Positive
+    stops: bool
     knob_hidden: Size
     manifold: Literal["poincare", "euclidean"]
     ball_dim: Size
@@ -254,6 +263,7 @@ class Evaluate(Section):
     n_detail: Count
     n_retrieval: Count
     n_gap: Count
+    n_ceiling: Count
     candidates: Size
     seeds: Count
     n_examples: Count
@@ -264,6 +274,8 @@ class Itf(Section):
     """Inference-time finetuning and its benchmark."""
 
     n_clips: Size
+    n_outside: Count
+    n_sensitivity: Count
     proposals: Size
     seeds: Count
     candidates: Size
@@ -277,6 +289,12 @@ class Itf(Section):
     cma_population: Annotated[int, Ge(2)]
     cma_sigma: Positive
     cma_max_seconds: Weight
+    encoder_steps: Count
+    encoder_lr: Positive
+    unmix_seconds: Weight
+    try_steps: tuple[Count, ...]
+    try_lr: tuple[Positive, ...]
+    try_lambda_b: tuple[Weight, ...]
     seed: Seed
 
 
@@ -289,8 +307,12 @@ class Unmix(Section):
     proposals: Size
     notes: Size
     neighbours: Count
+    shortlist: Count
     n_retrieval: Count
     changes: Count
+    changes_refined: Count
+    changes_steps: Count
+    change_share: Share
     fast_candidates: Size
     fast_proposals: Size
     fast_notes: Size

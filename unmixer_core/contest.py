@@ -1,14 +1,14 @@
 """Ways to find a patch for one sound, side by side on the same clips: what `benchmark_itf` measures.
 
 Every contestant returns one patch; its sound is the host's. Counted with it: seconds (wall clock, everything that this
-contestant needs after the model is loaded) and host renders. CMA-ES gets the renders, and then the seconds, of ITF +
-verify.
+contestant needs after the model is loaded) and host renders. CMA-ES gets the renders and the seconds of ITF + verify, and
+the seconds of the whole `unmix` search: one run, looked at after each of these.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ import pandas as pd
 from unmixer_core import baselines, finetune, metrics
 from unmixer_core.audio import Clips
 from unmixer_core.errors import StageError
-from unmixer_core.evaluation import MEASURES, Ledger, Progress, Target, measure, quietly, spread
+from unmixer_core.evaluation import Ledger, Progress, Target, measure, quietly, spread
 from unmixer_core.schema.patch import Patch, Patches
 
 CONTESTANTS = (
@@ -29,9 +29,14 @@ CONTESTANTS = (
     "no_itf_verify",
     "itf",
     "itf_verify",
+    "encoder_itf",
+    "unmix",
     "cma_equal_renders",
     "cma_equal_seconds",
+    "cma_unmix_seconds",
 )
+INSIDE = "full"
+"""The phase of in-domain targets; every other one is a kind of sound from outside."""
 
 
 class Settings(finetune.Settings, Protocol):
@@ -47,16 +52,24 @@ class Settings(finetune.Settings, Protocol):
 
 @dataclass(frozen=True)
 class Tools:
-    """What the contestants work with. propose: a target and the patches of its nearest training renders -> proposals."""
+    """What the contestants work with.
+
+    propose: a target and the patches of its nearest training renders -> proposals, the network's point estimate first.
+    tune: a target and the point estimate -> what the encoder answers while it is tuned on the target. search: the whole
+    `unmix` search. Only the contestants in `rows` compete.
+    """
 
     renderer: Any
     proxy: Any
     propose: Callable[[Target, list[Patch]], list[Patch]]
+    tune: Callable[[Target, Patch], list[Patch]]
+    search: Callable[[Target], baselines.Found]
     retrieval: baselines.Retrieval
     clips: Clips
     sample_rate: int
     settings: Settings
     threads: int = 1
+    rows: Collection[str] = CONTESTANTS
 
     @cached_property
     def train(self) -> Patches:
@@ -69,6 +82,7 @@ class Entry:
     """One contestant's answer for one clip. `curve`: (renders, seconds, best MSS in dB so far) rows."""
 
     row: str
+    patch: Patch
     audio: np.ndarray
     seconds: float
     renders: int
@@ -119,108 +133,148 @@ def results(ledger: Ledger, test: Sequence[Target]) -> pd.DataFrame:
 
 def compete(tools: Tools, target: Target) -> list[Entry]:
     """Every contestant's entry for one clip, in the order of CONTESTANTS."""
-    random, nearest = _random(tools, target), _nearest(tools, target)
-    itf = _itf_family(tools, target)
-    verified = itf[-1]
-    cma = [
-        _cma(tools, target, "cma_equal_renders", max_renders=verified.renders),
-        _cma(tools, target, "cma_equal_seconds", max_seconds=min(verified.seconds, tools.settings.cma_max_seconds)),
-    ]
-    return [random, nearest, *itf, *cma]
+    entries = [_random(tools, target), _nearest(tools, target)]
+    if asked := [row for row in CONTESTANTS if row in tools.rows and row.removesuffix("_verify") in ("no_itf", "itf")]:
+        entries += _itf_family(tools, target, refined=any(row.startswith("itf") for row in asked))
+    if "encoder_itf" in tools.rows:
+        entries.append(_encoder_itf(tools, target))
+    if "unmix" in tools.rows:
+        entries.append(_unmix(tools, target))
+    entries += _cma(tools, target, {entry.row: entry for entry in entries})
+    return [entry for entry in entries if entry.row in tools.rows]
 
 
 def judged(entries: Sequence[Entry], target: Target, sample_rate: int) -> list[dict[str, Any]]:
-    """Entries as table rows: id, row, all measures, seconds, renders, curve."""
-    return [
-        {
+    """Entries as table rows: phase, id, row, all measures, seconds, renders, curve; chain, and of the audible pairs of the
+    true chain how many the answer has in the right order, and how many there are."""
+    lines = []
+    for entry in entries:
+        right, _, pairs = metrics.order_hits(entry.patch.effects, target.patch.effects)
+        lines.append({
             "phase": target.phase,
             "id": target.id,
             "row": entry.row,
             **measure(entry.audio, target, sample_rate, True),
             "seconds": entry.seconds,
             "renders": entry.renders,
+            "chain": " > ".join(entry.patch.effects),
+            "pairs_right": right,
+            "pairs": pairs,
             "curve": [list(map(float, point)) for point in entry.curve],
-        }
-        for entry in entries
-    ]
+        })  # fmt: skip
+    return lines
 
 
 def _random(tools: Tools, target: Target) -> Entry:
     begun = time.perf_counter()
     patch = baselines.random_patches(tools.train, [target.phase], [target.patch], tools.settings.seed + target.id)[0]
-    return Entry("random", _heard(tools, target, [patch])[0], time.perf_counter() - begun, 1)
+    return Entry("random", patch, _heard(tools, target, [patch])[0], time.perf_counter() - begun, 1)
 
 
 def _nearest(tools: Tools, target: Target) -> Entry:
     """The better of the nearest training render as it is and its patch at the target's note and gate."""
     begun = time.perf_counter()
     clip = int(tools.retrieval.nearest(target.features)[0][0])
-    as_is = tools.clips.audio(clip)
-    again = _heard(
-        tools, target, [baselines.at_note(tools.clips.patches[clip], target.patch.note, target.patch.gate_s)]
-    )[0]
-    best = min((as_is, again), key=lambda sound: _mss(tools, target, sound))
-    return Entry("nearest", best, time.perf_counter() - begun, 1)
+    patch = baselines.at_note(tools.clips.patches[clip], target.patch.note, target.patch.gate_s)
+    sounds = [tools.clips.audio(clip), *_heard(tools, target, [patch])]
+    best = _best(tools, target, sounds)
+    return Entry("nearest", patch, sounds[best], time.perf_counter() - begun, 1)
 
 
-def _itf_family(tools: Tools, target: Target) -> list[Entry]:
+def _itf_family(tools: Tools, target: Target, *, refined: bool = True) -> list[Entry]:
     """no_itf, no_itf_verify, itf, itf_verify from one set of proposals, the `candidates` that the proxy ranks first; each
-    is charged with what it alone would have needed.
+    is charged with what it alone would have needed. The first two alone where nothing is to be `refined`.
     """
     clock = _Clock()
-    near = tools.retrieval.nearest(target.features, max(1, tools.settings.seeds))[0][: tools.settings.seeds]
-    proposals = tools.propose(target, [tools.clips.patches[int(clip)] for clip in near])
-    order = np.argsort(
-        finetune.rank(tools.proxy, target.audio, proposals, sample_rate=tools.sample_rate, clip_s=tools.settings.clip_s)
-    )
-    proposals = [proposals[i] for i in order[: tools.settings.candidates]]
+    proposed = proposals(tools, target)
     proposed_s = clock.lap()
-    first = _heard(tools, target, proposals[:1])
+    first = _heard(tools, target, proposed[:1])
     first_s = clock.lap()
-    rest = _heard(tools, target, proposals[1:])
+    sounds = [*first, *_heard(tools, target, proposed[1:])]
     rest_s = clock.lap()
-    refined = finetune.refine_side_by_side(
-        tools.proxy, target.audio, proposals, tools.settings, sample_rate=tools.sample_rate, threads=tools.threads
+    k, base_s, chosen = len(proposed), proposed_s + first_s, _best(tools, target, sounds)
+    curve = [(1, base_s, _mss(tools, target, sounds[0])), (k, base_s + rest_s, _mss(tools, target, sounds[chosen]))]
+    entries = [
+        Entry("no_itf", proposed[0], sounds[0], base_s, 1, curve[:1]),
+        Entry("no_itf_verify", proposed[chosen], sounds[chosen], base_s + rest_s, k, curve),
+    ]
+    if not refined:
+        return entries
+    found = finetune.refine_side_by_side(
+        tools.proxy, target.audio, proposed, tools.settings, sample_rate=tools.sample_rate, threads=tools.threads
     )
-    refined.sort(key=lambda r: r.loss if np.isfinite(r.loss) else np.inf)
+    patches = [r.patch for r in sorted(found, key=lambda r: r.loss if np.isfinite(r.loss) else np.inf)]
     refined_s = clock.lap()
-    polished = _heard(tools, target, [r.patch for r in refined[:1]])
+    polished = _heard(tools, target, patches[:1])
     polished_s = clock.lap()
-    others = _heard(tools, target, [r.patch for r in refined[1:]])
-    others_s = clock.lap()
-    k, base_s = len(proposals), proposed_s + first_s
-    verified = _best(tools, target, [*first, *rest])
-    winner = _best(tools, target, [*first, *rest, *polished, *others])
-    total_s = base_s + rest_s + refined_s + polished_s + others_s
-    curve = [
-        (1, base_s, _mss(tools, target, first[0])),
-        (k, base_s + rest_s, _mss(tools, target, verified)),
-        (2 * k, total_s, _mss(tools, target, winner)),
-    ]
+    everything = [*sounds, *polished, *_heard(tools, target, patches[1:])]
+    total_s = base_s + rest_s + refined_s + polished_s + clock.lap()
+    winner, known = _best(tools, target, everything), [*proposed, *patches]
+    curve = [*curve, (2 * k, total_s, _mss(tools, target, everything[winner]))]
     return [
-        Entry("no_itf", first[0], base_s, 1, curve[:1]),
-        Entry("no_itf_verify", verified, base_s + rest_s, k, curve[:2]),
-        Entry("itf", polished[0], proposed_s + refined_s + polished_s, 1),
-        Entry("itf_verify", winner, total_s, 2 * k, curve),
+        *entries,
+        Entry("itf", patches[0], polished[0], proposed_s + refined_s + polished_s, 1),
+        Entry("itf_verify", known[winner], everything[winner], total_s, 2 * k, curve),
     ]
 
 
-def _cma(
-    tools: Tools, target: Target, row: str, *, max_renders: int | None = None, max_seconds: float | None = None
-) -> Entry:
-    start = Patch.init(target.patch.note, target.patch.gate_s)
+def proposals(tools: Tools, target: Target) -> list[Patch]:
+    """The `candidates` that the proxy ranks first among the network's proposals and the nearest training patches."""
+    near = tools.retrieval.nearest(target.features, max(1, tools.settings.seeds))[0][: tools.settings.seeds]
+    found = tools.propose(target, [tools.clips.patches[int(clip)] for clip in near])
+    losses = finetune.rank(
+        tools.proxy, target.audio, found, sample_rate=tools.sample_rate, clip_s=tools.settings.clip_s
+    )
+    return [found[i] for i in np.argsort(losses, kind="stable")[: tools.settings.candidates]]
+
+
+def _encoder_itf(tools: Tools, target: Target) -> Entry:
+    """InverSynth II's way: the encoder is tuned from the point estimate, and the host chooses the best step."""
+    begun = time.perf_counter()
+    answers = tools.tune(target, tools.propose(target, [])[0])
+    sounds = _heard(tools, target, answers)
+    best = _best(tools, target, sounds)
+    seconds = time.perf_counter() - begun
+    curve = [(len(answers), seconds, _mss(tools, target, sounds[best]))]
+    return Entry("encoder_itf", answers[best], sounds[best], seconds, len(answers), curve)
+
+
+def _unmix(tools: Tools, target: Target) -> Entry:
+    """What a person gets who runs `unmix`."""
+    found = tools.search(target)
+    return Entry("unmix", found.patch, found.audio, found.seconds, found.renders, [tuple(p) for p in found.curve])
+
+
+def _cma(tools: Tools, target: Target, entries: Mapping[str, Entry]) -> list[Entry]:
+    """CMA-ES from the init patch, once, for the longest of the budgets that are asked for; `entries` hold the budgets."""
+    verified, whole = entries.get("itf_verify"), entries.get("unmix")
+    limit_s = tools.settings.cma_max_seconds
+    budgets: dict[str, dict[str, float]] = {}
+    if verified is not None:
+        budgets["cma_equal_renders"] = {"renders": verified.renders}
+        budgets["cma_equal_seconds"] = {"seconds": min(verified.seconds, limit_s)}
+    if whole is not None:
+        budgets["cma_unmix_seconds"] = {"seconds": min(whole.seconds, limit_s)}
+    budgets = {row: budget for row, budget in budgets.items() if row in tools.rows}
+    if not budgets:
+        return []
+    seconds = [budget["seconds"] for budget in budgets.values() if "seconds" in budget]
     found = baselines.cma_search(
         tools.renderer,
         target.audio,
-        start,
+        Patch.init(target.patch.note, target.patch.gate_s),
         sample_rate=tools.sample_rate,
         population=tools.settings.cma_population,
         sigma=tools.settings.cma_sigma,
         seed=tools.settings.seed + target.id,
-        max_renders=max_renders,
-        max_seconds=max_seconds,
+        max_renders=None if seconds else int(max(budget["renders"] for budget in budgets.values())),
+        max_seconds=max(seconds) if seconds else None,
     )
-    return Entry(row, found.audio, found.seconds, found.renders, [tuple(point) for point in found.curve])
+    parts = {row: found.within(**budget) for row, budget in budgets.items()}
+    return [
+        Entry(row, f.patch, f.audio, f.seconds, f.renders, [tuple(point) for point in f.curve])
+        for row, f in parts.items()
+    ]
 
 
 def _heard(tools: Tools, target: Target, patches: Sequence[Patch]) -> list[np.ndarray]:
@@ -238,8 +292,9 @@ def _mss(tools: Tools, target: Target, sound: np.ndarray) -> float:
     return float(metrics.mss_from_features(target.features, metrics.mss_features(sound, tools.sample_rate)))
 
 
-def _best(tools: Tools, target: Target, sounds: Sequence[np.ndarray]) -> np.ndarray:
-    return min(sounds, key=lambda sound: _mss(tools, target, sound))
+def _best(tools: Tools, target: Target, sounds: Sequence[np.ndarray]) -> int:
+    """Place of the nearest sound, the first of equals."""
+    return int(np.argmin([_mss(tools, target, sound) for sound in sounds]))
 
 
 class _Clock:
@@ -252,51 +307,3 @@ class _Clock:
         now, before = time.perf_counter(), self.last
         self.last = now
         return now - before
-
-
-def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Medians per contestant: every measure, seconds, renders; index in the order of CONTESTANTS."""
-    medians = rows.groupby("row")[[*MEASURES, "seconds", "renders"]].median()
-    return medians.reindex([name for name in CONTESTANTS if name in medians.index])
-
-
-def verdict(rows: pd.DataFrame) -> dict[str, float]:
-    """Flat metrics: `<row>.<measure>` medians, and what ITF gained: drop of the median MSS, share of clips improved
-    and worse.
-    """
-    flat = {f"{row}.{column}": float(value) for row, line in table(rows).iterrows() for column, value in line.items()}
-    mss_db = rows.pivot_table(index="id", columns="row", values="mss_db")
-    flat["clips"] = float(len(mss_db))
-    for name in ("itf", "itf_verify"):
-        change = mss_db[name] - mss_db["no_itf"]
-        flat[f"{name}.gain"] = 1.0 - float(mss_db[name].median() / max(mss_db["no_itf"].median(), 1e-9))
-        flat[f"{name}.share_improved"] = float((change < -1e-6).mean())
-        flat[f"{name}.share_worse"] = float((change > 1e-6).mean())
-    for rival in ("cma_equal_renders", "cma_equal_seconds", "nearest"):
-        flat[f"itf_verify.beats_{rival}"] = float((mss_db["itf_verify"] < mss_db[rival]).mean())
-    return flat
-
-
-def over_time(rows: pd.DataFrame, grid_s: np.ndarray) -> pd.DataFrame:
-    """Median best-so-far MSS at each time of `grid_s` (columns: row, seconds, mss_db); times before every clip has a
-    value are left out.
-    """
-    lines = []
-    for row, part in rows.groupby("row"):
-        known = [np.array(curve, dtype=float) for curve in part["curve"] if len(curve)]
-        if not known:
-            continue
-        values = np.stack([_best_at(curve, grid_s) for curve in known])
-        heard = np.isfinite(values).all(axis=0)
-        lines += [
-            {"row": row, "seconds": float(t), "mss_db": float(v)}
-            for t, v in zip(grid_s[heard], np.median(values[:, heard], axis=0), strict=True)
-        ]
-    return pd.DataFrame(lines, columns=["row", "seconds", "mss_db"])
-
-
-def _best_at(curve: np.ndarray, grid_s: np.ndarray) -> np.ndarray:
-    """Step function of (renders, seconds, best) rows: the best known at each time, inf before the first."""
-    place = np.searchsorted(curve[:, 1], grid_s, side="right")
-    best = np.concatenate([[np.inf], np.minimum.accumulate(curve[:, 2])])
-    return best[place]

@@ -21,11 +21,12 @@ from torch import Tensor
 from unmixer_core import audio, losses
 from unmixer_core.audio import Clips
 from unmixer_core.ddsp import spectral
-from unmixer_core.errors import StageError
+from unmixer_core.errors import ConfigError, StageError
 from unmixer_core.features import Features
 from unmixer_core.model.targets import Targets
 from unmixer_core.model.unmixer import Draw
 from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.twin import Twin
 from unmixer_core.schema.patch import PHASES
 
 
@@ -47,7 +48,6 @@ class PhaseData:
     """
 
     features: Features
-    targets: Targets
     new: NDArray[np.int64]
     earlier: NDArray[np.int64]
     valid: dict[str, NDArray[np.int64]]
@@ -81,7 +81,6 @@ class PhaseData:
         made = {name: _after(len(host), features.patches.where(phase=name)) for name in known}
         return cls(
             features,
-            Targets.of(features.patches),
             rows[phase],
             _together(rows[name] for name in known[:-1]),
             {name: found for name, found in valid.items() if len(found)},
@@ -89,6 +88,10 @@ class PhaseData:
             made[phase],
             _together(made[name] for name in known[:-1]),
         )
+
+    def targets(self, rows: NDArray[np.integer]) -> Targets:
+        """What there is to be learned of rows [b], every tensor contiguous."""
+        return Targets.of(self.features.patches.select(rows))[torch.arange(len(rows))]
 
     def statistics(self, at_most: int = 1000) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation (at least 0.1) per channel and mel band [2, m] over the host's training clips of
@@ -111,10 +114,13 @@ class PhaseData:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The epochs of a phase: `rehearsals` on the proxy's clips first, then those on the host's."""
+    """The epochs of a phase: `rehearsals` on the proxy's clips first, then those on the host's. A batch has a clip for each
+    of `ranks`.
+    """
 
     data: PhaseData
     settings: PhaseSettings
+    ranks: int = 1
 
     def __len__(self) -> int:
         return self.rehearsals + self.settings.epochs
@@ -128,7 +134,11 @@ class Schedule:
         """An epoch's rows in shuffled batches; equal for equal seed and epoch."""
         s = self.settings
         rows = self.data.epoch_rows(epoch, seed=s.seed, replay=s.replay, rehearsal=epoch < self.rehearsals)
-        return batches_of(rows, s.batch)
+        if len(rows) < self.ranks or s.batch < self.ranks:
+            raise ConfigError(
+                f"{self.ranks} ranks cannot share batches of {min(len(rows), s.batch)} clips; start fewer."
+            )
+        return batches_of(rows, s.batch, max(2, self.ranks))
 
     @cached_property
     def steps(self) -> int:
@@ -142,9 +152,9 @@ class Schedule:
         return f"{self.data.phase}, epoch {epoch + 1} of {len(self)} ({sound})"
 
 
-def batches_of(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    """Chunks of at least two rows (batch normalisation needs two); a single last row joins the chunk before it."""
-    count = max(1, math.ceil((len(rows) - 1) / size))
+def batches_of(rows: NDArray[np.int64], size: int, least: int = 2) -> list[NDArray[np.int64]]:
+    """Chunks of at least `least` rows (batch normalisation needs two); fewer last rows join the chunk before them."""
+    count = max(1, math.ceil((len(rows) - least + 1) / size))
     return [rows[i * size : (i + 1) * size if i < count - 1 else len(rows)] for i in range(count)]
 
 
@@ -163,7 +173,7 @@ class Sounds:
     `clips` are aligned with the features. Both sounds are compared at one level, which is not the model's to predict.
     """
 
-    proxy: Proxy
+    proxy: Twin
     clips: Clips
 
     @classmethod

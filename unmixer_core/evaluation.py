@@ -22,6 +22,7 @@ from unmixer_core import metrics
 from unmixer_core.audio import Clips
 from unmixer_core.baselines import UNHEARD_DB, Majority, Retrieval, at_note, fit_length, random_patches
 from unmixer_core.errors import StageError
+from unmixer_core.patch_table import PatchTable
 from unmixer_core.schema.patch import PHASES, Patch, Patches
 
 ROWS = ("init", "random", "mean", "nearest_as_is", "nearest", "prediction_mode", "prediction")
@@ -76,7 +77,7 @@ class Target:
     detail: bool
 
 
-def choose(patches: Patches, settings: Settings) -> dict[str, np.ndarray]:
+def choose(patches: Patches | PatchTable, settings: Settings) -> dict[str, np.ndarray]:
     """The judged test clips of every phase: the first n_<phase> of the frozen split (0 = all), as row numbers."""
     limits = {"dry": settings.n_dry, "nonlinear": settings.n_nonlinear, "full": settings.n_full}
     chosen = {phase: patches.where(phase=phase, split="test") for phase in PHASES}
@@ -85,7 +86,7 @@ def choose(patches: Patches, settings: Settings) -> dict[str, np.ndarray]:
 
 def targets(
     audio_of: Callable[[int], np.ndarray],
-    patches: Patches,
+    patches: Patches | PatchTable,
     chosen: Mapping[str, np.ndarray],
     settings: Settings,
     sample_rate: int,
@@ -244,8 +245,16 @@ def _key(job: Job) -> str:
     return f"{job.clip}:{job.patch.digest}:{int(job.detail)}"
 
 
-def index(clips: Clips, n: int, sample_rate: int, threads: int, progress: Progress = quietly) -> Retrieval:
-    """The training renders to search: n of them, evenly spaced (0: all)."""
+def prior(patches: Patches | PatchTable, at_most: int = 20_000) -> Patches:
+    """The training patches that chance and the mean are read from, evenly spaced where there are more."""
+    train = patches.where(split="train")
+    return patches.select(train[spread(len(train), at_most)])
+
+
+def index(
+    clips: Clips, n: int, sample_rate: int, threads: int, progress: Progress = quietly, spool: Path | None = None
+) -> Retrieval:
+    """The training renders to search: n of them, evenly spaced (0: all). Many of them are kept in the folder `spool`."""
     train = clips.patches.where(split="train")
     rows = train[spread(len(train), n)]
     return Retrieval.build(
@@ -254,6 +263,7 @@ def index(clips: Clips, n: int, sample_rate: int, threads: int, progress: Progre
         sample_rate,
         threads=threads,
         progress=lambda f: progress(f, len(rows), "index training renders"),
+        spool=spool,
     )
 
 

@@ -1,27 +1,36 @@
 """What the encoder sees: log-mel spectrograms of mid and side, of the clip at peak level 1.
 
 Mel scale after HTK (O'Shaughnessy 1987), triangular filters, power in dB, floored `floor_db` below 0 dBFS and mapped to
-about [−1, 1]. Kept as float16 shards beside the patches, so that training never touches audio.
+about [−1, 1]. Kept as float16 shards beside the patches, so that training never touches audio, or (`features.store`
+off) made from the clips whenever they are asked for, where disk is dearer than a GPU's time.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmixer_core import patch_table
 from unmixer_core.audio import Clips, shard_name
 from unmixer_core.errors import AudioError, StageError
+from unmixer_core.patch_table import PatchTable
 from unmixer_core.schema.patch import Patches
+from unmixer_core.shards import Shard
+
+BATCH = 32
+"""Clips whose frames are made at a time."""
+TABLE = "patches.parquet"
 
 
 class FeatureSettings(Protocol):
@@ -83,23 +92,39 @@ def mel_filters(spec: FeatureSpec) -> Tensor:
     return bank.T.contiguous()
 
 
-def log_mel_of(clips: Clips, rows: range, spec: FeatureSpec, batch: int = 32) -> NDArray[np.float16]:
+class Heard:
+    """Frames that are not stored but made when asked for, from the clips, on `device`; rounded as stored ones are."""
+
+    def __init__(self, clips: Clips, spec: FeatureSpec, device: torch.device | str = "cpu") -> None:
+        self.clips, self.spec, self.device = clips, spec, device
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, rows: NDArray[np.integer] | range) -> Tensor:
+        """Rows [k] → float32 [k, 2, n_mels, frames] on the device."""
+        indices = [int(row) for row in rows]
+        parts = [self._frames(indices[i : i + BATCH]) for i in range(0, len(indices), BATCH)]
+        return torch.cat(parts)
+
+    def _frames(self, indices: list[int]) -> Tensor:
+        audio = torch.from_numpy(np.stack([self.clips.audio(index) for index in indices])).to(self.device)
+        return log_mel(audio, self.spec).half().float()
+
+
+def log_mel_of(clips: Clips, rows: range, spec: FeatureSpec, device: torch.device | str = "cpu") -> NDArray[np.float16]:
     """Features of some rows, float16 [n, 2, n_mels, frames]. Raises AudioError naming a damaged clip."""
-    parts = []
-    for start in range(rows.start, rows.stop, batch):
-        indices = range(start, min(start + batch, rows.stop))
-        for index in indices:
-            clips.verify(index)
-        audio = torch.from_numpy(np.stack([clips.audio(index) for index in indices]))
-        parts.append(log_mel(audio, spec).numpy().astype(np.float16))
-    return np.concatenate(parts)
+    clips.verify_all(rows)
+    return Heard(clips, spec, device)[rows].cpu().numpy().astype(np.float16)
 
 
 class FeatureWriter:
-    """Writes a feature folder shard by shard; `total` sums the clips' mean levels."""
+    """Writes a feature folder shard by shard; `total` sums the clips' mean levels. Without `store`, only what is needed to
+    make frames on the fly is written.
+    """
 
-    def __init__(self, folder: Path, spec: FeatureSpec) -> None:
-        self.folder, self.spec, self.total = folder, spec, 0.0
+    def __init__(self, folder: Path, spec: FeatureSpec, *, store: bool = True) -> None:
+        self.folder, self.spec, self.store, self.total = folder, spec, store, 0.0
         folder.mkdir(parents=True, exist_ok=True)
 
     def write(self, shard: int, features: NDArray[np.float16]) -> None:
@@ -110,36 +135,55 @@ class FeatureWriter:
         temporary.replace(path)
         self.total += float(features.astype(np.float32).mean()) * len(features)
 
-    def finish(self, patches: Patches) -> None:
-        """Patches and spec, last: a folder without meta.json is not complete."""
-        patches.write(self.folder / "patches.parquet")
-        (self.folder / "meta.json").write_text(json.dumps({"spec": asdict(self.spec)}, indent=1, sort_keys=True) + "\n")
+    def finish(self, patches: Patches | Path) -> None:
+        """Patches (a table, or the file that holds it) and spec, last: a folder without meta.json is not complete."""
+        target = self.folder / TABLE
+        if isinstance(patches, Path):
+            shutil.copyfile(patches, target)
+        else:
+            patches.write(target)
+        patch_table.write(self.folder, target)
+        meta = {"spec": asdict(self.spec)} | ({} if self.store else {"stored": False})
+        (self.folder / "meta.json").write_text(json.dumps(meta, indent=1, sort_keys=True) + "\n")
 
 
 @dataclass(frozen=True)
 class Features:
-    """Stored features: float16 shards by memory map, the patches they belong to, and the spec that made them."""
+    """Features of n clips, the patches they belong to, and the spec that made them.
 
-    patches: Patches
-    shards: tuple[NDArray[np.float16], ...]
+    The frames lie in `shards`: float16 arrays [k, 2, n_mels, frames], in memory or on disk and read row by row, or `Heard`.
+    """
+
+    patches: Patches | PatchTable
+    shards: tuple[NDArray[np.float16] | Shard | Heard, ...]
     spec: FeatureSpec
 
     @classmethod
-    def open(cls, folder: Path) -> Features:
-        """Raises StageError when missing, AudioError when a shard is truncated, SchemaMismatch on another schema."""
+    def open(cls, folder: Path, renders: Path | None = None, device: torch.device | str = "cpu") -> Features:
+        """`renders`: the clips, needed (and only read) where frames were not stored; those are then made on `device`.
+
+        Raises StageError when missing, AudioError when a shard is truncated, SchemaMismatch on another schema.
+        """
         if not (folder / "meta.json").exists():
             raise StageError(f"there are no features in {folder}; run `dvc repro extract_features`.")
         meta = json.loads((folder / "meta.json").read_text())
+        spec = FeatureSpec(**meta["spec"])
         try:
-            shards = tuple(np.load(path, mmap_mode="r") for path in sorted(folder.glob("shard-*.npy")))
+            shards: tuple[Any, ...] = tuple(Shard.open(path) for path in sorted(folder.glob("shard-*.npy")))
         except (OSError, ValueError) as error:
             raise AudioError(
                 f"a shard in {folder} is truncated ({error}); run `dvc repro --force extract_features`."
             ) from error
-        patches = Patches.read(folder / "patches.parquet")
-        if sum(map(len, shards)) != len(patches):
+        if not meta.get("stored", True):
+            shards = (Heard(_clips(folder, renders), spec, device),)
+        n = Patches.count(folder / TABLE)
+        try:
+            table = PatchTable.open(folder)
+        except (OSError, ValueError) as error:
+            raise StageError(f"{folder} is incomplete ({error}); run `dvc repro --force extract_features`.") from error
+        if not sum(map(len, shards)) == len(table) == n:
             raise StageError(f"{folder} is incomplete; run `dvc repro --force extract_features`.")
-        return cls(patches, shards, FeatureSpec(**meta["spec"]))
+        return cls(table, shards, spec)
 
     def __len__(self) -> int:
         return len(self.patches)
@@ -150,14 +194,28 @@ class Features:
         return np.cumsum([0, *map(len, self.shards[:-1])])
 
     def batch(self, indices: Sequence[int] | NDArray[np.integer]) -> Tensor:
-        """Rows → float32 [b, 2, n_mels, frames]."""
+        """Rows → float32 [b, 2, n_mels, frames]; on the CPU, but for frames made elsewhere."""
         rows = np.asarray(indices, dtype=np.int64)
         places = np.searchsorted(self._starts, rows, side="right") - 1
-        found = [self.shards[place][row] for place, row in zip(places, rows - self._starts[places], strict=True)]
-        return torch.from_numpy(np.stack(found).astype(np.float32))
+        order = np.argsort(places, kind="stable")
+        parts = []
+        for place in dict.fromkeys(places[order].tolist()):
+            found = self.shards[place][rows[places == place] - self._starts[place]]
+            parts.append(found if isinstance(found, Tensor) else torch.from_numpy(found.astype(np.float32)))
+        if len(parts) == 1:
+            return parts[0]
+        device = parts[0].device
+        return torch.cat([part.to(device) for part in parts])[torch.from_numpy(np.argsort(order, kind="stable"))]
 
     def joined(self, more: Features) -> Features:
         """These rows, then those of `more`. Raises StageError when they were made with other settings."""
         if more.spec != self.spec:
             raise StageError(f"frames made with other settings cannot be joined: {self.spec} and {more.spec}.")
-        return Features(Patches.concat([self.patches, more.patches]), self.shards + more.shards, self.spec)
+        tables = [f.patches if isinstance(f.patches, PatchTable) else PatchTable.of(f.patches) for f in (self, more)]
+        return Features(tables[0].joined(tables[1]), self.shards + more.shards, self.spec)
+
+
+def _clips(folder: Path, renders: Path | None) -> Clips:
+    if renders is None:
+        raise StageError(f"the frames of {folder} are not stored (features.store: false), and no clips were given.")
+    return Clips.open(renders)

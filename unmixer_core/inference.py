@@ -287,12 +287,12 @@ class _Marginals:
 
     def cdf(self, logit: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """P(knob <= logit) [b, K]; at an atom a random part of its mass where a generator is given, else all of it."""
+        within = torch.ones_like(logit) if generator is None else torch.rand(logit.shape, generator=generator)
         parts = zip(self.mixtures, self.weights, self.model.knobs.columns, strict=True)
-        smooth = self.model.knobs.scatter([m.cdf(logit[:, c], w) for m, w, c in parts])
+        smooth = self.model.knobs.scatter([m.cdf(logit[:, c], w, within[:, c]) for m, w, c in parts])
         share = (logit > -STILL_LOGIT).float()
         if generator is not None:
-            at_atom = logit.abs() <= STILL_LOGIT
-            share = torch.where(at_atom, torch.rand(logit.shape, generator=generator), share)
+            share = torch.where(logit.abs() <= STILL_LOGIT, within, share)
         return self.atom * share + (1 - self.atom) * smooth
 
     def quantile(self, level: float, *, steps: int = 30) -> NDArray[np.float32]:
@@ -304,7 +304,7 @@ class _Marginals:
             below = self.cdf(middle) < level
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         unit = to_unit((low + high) / 2)
-        near = ((unit - 0.5).abs() < STILL) & (self.atom > 0)
+        near = ((unit - 0.5).abs() < STILL + 1e-4) & (self.atom > 0)  # the atom's mass lies at the edge of its reach
         return torch.where(near, 0.5, unit).numpy().astype(np.float32)
 
 

@@ -183,9 +183,8 @@ def _notes(clip: Array, rate: int, note_range: tuple[int, int], remarks: list[st
     peeled, (rival, beside) = pitch.peeled(used, found.notes[int(np.argmax(worth))]), found.rival()
     if found.salience > pitch.TONAL and (peeled.salience > POLYPHONIC or beside > RIVAL):
         second = rival if beside > RIVAL else peeled.note
-        remarks.append(
-            f"More than one note seems to sound ({name(best)} and {name(second)}); one patch plays one note."
-        )
+        which = f"{name(best)} and {name(second)}" if second != best else f"beside {name(best)}"
+        remarks.append(f"More than one note seems to sound ({which}); one patch plays one note.")
     if not low <= best <= high:
         remarks.append(f"The note {name(best)} lies outside {name(low)} to {name(high)}, where the model was trained.")
     octaves = [n for n in (best - 12, best + 12) if low <= n <= high]
@@ -251,9 +250,9 @@ def _loudness(clip: Array, rate: int) -> float:
 
 
 def name(note: int) -> str:
-    """A MIDI note as people write it: 60 is C4 (Live calls it C3)."""
+    """A MIDI note as Live writes it: 60 is C3."""
     return (
-        f"{('C', 'C#', 'D', 'D#', 'E', 'F', 'F#', 'G', 'G#', 'A', 'A#', 'B')[note % 12]}{note // 12 - 1} (MIDI {note})"
+        f"{('C', 'C#', 'D', 'D#', 'E', 'F', 'F#', 'G', 'G#', 'A', 'A#', 'B')[note % 12]}{note // 12 - 2} (MIDI {note})"
     )
 
 

@@ -20,12 +20,15 @@ from torch import Tensor
 
 from unmixer_core.ddsp import spectral
 from unmixer_core.schema.chain import audible_pairs, canonical, commutes
+from unmixer_core.shards import Shard
 
 Audio = NDArray[np.float32]
+Bank = NDArray[np.floating] | Shard
 Chain = tuple[str, ...]
 N_MFCC = 20
 POWER_FLOOR = 1e-10
 RETRIEVAL_BLOCK = 16
+RETRIEVAL_READ = 256  # rows of a bank read at a time where it lies on disk
 RETRIEVAL_ROWS = 16  # rows of a bank per step: what a core's cache holds as float32
 
 
@@ -78,14 +81,22 @@ class MssIndex:
     of that bound, until it exceeds the k-th best.
     """
 
-    def __init__(self, bank: NDArray[np.floating]) -> None:
-        """bank: [n, features] from `stack_features`."""
+    def __init__(self, bank: Bank, coarse: Bank | None = None) -> None:
+        """bank: [n, features] from `stack_features`, coarse: its `block_means` (made here if not given). Both may lie on
+        disk and are then read a block at a time.
+        """
         self.bank = bank
-        self._coarse = np.concatenate([_block_means(part) for part in np.array_split(bank, max(len(bank) // 256, 1))])
+        parts = range(0, len(bank), RETRIEVAL_READ)
+        self._coarse = (
+            coarse if coarse is not None else np.concatenate([block_means(bank[i : i + RETRIEVAL_READ]) for i in parts])
+        )
 
     def nearest(self, features: NDArray[np.floating], k: int = 1) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Rows of the k nearest clips and their MSS in dB, nearest first."""
-        bound = np.atleast_1d(mss_from_features(_block_means(features[None])[0], self._coarse))
+        sketch, parts = block_means(features[None])[0], range(0, len(self._coarse), RETRIEVAL_READ)
+        bound = np.concatenate(
+            [np.atleast_1d(mss_from_features(sketch, self._coarse[i : i + RETRIEVAL_READ])) for i in parts]
+        )
         order = np.argsort(bound, kind="stable")
         rows, distances_db = order[:0], np.empty(0, dtype=np.float32)
         for start in range(0, len(order), RETRIEVAL_ROWS):
@@ -99,7 +110,7 @@ class MssIndex:
         return rows, distances_db
 
 
-def _block_means(features: NDArray[np.floating]) -> NDArray[np.float32]:
+def block_means(features: NDArray[np.floating]) -> NDArray[np.float32]:
     """Means of RETRIEVAL_BLOCK neighbouring features [n, blocks], scaled so that their mean L1 bounds the full one."""
     n, width = features.shape
     n_blocks = -(-width // RETRIEVAL_BLOCK)

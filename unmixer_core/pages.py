@@ -1,4 +1,4 @@
-"""The two reports: what `evaluate` and `benchmark_itf` found, as pages of `unmixer_core.report`."""
+"""The report of `evaluate`, as a page of `unmixer_core.report`, and the parts that other pages share with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from unmixer_core import plots, recovery
+from unmixer_core import plots, proxy_gap, recovery
 from unmixer_core.evaluation import BEST, MEASURES, Target
 from unmixer_core.report import Report
 
@@ -42,6 +42,7 @@ class Log(Protocol):
 
     def text(self, name: str, text: str) -> None: ...
     def artifact(self, path: Path) -> Any: ...
+    def figure(self, name: str, figure: plots.Figure) -> None: ...
     def audio(self, name: str, audio: np.ndarray, sample_rate: int) -> None: ...
 
 
@@ -62,15 +63,6 @@ def example(target: Target, prediction: np.ndarray | None, nearest: np.ndarray) 
     return Example(f"clip-{target.id}", title, {"target": target.audio, "prediction": heard, "nearest": nearest})
 
 
-def itf_example(target: Target, sounds: Mapping[str, np.ndarray]) -> Example:
-    """Target, prediction and the same after ITF + verify, nearest, and CMA-ES with the same seconds."""
-    chain = " > ".join(target.patch.effects) or "no effects"
-    rows = ("no_itf", "itf_verify", "nearest", "cma_equal_seconds")
-    return Example(
-        f"clip-{target.id}", f"Clip {target.id}: {chain}", {"target": target.audio, **{r: sounds[r] for r in rows}}
-    )
-
-
 def phase_table(flat: Mapping[str, float], phase: str, rows: Sequence[str]) -> pd.DataFrame:
     """Flat metrics `<phase>.<row>.<measure>` as a table: rows in the given order, columns of WORDS."""
     columns = ["n", "mss_db", "mss_db_low", "mss_db_high", *MEASURES[1:], "beats_nearest"]
@@ -79,13 +71,22 @@ def phase_table(flat: Mapping[str, float], phase: str, rows: Sequence[str]) -> p
     return pd.DataFrame.from_dict(values, orient="index", columns=columns)
 
 
+def limits_table(flat: Mapping[str, float]) -> pd.DataFrame:
+    """Each bounded measure of the metrics: what was found, the majority's answer, the ceiling and the clips it rests on."""
+    ending = "_ceiling"
+    names = [key.removesuffix(ending) for key in flat if key.endswith(ending)]
+    columns = {"found": "", "always the commonest": "_majority", "ceiling": ending, "ceiling from clips": f"{ending}_n"}
+    lines = {n: {title: flat.get(n + end, float("nan")) for title, end in columns.items()} for n in names}
+    return pd.DataFrame.from_dict(lines, orient="index", columns=list(columns))
+
+
 def evaluation_page(
     flat: Mapping[str, float],
     rows: pd.DataFrame,
     names: Sequence[str],
     found: recovery.Recovered,
     effects: pd.DataFrame,
-    gap: pd.DataFrame,
+    gap: proxy_gap.Gap,
     examples: Sequence[Example],
     sample_rate: int,
 ) -> Report:
@@ -94,19 +95,24 @@ def evaluation_page(
     report.text(HOW)
     for phase in dict.fromkeys(rows["phase"]):
         report.heading(f"Phase: {phase}")
-        _measured(report, phase_table(flat, phase, names), f"Medians over the {phase} test clips.")
+        measured(report, phase_table(flat, phase, names), f"Medians over the {phase} test clips.")
         part = rows[rows["phase"] == phase]
         report.figure(
             plots.boxes({name: part.loc[part["row"] == name, "mss_db"].tolist() for name in names}, "MSS, dB"),
             f"MSS, {phase}",
         )
     _parameters(report, found, effects)
-    if len(gap):
-        report.heading("Proxy gap")
+    limits = limits_table(flat)
+    if len(limits):
+        report.heading("What can be told at all")
         report.table(
-            gap, "MSS between the proxy and the host on the same true patches of the test split, at the proxy's rate."
+            limits,
+            "Ceiling: the host renders the true patch with that answer replaced; where the sound changes by less than 1 dB MSS "
+            "half of the answers are lost. Exact chains: the share of clips in which every effect changes it by 1 dB.",
         )
-    _examples(report, examples, sample_rate)
+    if len(gap.rows):
+        _gap(report, gap)
+    show(report, examples, sample_rate)
     return report
 
 
@@ -120,49 +126,8 @@ def write(page: Report, examples: Sequence[Example], folder: Path, sample_rate: 
             log.audio(f"{example.name}-{name}", sound, sample_rate)
 
 
-def itf_page(
-    table: pd.DataFrame,
-    flat: Mapping[str, float],
-    over_time: pd.DataFrame,
-    rows: pd.DataFrame,
-    examples: Sequence[Example],
-    sample_rate: int,
-) -> Report:
-    """The report of `benchmark_itf`: contestants, quality over time, gain, examples."""
-    report = Report("Neural Un-Mixer: inference-time finetuning, judged by the host")
-    report.text(
-        f"{int(flat['clips'])} frozen full-chain test clips. "
-        "CMA-ES searches on host renders from the init patch, with the renders, "
-        "and then the seconds, that ITF + verify took. Seconds are wall clock on the machine that ran this."
-    )
-    _measured(report, table, "Medians per contestant.")
-    gains = pd.DataFrame(
-        {
-            name: {key: flat[f"{name}.{key}"] for key in ("gain", "share_improved", "share_worse")}
-            for name in ("itf", "itf_verify")
-        }
-    ).T
-    report.table(
-        gains,
-        "Against the same prediction without ITF: drop of the median MSS, share of clips improved, share made worse.",
-    )
-    groups = {str(name): part["mss_db"].tolist() for name, part in rows.groupby("row", sort=False)}
-    report.figure(plots.boxes(groups, "MSS, dB"), "MSS per contestant")
-    report.figure(time_figure(over_time), "Median best MSS over time")
-    _examples(report, examples, sample_rate)
-    return report
-
-
-def time_figure(over_time: pd.DataFrame) -> plots.Figure:
-    """Quality over time, one line per contestant. over_time: columns row, seconds, mss_db."""
-    lines = {
-        str(row): (part["seconds"].tolist(), part["mss_db"].tolist())
-        for row, part in over_time.groupby("row", sort=False)
-    }
-    return plots.curves(lines, "seconds", "median MSS, dB")
-
-
-def _measured(report: Report, table: pd.DataFrame, caption: str) -> None:
+def measured(report: Report, table: pd.DataFrame, caption: str) -> None:
+    """A table of measures under their words, the best of each in bold."""
     report.table(table.rename(columns=WORDS), caption, {WORDS[column]: how for column, how in BEST.items()})
 
 
@@ -196,7 +161,29 @@ def _parameters(report: Report, found: recovery.Recovered, effects: pd.DataFrame
     report.figure(plots.reliability(recovery.active_pit(found)), "Coverage of predictive intervals")
 
 
-def _examples(report: Report, examples: Sequence[Example], sample_rate: int) -> None:
+def _gap(report: Report, gap: proxy_gap.Gap) -> None:
+    report.heading("Proxy gap")
+    report.table(
+        proxy_gap.table(gap),
+        "Proxy and host on the same true patches of the test split, at the proxy's rate: medians. Floor: the host beside "
+        "its own second render. Random: two different clips of the host.",
+    )
+    for clip, sounds in gap.sounds.items():
+        report.text(f"Clip {clip}: the host and the proxy")
+        report.figure(plots.spectrograms(sounds, gap.rate))
+        report.players(sounds, gap.rate)
+
+
+def log_gap(gap: proxy_gap.Gap, log: Log) -> None:
+    """The kept pairs into the run's log, as pictures and as sounds."""
+    for clip, sounds in gap.sounds.items():
+        log.figure(f"proxy_gap-{clip}", plots.spectrograms(sounds, gap.rate))
+        for name, sound in sounds.items():
+            log.audio(f"proxy_gap-{clip}-{name}", sound, gap.rate)
+
+
+def show(report: Report, examples: Sequence[Example], sample_rate: int) -> None:
+    """Spectrograms and players of every example, under one heading."""
     if examples:
         report.heading("Examples")
     for example in examples:

@@ -29,9 +29,9 @@ def spectrogram_db(audio: np.ndarray, n_fft: int = 1024, hop: int = 256) -> np.n
     return np.maximum(20.0 * np.log10(np.maximum(magnitude / peak, 1e-9)), FLOOR_DB)
 
 
-def spectrograms(clips: Mapping[str, np.ndarray], sample_rate: int) -> Figure:
-    """One spectrogram per named clip ([channel, time]) side by side, on a logarithmic frequency axis."""
-    figure = Figure(figsize=(3.0 * len(clips), 2.4), layout="constrained")
+def spectrograms(clips: Mapping[str, np.ndarray], sample_rate: int, width: float = 3.0) -> Figure:
+    """One spectrogram per named clip ([channel, time]) side by side, each `width` inches, on a logarithmic frequency axis."""
+    figure = Figure(figsize=(width * len(clips), 1.6 + 0.27 * width), layout="constrained")
     for axes, (name, audio) in zip(_axes(figure, len(clips)), clips.items(), strict=True):
         _draw_spectrogram(axes, audio, sample_rate)
         axes.set_title(name, fontsize=9)

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 import torch
 from torch import Tensor
 
-from unmixer_core import audio, finetune, inference, metrics
+from unmixer_core import finetune, inference
 from unmixer_core.baselines import at_note
 from unmixer_core.evaluation import Neighbours, Progress, Target, quietly
 from unmixer_core.features import Features
 from unmixer_core.model.unmixer import Unmixer
+from unmixer_core.patch_table import PatchTable
 from unmixer_core.schema.patch import Patch, Patches
 
 BATCH = 32  # clips a forward pass
@@ -26,13 +26,6 @@ class Settings(Protocol):
     """The part of the `evaluate` section that is read here."""
 
     candidates: int
-    seed: int
-
-
-class PoolSettings(Protocol):
-    """The part of the `itf` section that is read here."""
-
-    proposals: int
     seed: int
 
 
@@ -62,15 +55,6 @@ def predict(
     return Predictions([patches[0] for patches in candidates], candidates, np.concatenate(places))
 
 
-def pool(
-    model: Unmixer, frames: Features, target: Target, settings: PoolSettings, seeds: Sequence[Patch]
-) -> list[Patch]:
-    """Up to `proposals` candidates of one target, the point estimate first, then `seeds` at its note and gate."""
-    inputs = _inputs(model, frames, [target])
-    mine = [proposal.patch for proposal in inference.propose(model, *inputs, settings.proposals, settings.seed)[0]]
-    return [*mine, *(at_note(patch, target.patch.note, target.patch.gate_s) for patch in seeds)]
-
-
 def best_by_proxy(
     proxy: Any,
     candidates: Sequence[Sequence[Patch]],
@@ -97,7 +81,7 @@ def with_seeds(
     candidates: Sequence[Sequence[Patch]],
     test: Sequence[Target],
     nearest: Mapping[int, Neighbours],
-    patches: Patches,
+    patches: Patches | PatchTable,
     seeds: int,
 ) -> list[list[Patch]]:
     """The network's candidates of every target, then the patches of its nearest training renders at its note and gate."""
@@ -118,19 +102,6 @@ def share_of_network(
         f"{phase}.prediction.from_network": float(np.mean([o for o, p in zip(own, phases, strict=True) if p == phase]))
         for phase in dict.fromkeys(phases)
     }
-
-
-def proxy_gap(proxy: Any, test: Sequence[Target], sample_rate: int) -> pd.DataFrame:
-    """MSS between proxy and host on the true patches, at the proxy's rate: columns chain (tuple of names), mss_db."""
-    lines = []
-    with torch.no_grad():
-        for target in test:
-            rate = int(proxy.sample_rate)
-            batch = finetune.batch([target.patch], next(proxy.parameters()).device)
-            sound = batch.render(proxy, batch.knobs, target.audio.shape[-1] / sample_rate)[0].cpu().numpy()
-            host = audio.resample(target.audio, sample_rate, rate)
-            lines.append({"chain": target.patch.effects, "mss_db": metrics.mss(sound, host, rate)})
-    return pd.DataFrame(lines, columns=["chain", "mss_db"])
 
 
 def _inputs(model: Unmixer, frames: Features, part: Sequence[Target]) -> tuple[Tensor, Tensor, Tensor]:

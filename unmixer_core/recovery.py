@@ -173,19 +173,3 @@ def active_pit(found: Recovered) -> np.ndarray:
     """PIT values of the knobs that can be heard, flat."""
     values = found.pit[found.active[0]]
     return values[np.isfinite(values)]
-
-
-def gap_table(gap: pd.DataFrame) -> pd.DataFrame:
-    """Median proxy-to-host MSS by chain length and by device. gap: columns chain (tuple of names), mss_db."""
-    lengths = gap["chain"].map(len)
-    groups = {f"{length} effects": gap.loc[lengths == length, "mss_db"] for length in sorted(lengths.unique())}
-    groups |= {
-        f"with {name}": gap.loc[gap["chain"].map(lambda c, name=name: name in c), "mss_db"]
-        for name in RACK.effect_names
-    }
-    lines = {
-        name: {"n": len(part), "mss_db": part.median(), "worst tenth": part.quantile(0.9)}
-        for name, part in groups.items()
-        if len(part)
-    }
-    return pd.DataFrame.from_dict(lines, orient="index", columns=["n", "mss_db", "worst tenth"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -14,8 +13,9 @@ import numpy as np
 
 from unmixer_core import audio
 from unmixer_core.clip_store import ClipStore
-from unmixer_core.errors import StageError
+from unmixer_core.errors import HostError, StageError
 from unmixer_core.live.frozen import Frozen, frozen_of
+from unmixer_core.live.host_list import EMBEDDED, sounds
 from unmixer_core.live.render import RenderFailure
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.sampling import SamplingSettings, draw
@@ -56,14 +56,16 @@ class Tally:
 def host_digest() -> str:
     """16 hex digits that change whenever equal patches may sound different: Live's address, or our host's code and vita's version.
 
-    Finished clips are only taken over from an earlier run with the same digest.
+    Finished clips are only taken over from an earlier run with the same digest. How many hosts there are, where, and which
+    engine drives them does not count; of several Lives, only that they are Lives.
     """
-    live = os.environ.get("UNMIXER_LIVE_HOST")
-    if live:
-        return hashlib.sha256(live.encode()).hexdigest()[:16]
-    folder = Path(__file__).parent / "headless"
-    code = b"".join(path.name.encode() + path.read_bytes() for path in sorted(folder.glob("*.py")))
-    return hashlib.sha256(version("vita").encode() + code).hexdigest()[:16]
+    kinds = sounds()
+    texts = [kind.encode() for kind in kinds if kind != EMBEDDED]
+    if EMBEDDED in kinds:
+        folder = Path(__file__).parent / "headless"
+        code = b"".join(path.name.encode() + path.read_bytes() for path in sorted(folder.glob("*.py")))
+        texts.insert(0, version("vita").encode() + code)
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
 
 class RenderJob:
@@ -91,7 +93,11 @@ class RenderJob:
         pending = {i: 0 for i in range(len(self.table)) if i not in self.store.rows}
         while pending:
             again: dict[int, int] = {}
-            yield from self._round(pending, again)
+            try:
+                yield from self._round(pending, again)
+            except HostError as error:
+                kept = f"{len(self.store.rows)} of {len(self.table)} clips are finished and kept, `dvc repro` goes on."
+                raise HostError(f"{str(error).rstrip('.')}; {kept}") from error
             if self.tally.failures:
                 first = self.tally.failures[0]
                 raise StageError(

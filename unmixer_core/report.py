@@ -92,9 +92,9 @@ def png(figure: Figure) -> str:
     return base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def player(audio: np.ndarray, sample_rate: int) -> str:
-    """An `<audio>` element with the clip ([channel, time]) inline as Ogg Vorbis, set to a common peak."""
-    peak = max(float(np.abs(audio).max(initial=0.0)), 1e-9)
+def player(audio: np.ndarray, sample_rate: int, *, as_it_is: bool = False) -> str:
+    """An `<audio>` element with the clip ([channel, time]) inline as Ogg Vorbis, set to a common peak (or `as_it_is`)."""
+    peak = PEAK if as_it_is else max(float(np.abs(audio).max(initial=0.0)), 1e-9)
     buffer = io.BytesIO()
     samples = np.ascontiguousarray((audio * (PEAK / peak)).T, dtype=np.float32)
     soundfile.write(buffer, samples, sample_rate, format="OGG", subtype="VORBIS")

@@ -8,7 +8,8 @@
 Parameters annotated `Path` come from the command line (`--patches data/patches.parquet`), those annotated with a
 section of `config` from params.yaml, a `Log` is the run's logger. What main returns goes to `--metrics FILE`. An
 `UnmixerError` ends the stage with its one sentence on stderr and status 1. Machine facts are environment variables:
-UNMIXER_DEVICE, UNMIXER_THREADS, UNMIXER_TRACKING. torch is imported only where a stage asks for a device.
+UNMIXER_DEVICE, UNMIXER_THREADS, UNMIXER_TRACKING, and UNMIXER_NPROC for stages that run on several ranks. torch is
+imported only where a stage asks for a device or for ranks.
 """
 
 from __future__ import annotations
@@ -83,7 +84,11 @@ class Log:
             self._tracker.artifact(Path(path))
 
     def progress(self, items: Iterable[Item], total: int | None = None, desc: str = "") -> Iterator[Item]:
-        """The same items, with a bar (rate, time left) on a terminal, else one line every ten seconds."""
+        """The same items, with a bar (rate, time left) on a terminal, else one line every ten seconds; the first of several
+        ranks alone shows it.
+        """
+        if not first_rank():
+            return iter(items)
         if total is None and hasattr(items, "__len__"):
             total = len(items)  # type: ignore[arg-type]
         if sys.stderr.isatty():
@@ -123,18 +128,58 @@ def _clock(seconds: float) -> str:
 # --- running -----------------------------------------------------------------------------------------------------
 
 
-def run(main: Callable[..., Mapping[str, Any] | None], argv: list[str] | None = None) -> NoReturn:
-    """Run a stage's main as the process's purpose and exit: 0, 1 (one sentence on stderr) or 130/143 (interrupted)."""
+def run(
+    main: Callable[..., Mapping[str, Any] | None], argv: list[str] | None = None, *, ranks: bool = False
+) -> NoReturn:
+    """Run a stage's main as the process's purpose and exit: 0, 1 (one sentence on stderr) or 130/143 (interrupted).
+
+    ranks: main can share its work with other processes (`distributed`); with UNMIXER_NPROC above 1 it does.
+    """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    arguments = sys.argv[1:] if argv is None else argv
     try:
-        execute(main, sys.argv[1:] if argv is None else argv)
+        if not (ranks and _as_ranks(main, arguments)):
+            execute(main, arguments)
     except UnmixerError as error:
-        sys.stderr.write(f"error: {error}\n")
+        _say(error)
         sys.exit(1)
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: what was finished is kept, the next run continues.\n")
         sys.exit(130)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an end that is under way is not interrupted with a traceback
     sys.exit(0)
+
+
+def _as_ranks(main: Callable[..., Any], argv: list[str]) -> bool:
+    """Run the stage as several ranks where that is asked for, and wait for them; whether it was."""
+    if os.environ.get("UNMIXER_NPROC", "1") == "1" and "PET_NNODES" not in os.environ:
+        return False
+    from unmixer_core import distributed
+
+    if not distributed.several():
+        return False
+    threads()
+    spec, name = main.__globals__.get("__spec__"), stage_name(main)
+    program = ["-m", spec.name] if spec else [str(main.__globals__["__file__"])]
+    again = f"UNMIXER_NPROC={distributed.wanted()} dvc repro {name}"
+    distributed.launch([*program, *argv], again)
+    return True
+
+
+def _say(error: UnmixerError) -> None:
+    """The sentence on stderr; a rank leaves it to the process that started it, which speaks for all."""
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        from unmixer_core import distributed
+
+        distributed.report(error)
+    else:
+        sys.stderr.write(f"error: {error}\n")
+
+
+def first_rank() -> bool:
+    """Whether this is the process that writes and speaks: the only one, or the first of several ranks."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def execute(main: Callable[..., Mapping[str, Any] | None], argv: list[str]) -> dict[str, Any]:
@@ -152,7 +197,7 @@ def execute(main: Callable[..., Mapping[str, Any] | None], argv: list[str]) -> d
     started, status, metrics = time.monotonic(), "FAILED", {}
     try:
         metrics = rounded(main(**paths, **sections, **logs) or {})
-        if metrics_path:
+        if metrics_path and first_rank():
             write_json(metrics_path, metrics)
         status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
@@ -233,8 +278,11 @@ def peak_memory_mib() -> float:
 
 
 def threads() -> int:
-    """Compute threads of this process: UNMIXER_THREADS, else the cores it may use. Tells torch if that is loaded."""
+    """Compute threads of this process: UNMIXER_THREADS, else the cores it may use, shared among the ranks of one machine.
+    Tells torch if that is loaded.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     given = os.environ.get("UNMIXER_THREADS", "")
     if given and not (given.isdigit() and int(given) > 0):
         raise ConfigError(f"UNMIXER_THREADS = {given!r} is not allowed, it must be a whole number ≥ 1.")
@@ -248,11 +296,15 @@ def threads() -> int:
 
 
 def device() -> torch.device:
-    """UNMIXER_DEVICE (cpu, cuda, cuda:1, mps), else a CUDA GPU where there is one, else the CPU."""
+    """UNMIXER_DEVICE (cpu, cuda, cuda:1, mps), else a CUDA GPU where there is one, else the CPU. Each rank of a machine gets
+    a GPU of its own.
+    """
     import torch
 
     threads()
     given = os.environ.get("UNMIXER_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    if given == "cuda" and "LOCAL_RANK" in os.environ:
+        given = f"cuda:{os.environ['LOCAL_RANK']}"
     try:
         torch.empty(1, device=given)
         return torch.device(given)
@@ -277,6 +329,8 @@ def state_dir(stage: str, key: Mapping[str, Any], *, keep: bool = False) -> Path
     """
     digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=_plain).encode()).hexdigest()[:16]
     folder = tracking.project_root() / ".unmixer" / f"{stage}-{digest}"
+    if not first_rank():
+        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -297,7 +351,10 @@ def fingerprint(*folders: Path) -> str:
     digest = hashlib.sha256()
     for folder in folders:
         for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".parquet", ".safetensors")):
-            digest.update(path.name.encode() + path.read_bytes())
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                while block := file.read(2**20):
+                    digest.update(block)
     return digest.hexdigest()
 
 

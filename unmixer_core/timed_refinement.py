@@ -6,8 +6,11 @@ watched while it runs: what was tried and how near it came is remembered here, a
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +20,8 @@ from torch import Tensor
 
 from unmixer_core import finetune
 from unmixer_core.schema.patch import Patch
+
+EVERY_S = 0.1
 
 
 class _Enough(Exception):
@@ -59,23 +64,42 @@ def refine(
     distance: finetune.Distance,
     seconds: float,
     progress: Callable[[], None],
+    threads: int = 1,
 ) -> list[Patch]:
     """`finetune.refine` for at most about `seconds` (a step is never cut): the nearest state of each candidate by proxy.
 
-    Candidates that the proxy cannot sound (a distance that is not finite from the start) are left out.
+    Candidates are shared out over `threads`, one compute thread each (`finetune.refine_side_by_side` says why).
+    `progress` is called in the caller's thread; what it raises ends the refinement. Candidates that the proxy cannot sound
+    (a distance that is not finite from the start) are left out.
     """
-    watched, end = _Watched(proxy, distance, len(patches)), time.perf_counter() + seconds
+    end, stop = time.perf_counter() + seconds, threading.Event()
+    n = max(1, min(threads, len(patches)))
+    shares = [list(range(i, len(patches), n)) for i in range(n) if patches]
 
     def check(*_: Any) -> None:
-        progress()
-        if time.perf_counter() >= end:
+        if stop.is_set() or time.perf_counter() >= end:
             raise _Enough
 
-    try:
-        finetune.refine(
-            watched, target_audio, patches, settings, locked,
-            sample_rate=sample_rate, distance=watched.distance, progress=check,
-        )  # fmt: skip
-    except _Enough:
-        pass
-    return [replace(p, knobs=knobs) for p, knobs in zip(patches, watched.knobs, strict=True) if knobs is not None]
+    def refined(share: list[int]) -> list[NDArray[np.float32] | None]:
+        watched = _Watched(proxy, distance, len(share))
+        with suppress(_Enough):
+            finetune.refine(
+                watched, target_audio, [patches[i] for i in share], settings, locked,
+                sample_rate=sample_rate, distance=watched.distance, progress=check,
+            )  # fmt: skip
+        return watched.knobs
+
+    with finetune.frozen(proxy), finetune.one_thread_each(), ThreadPoolExecutor(n) as pool:
+        working = [pool.submit(refined, share) for share in shares]
+        try:
+            while wait(working, EVERY_S).not_done:
+                progress()
+            progress()
+        finally:
+            stop.set()
+    knobs = {
+        i: found
+        for share, part in zip(shares, working, strict=True)
+        for i, found in zip(share, part.result(), strict=True)
+    }
+    return [replace(patch, knobs=k) for i, patch in enumerate(patches) if (k := knobs[i]) is not None]

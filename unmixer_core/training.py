@@ -4,7 +4,7 @@ What differs between phases is a value: which clips are new, which share of earl
 phase first rehearses on the proxy's clips, of which there are many, then learns from the host's, which are true.
 Each phase starts from the last one's model and reports what it gained and what it forgot of the earlier phases. An
 epoch's randomness depends on (seed, epoch) alone, and its end is saved, so a run that was killed and continued gives
-the same bits as one that was not.
+the same bits as one that was not. Several processes may share the work (`distributed`): the curve stays the same.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import copy
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,22 +21,22 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from unmixer_core import losses
-from unmixer_core.curriculum import PhaseData, PhaseSettings, Schedule, Sounds, batches_of
+from unmixer_core import losses, noise
+from unmixer_core.assessment import assess, assess_all
+from unmixer_core.assessment import report as report_of
+from unmixer_core.curriculum import PhaseData, PhaseSettings, Schedule, Sounds
+from unmixer_core.distributed import ALONE, Ranks, joined
 from unmixer_core.features import Features
 from unmixer_core.losses import LossSettings
 from unmixer_core.model import checkpoint
 from unmixer_core.model.augment import AugmentSettings, augment
-from unmixer_core.model.targets import N_EFFECTS, Targets
-from unmixer_core.model.unmixer import Belief, Draw, ModelSettings, Unmixer
+from unmixer_core.model.unmixer import ModelSettings, Unmixer
+from unmixer_core.objective import Objective, Part, ProxyTerm
 from unmixer_core.optim import GCWD
-from unmixer_core.schema.rack import RACK
 
-VALID_BATCH = 64
 LOG_EVERY = 10
-REPORTED_CHOICES = {"wavetable_accuracy": "wavetable.osc_1_wavetable", "filter_accuracy": "wavetable.filter_1_type"}
 
 
 class OptimSettings(Protocol):
@@ -72,12 +73,6 @@ class Settings:
     augment: AugmentSettings
 
 
-class ProxyTerm(Protocol):
-    """The loss through the proxy (`curriculum.Sounds`): b samples and their rows of the features -> distances [b]."""
-
-    def __call__(self, draw: Draw, targets: Targets, rows: NDArray[np.int64]) -> Tensor: ...
-
-
 @dataclass
 class Progress:
     """Where a phase stands after an epoch: with model and optimiser, all that is needed to continue."""
@@ -110,12 +105,16 @@ def train_phase(
         StageError, SchemaMismatch, AudioError: an input is missing or does not fit.
         TrainingError: a gradient is not finite.
     """
-    data = PhaseData.of(Features.open(features), phase, Features.open(proxy_frames))
-    model = checkpoint.load(initial).model if initial else new_model(data, architecture, settings.phase.seed)
-    sounds = Sounds.open(proxy, renders, device) if settings.loss.lambda_s > 0 else None
-    report = fit(model, data, settings, state=state, log=log, proxy_term=sounds, device=device)
-    checkpoint.save(out, model, architecture, {"phase": phase, "report": report, "clips": data.counts})
-    return report
+    with joined(device) as ranks:
+        data = PhaseData.of(Features.open(features, renders, device), phase, Features.open(proxy_frames))
+        model = checkpoint.load(initial).model if initial else new_model(data, architecture, settings.phase.seed)
+        sounds = Sounds.open(proxy, renders, device) if settings.loss.lambda_s > 0 else None
+        report = fit(model, data, settings, state=state, log=log, proxy_term=sounds, device=device, ranks=ranks)
+        if ranks.first:
+            trained = {name: dict(vars(section)) for name, section in vars(settings).items()}
+            about = {"phase": phase, "report": report, "clips": data.counts, "trained": trained}
+            checkpoint.save(out, model, architecture, about)
+        return report
 
 
 def new_model(data: PhaseData, architecture: ModelSettings, seed: int) -> Unmixer:
@@ -137,115 +136,109 @@ def fit(
     proxy_term: ProxyTerm | None = None,
     device: torch.device | str = "cpu",
     stop_after: int | None = None,
+    ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Train one phase in place; the model ends with the best validated weights. Returns the report of `_report`.
+    """Train one phase in place; the model ends with the best validated weights. Returns `assessment.report`.
 
     Args:
         state: folder of the resumable state; an unfinished run found there is continued.
         proxy_term: the loss through the proxy, or None to leave it out.
         stop_after: leave after this many epochs, as a kill would.
+        ranks: the processes that share the work; the first one alone writes and logs.
 
     Raises:
         TrainingError: a gradient is not finite.
+        ConfigError: there are more ranks than clips in an epoch.
     """
     model.to(device, memory_format=torch.channels_last)
-    before = assess_all(model, data, settings.loss, device)
-    optimiser = make_optimiser(model, settings)
-    progress = _resume(state / "epoch.pt", model, optimiser, device) or Progress(_weights(model))
+    schedule = Schedule(data, settings.phase, ranks.world)
+    before = assess_all(model, data, settings.loss, device, ranks)
     judged = copy.deepcopy(model)
-    schedule = Schedule(data, settings.phase)
+    limit = None if settings.optim.clip == "none" else 1.0
+    objective = ranks.wrapped(Objective(model, settings.loss, limit, ranks))
+    optimiser = make_optimiser(model, settings)
+    progress = _resume(state / "epoch.pt", model, optimiser, device, ranks) or Progress(_weights(model))
     for epoch in range(progress.epoch, min(len(schedule), stop_after or len(schedule))):
         heard = None if epoch < schedule.rehearsals else proxy_term
-        _train_epoch(model, optimiser, schedule, settings, progress, log, heard, device)
+        _train_epoch(
+            Stepper(model, objective, optimiser, data, settings, heard, device, ranks), schedule, progress, log
+        )
         judged.load_state_dict(progress.averaged)
-        found = assess(judged, data, data.valid[data.phase], settings.loss, device)
+        found = assess(judged, data, data.valid[data.phase], settings.loss, device, ranks)
         log.metrics({f"valid.{name}": value for name, value in found.items()}, step=progress.step)
         if found["loss"] <= progress.best:
             progress.best, progress.best_weights = found["loss"], _weights(judged)
         progress.epoch = epoch + 1
-        _save(state / "epoch.pt", model, optimiser, progress)
+        if ranks.first:
+            _save(state / "epoch.pt", model, optimiser, progress)
     if progress.best_weights:
         model.load_state_dict(progress.best_weights)
-    return _report(before, assess_all(model, data, settings.loss, device), data.phase)
+    return report_of(before, assess_all(model, data, settings.loss, device, ranks), data.phase)
 
 
-def _train_epoch(
-    model: Unmixer,
-    optimiser: GCWD,
-    schedule: Schedule,
-    settings: Settings,
-    progress: Progress,
-    log: Log,
-    proxy_term: ProxyTerm | None,
-    device: torch.device | str,
-) -> None:
-    data, batches = schedule.data, schedule.batches(progress.epoch)
+def _train_epoch(stepper: Stepper, schedule: Schedule, progress: Progress, log: Log) -> None:
+    settings, batches = stepper.settings, schedule.batches(progress.epoch)
     generator = torch.Generator().manual_seed(1_000_003 * settings.phase.seed + progress.epoch)
-    model.train()
+    stepper.model.train()
     with torch.random.fork_rng(devices=[], enabled=True):
         torch.manual_seed(generator.initial_seed())  # dropout takes no generator
         for batch in log.progress(batches, len(batches), schedule.title(progress.epoch)):
             share = progress.step / schedule.steps
-            optimiser.set_lr(settings.optim.lr * settings.phase.lr_scale * one_cycle(share, settings.optim.warmup))
-            terms = _step(model, optimiser, data, settings, batch, share, progress.step, proxy_term, generator, device)
+            rate = settings.optim.lr * settings.phase.lr_scale * one_cycle(share, settings.optim.warmup)
+            values = stepper.step(batch, rate, share, progress.step, generator)
             progress.step += 1
-            _average(progress, model, settings.optim.ema)
-            if progress.step % LOG_EVERY == 0 or "train.spectral" in terms:
-                log.metrics(terms, step=progress.step)
+            _average(progress, stepper.model, settings.optim.ema)
+            if progress.step % LOG_EVERY == 0 or "spectral" in values:
+                log.metrics(stepper.terms(values), step=progress.step)
 
 
-def _step(
-    model: Unmixer,
-    optimiser: GCWD,
-    data: PhaseData,
-    settings: Settings,
-    batch: NDArray[np.int64],
-    share: float,
-    step: int,
-    proxy_term: ProxyTerm | None,
-    generator: torch.Generator,
-    device: torch.device | str,
-) -> dict[str, float]:
-    """One batch: forward, all terms, one optimiser step. `share` of the phase is done."""
-    targets = data.targets[torch.as_tensor(batch)].to(device)
-    features = augment(data.features.batch(batch), settings.augment, data.features.spec, generator).to(device)
-    belief = model(features, targets.note, targets.gate_s)
-    terms = losses.parametric(model, belief, targets, settings.loss)
-    total, values = terms.total(settings.loss), terms.floats()
-    weight = settings.loss.lambda_s * losses.schedule(share, settings.loss.spectral_start, settings.loss.spectral_ramp)
-    if proxy_term is not None and weight > 0 and step % settings.loss.spectral_every == 0:
-        heard = slice(0, settings.loss.spectral_clips)
-        term, found = _through_proxy(model, belief[heard], targets[heard], batch[heard], settings, share, proxy_term)
-        total, values = total + weight * term, values | found
-    optimiser.zero_grad()
-    total.backward()
-    optimiser.step()
-    report = optimiser.report
-    return {f"train.{name}": value for name, value in values.items()} | {
-        "train.gradient_norm": report.gradient_norm,
-        "train.clipped_share": report.clipped_share,
-    }
+@dataclass(frozen=True)
+class Stepper:
+    """All that a step needs and that stays the same for an epoch."""
 
+    model: Unmixer
+    objective: nn.Module
+    optimiser: GCWD
+    data: PhaseData
+    settings: Settings
+    proxy_term: ProxyTerm | None
+    device: torch.device | str
+    ranks: Ranks
 
-def _through_proxy(
-    model: Unmixer,
-    belief: Belief,
-    targets: Targets,
-    rows: NDArray[np.int64],
-    settings: Settings,
-    share: float,
-    proxy_term: ProxyTerm,
-) -> tuple[Tensor, dict[str, float]]:
-    """The spectral term (see `losses.carried`) and what to log of it."""
-    draw = model.draw(
-        belief,
-        losses.temperature(share, settings.loss),
-        through_choices=settings.loss.audio_to_choices,
-        through_chain=settings.loss.audio_to_chain,
-    )
-    distance = proxy_term(draw, targets, rows)
-    term, dropped = losses.carried(distance, draw, None if settings.optim.clip == "none" else 1.0)
-    return term, {"spectral": float(distance.detach().mean()), "spectral_dropped": float(dropped)}
+    def step(
+        self, batch: NDArray[np.int64], rate: float, share: float, step: int, generator: torch.Generator
+    ) -> dict[str, float]:
+        """One batch: this rank's rows forward, all terms, one optimiser step; this rank's summands of what may be logged.
+        `share` of the phase is done.
+        """
+        loss, rows = self.settings.loss, batch[self.ranks.rows(len(batch))]
+        targets, features = self.data.targets(rows).to(self.device), self._features(rows, len(batch), generator)
+        weight = loss.lambda_s * losses.schedule(share, loss.spectral_start, loss.spectral_ramp)
+        due = weight > 0 and step % loss.spectral_every == 0
+        term = self.proxy_term if due else None
+        total, values = self.objective(
+            features, Part(targets, rows, len(batch), share, term, loss.spectral_clips, weight)
+        )
+        self.optimiser.set_lr(rate)
+        self.optimiser.zero_grad()
+        total.backward()
+        self.optimiser.step()
+        return values
+
+    def _features(self, rows: NDArray[np.int64], total: int, generator: torch.Generator) -> Tensor:
+        """Augmented frames of the rows, the noise that of the whole batch."""
+        shared = noise.share(self.ranks.rows(total), total) if self.ranks.world > 1 else nullcontext()
+        with shared:
+            frames = self.data.features.batch(rows)
+            return augment(frames, self.settings.augment, self.data.features.spec, generator).to(self.device)
+
+    def terms(self, values: Mapping[str, float]) -> dict[str, float]:
+        """What is logged of a step: the whole batch's values and what the optimiser did. Every rank has to ask."""
+        report = self.optimiser.report
+        return {f"train.{name}": value for name, value in self.ranks.summed(values).items()} | {
+            "train.gradient_norm": report.gradient_norm,
+            "train.clipped_share": report.clipped_share,
+        }
 
 
 def make_optimiser(model: Unmixer, settings: Settings) -> GCWD:
@@ -272,63 +265,6 @@ def one_cycle(share: float, warmup: float) -> float:
     return 0.5 + 0.5 * math.cos(math.pi * (share - warmup) / max(1.0 - warmup, 1e-9))
 
 
-# --- judging -------------------------------------------------------------------------------------------------------
-
-
-def assess_all(
-    model: Unmixer, data: PhaseData, settings: LossSettings, device: torch.device | str
-) -> dict[str, dict[str, float]]:
-    """`assess` on the validation clips of this phase and every earlier one."""
-    return {name: assess(model, data, rows, settings, device) for name, rows in data.valid.items()}
-
-
-@torch.no_grad()
-def assess(
-    model: Unmixer,
-    data: PhaseData,
-    rows: NDArray[np.int64],
-    settings: LossSettings,
-    device: torch.device | str = "cpu",
-) -> dict[str, float]:
-    """Loss and terms, accuracy of two choices where audible, macro-F1 of the effect set and exact chains (greedy)."""
-    model.eval()
-    sums: dict[str, float] = {}
-    guessed, true, exact = [], [], []
-    hits: dict[str, list[Tensor]] = {name: [] for name in REPORTED_CHOICES}
-    for batch in batches_of(rows, VALID_BATCH):
-        targets = data.targets[torch.as_tensor(batch)].to(device)
-        belief = model(data.features.batch(batch).to(device), targets.note, targets.gate_s)
-        terms = losses.parametric(model, belief, targets, settings)
-        found = terms.floats() | {"loss": float(terms.total(settings))}
-        sums = {name: sums.get(name, 0.0) + value * len(batch) / len(rows) for name, value in found.items()}
-        chain = model.chain.beam(belief.vector, belief.classes.present, 4)[0][:, 0]
-        guessed.append((chain[..., None] == torch.arange(N_EFFECTS, device=chain.device)).any(1))
-        true.append(targets.present.bool())
-        exact.append((chain == targets.chain).all(-1))
-        for name, key in REPORTED_CHOICES.items():
-            column = RACK.choice_index[key]
-            right = belief.classes.choices[column].argmax(-1) == targets.choices[:, column]
-            hits[name].append(right[targets.choice_mask[:, column]])
-    accuracy = {name: torch.cat(found).float().mean().item() for name, found in hits.items()}
-    f1 = macro_f1(torch.cat(guessed), torch.cat(true))
-    return sums | accuracy | {"effects_f1": f1, "chain_exact": torch.cat(exact).float().mean().item()}
-
-
-def macro_f1(guessed: Tensor, true: Tensor) -> float:
-    """Mean over the classes that occur of F1: bool [n, classes] each; 1 when none occurs and none is guessed."""
-    both, either = (guessed & true).sum(0).float(), guessed.sum(0) + true.sum(0)
-    occurs = either > 0
-    return float((2 * both[occurs] / either[occurs]).mean()) if occurs.any() else 1.0
-
-
-def _report(before: dict[str, dict[str, float]], after: dict[str, dict[str, float]], phase: str) -> dict[str, float]:
-    """`<phase>.<measure>` after training, `gained` = fall of this phase's loss, `forgotten.<earlier>` = rise of theirs."""
-    report = {f"{name}.{measure}": value for name, found in after.items() for measure, value in found.items()}
-    report["gained"] = before[phase]["loss"] - after[phase]["loss"]
-    earlier = [name for name in after if name != phase]
-    return report | {f"forgotten.{name}": after[name]["loss"] - before[name]["loss"] for name in earlier}
-
-
 # --- state ---------------------------------------------------------------------------------------------------------
 
 
@@ -353,10 +289,18 @@ def _save(path: Path, model: Unmixer, optimiser: GCWD, progress: Progress) -> No
     os.replace(temporary, path)
 
 
-def _resume(path: Path, model: Unmixer, optimiser: GCWD, device: torch.device | str) -> Progress | None:
-    if not path.exists():
+def _resume(path: Path, model: Unmixer, optimiser: GCWD, device: torch.device | str, ranks: Ranks) -> Progress | None:
+    """Where an earlier run stopped, as the first rank finds it: other nodes need not see its folder."""
+    there = ranks.first and path.exists()
+    where = device if ranks.world == 1 else "cpu"
+    saved: dict[str, Any] | None = ranks.same(
+        torch.load(path, map_location=where, weights_only=True) if there else None
+    )
+    if saved is None:
         return None
-    saved: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
     model.load_state_dict(saved["model"])
     optimiser.load_state_dict(saved["optimiser"])
-    return Progress(**saved["progress"])
+    progress = Progress(**saved["progress"])
+    for weights in (progress.averaged, progress.best_weights):
+        weights |= {name: value.to(device) for name, value in weights.items()}
+    return progress

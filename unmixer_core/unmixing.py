@@ -2,22 +2,26 @@
 
 Whatever proposes, the host decides: every patch that could be the answer is rendered, and the one whose sound is nearest
 (MSS) wins, so no later step can make the answer worse than an earlier one. Every step ends when its time is up, and an
-interrupt (Ctrl-C) ends the search with the best so far.
+interrupt (Ctrl-C, or `cancel` from another thread) ends the search with the best so far.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from unmixer_core import finetune, metrics, neighbourhood, timed_refinement
+from unmixer_core.audio import Clips
 from unmixer_core.belief import Ear
 from unmixer_core.constraints import Constraints
 from unmixer_core.errors import HostError
@@ -28,9 +32,10 @@ from unmixer_core.schema.patch import Patch
 
 log = logging.getLogger(__name__)
 
-SHARE_FOR_RANKING, SHARE_FOR_ITF, SHARE_FOR_CHANGES = 0.25, 0.6, 0.35
-"""Of all the time; of what is left before refinement; of what is left after it."""
+SHARE_FOR_RANKING, SHARE_FOR_ITF = 0.25, 0.6
+"""Of all the time; of what is left before refinement."""
 AS_THEY_ARE = 2
+"""Nearest training patches that are also tried as they are, where the note is not sure."""
 MIN_SPREAD, MAX_SPREAD = 0.02, 0.3
 RANK_BATCH = 8
 Tell = Callable[[str, "Candidate | None"], None]
@@ -45,8 +50,12 @@ class Settings(Protocol):
     proposals: int
     notes: int
     neighbours: int
+    shortlist: int
     n_retrieval: int
     changes: int
+    changes_refined: int
+    changes_steps: int
+    change_share: float
     fast_candidates: int
     fast_proposals: int
     fast_notes: int
@@ -57,12 +66,13 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Tools:
-    """What a search works with. `known`: the training clips' features, where there are any."""
+    """What a search works with. `known`: the training clips' features, where there are any; `clips`: their sounds."""
 
     model: Unmixer
     proxy: Any
     host: Any
     known: Features | None = None
+    clips: Clips | None = None
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,9 @@ class Search:
             heard, tools, settings, itf, options, tell,
         )  # fmt: skip
         self.begun = time.perf_counter()
+        self._cancelled = threading.Event()
+        on_cpu = next(tools.model.parameters()).device.type == "cpu"
+        self.threads = max(1, torch.get_num_threads()) if on_cpu else 1
         self.ear = Ear.of(tools.model, heard.clip)
         self.features = metrics.mss_features(heard.clip, heard.rate)
         self.best: Candidate | None = None
@@ -132,6 +145,16 @@ class Search:
         kept = sorted(self.kept, key=lambda c: c.mss_db)
         return Answer(self.best, kept, self.curve, self.seconds, self.renders, interrupted, self.ear)
 
+    def cancel(self) -> None:
+        """From any thread: `run` ends within one render or one step of refinement, as after Ctrl-C."""
+        self._cancelled.set()
+
+    def _go_on(self, step: str) -> None:
+        """Tell where the search is; raises KeyboardInterrupt once it was cancelled."""
+        self.tell(step, self.best)
+        if self._cancelled.is_set():
+            raise KeyboardInterrupt
+
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self.begun
@@ -139,50 +162,75 @@ class Search:
     def _steps(self) -> None:
         fast, settings = self.options.fast, self.settings
         count = self.options.candidates or (settings.fast_candidates if fast else settings.candidates)
-        self.tell("propose", None)
-        proposals = self._ranked(self._proposals(), SHARE_FOR_RANKING * settings.seconds)[:count]
-        self._hear([patch for patch, _ in proposals], "proposal")
+        self._go_on("propose")
+        near, others = self._proposals()
+        ranked = [patch for patch, _ in self._ranked(others, SHARE_FOR_RANKING * settings.seconds)]
+        first = [*near, *ranked][: max(count, len(near))]
+        self._hear(first, "proposal")
         if self.options.itf and not fast:
-            self._refine([patch for patch, _ in proposals])
+            self._refine(first)
         if self.options.polish_s == 0.0 or (fast and self.options.polish_s is None):
             return
         end_s = settings.seconds if self.options.polish_s is None else self.seconds + self.options.polish_s
         if settings.changes:
-            self._change(self.seconds + SHARE_FOR_CHANGES * (end_s - self.seconds))
+            self._change(self.seconds + settings.change_share * (end_s - self.seconds))
         self._polish(end_s)
 
     # --- propose ---------------------------------------------------------------------------------------------------
 
-    def _proposals(self) -> list[Patch]:
-        """The network's for each note that the sound may be, and those of the nearest training renders, in turns."""
+    def _proposals(self) -> tuple[list[Patch], list[Patch]]:
+        """The nearest training render's patch as it is, which is heard whatever the proxy thinks of it (so the answer is
+        never further than what retrieval alone finds); then the network's for each note that the sound may be and those
+        of the nearest training renders, in turns."""
         s, constraints, heard = self.settings, self.options.constraints, self.heard
         n = s.fast_proposals if self.options.fast else max(s.proposals, self.options.candidates or 0)
         notes = heard.notes[: s.fast_notes if self.options.fast else s.notes]
         sources = [self.ear.propose(note, heard.gate_s, n, s.seed, constraints) for note in notes]
-        sources.append(self._neighbours())
-        turns = [patch for turn in zip_longest(*sources) for patch in turn if patch is not None]
-        return list({patch.digest: patch for patch in reversed(turns)}.values())[::-1]
+        near, neighbours = self._neighbours()
+        turns = [patch for turn in zip_longest(*sources, neighbours) for patch in turn if patch is not None]
+        others = list({patch.digest: patch for patch in reversed(turns)}.values())[::-1]
+        return near, [patch for patch in others if patch.digest not in {p.digest for p in near}]
 
-    def _neighbours(self) -> list[Patch]:
-        """Patches of the nearest training renders at the note and gate that were heard; the very nearest also as it is."""
-        known, s, heard = self.tools.known, self.settings, self.heard
-        if known is None or not s.neighbours or self.options.fast:
-            return []
-        rows = self.ear.nearest(known, s.neighbours, s.n_retrieval)
+    def _neighbours(self) -> tuple[list[Patch], list[Patch]]:
+        """(the nearest training render's patch as it is, patches of the nearest ones at the note and gate that were heard,
+        those of the very nearest also as they are where the note is not sure)."""
+        known, heard, constraints = self.tools.known, self.heard, self.options.constraints
+        if known is None or not self.settings.neighbours or self.options.fast:
+            return [], []
+        rows = self._nearest(known)
         played = [replace(known.patches[row], note=heard.note, gate_s=heard.gate_s) for row in rows]
-        as_is = [known.patches[row] for row in rows[:AS_THEY_ARE]] if len(heard.notes) > 1 else []
-        return self.ear.constrained([*as_is, *played], self.options.constraints)
+        as_is = [known.patches[row] for row in rows[:AS_THEY_ARE]]
+        first = self.ear.constrained(as_is[:1], constraints)
+        return first, self.ear.constrained([*(as_is if len(heard.notes) > 1 else []), *played], constraints)
+
+    def _nearest(self, known: Features) -> NDArray[np.int64]:
+        """Rows of the nearest training renders: of a shortlist by features those nearest by MSS, where sounds are there."""
+        s, clips = self.settings, self.tools.clips
+        if clips is None:
+            return self.ear.nearest(known, s.neighbours, s.n_retrieval)
+        rows = self.ear.nearest(known, max(s.shortlist, s.neighbours), s.n_retrieval)
+        mss_db = [self._mss_db(clips.audio(int(row))) for row in rows]
+        return rows[np.argsort(mss_db, kind="stable")[: s.neighbours]]
 
     def _ranked(self, patches: Sequence[Patch], seconds: float = np.inf) -> list[tuple[Patch, float]]:
         """Patches with their proxy distance, nearest first. After `seconds` the rest is left out; one batch always runs."""
-        begun, losses = time.perf_counter(), list[float]()
-        while len(losses) < len(patches) and (not losses or time.perf_counter() - begun < seconds):
-            part = patches[len(losses) : len(losses) + RANK_BATCH]
-            losses += finetune.rank(
-                self.tools.proxy, self.heard.clip, part, sample_rate=self.heard.rate, clip_s=self.itf.clip_s
-            ).tolist()
-        order = np.argsort(losses, kind="stable")
-        return [(patches[i], losses[i]) for i in order]
+        begun, heard, proxy = time.perf_counter(), self.heard, self.tools.proxy
+        parts = [patches[i : i + RANK_BATCH] for i in range(0, len(patches), RANK_BATCH)]
+
+        def losses(part: Sequence[Patch]) -> list[float]:
+            if self._cancelled.is_set() or (part is not parts[0] and time.perf_counter() - begun >= seconds):
+                return []
+            return finetune.rank(proxy, heard.clip, part, sample_rate=heard.rate, clip_s=self.itf.clip_s).tolist()
+
+        with finetune.frozen(proxy), finetune.one_thread_each(), ThreadPoolExecutor(self.threads) as pool:
+            found = [
+                pair
+                for part, known in zip(parts, pool.map(losses, parts), strict=True)
+                for pair in zip(part[: len(known)], known, strict=True)
+            ]
+        if self._cancelled.is_set():
+            raise KeyboardInterrupt
+        return sorted(found, key=lambda pair: pair[1])
 
     # --- the host decides ------------------------------------------------------------------------------------------
 
@@ -201,7 +249,7 @@ class Search:
             if self.best is None or candidate.mss_db < self.best.mss_db:
                 self.best = candidate
                 self.curve.append((self.seconds, self.renders, candidate.mss_db))
-            self.tell(source, self.best)
+            self._go_on(source)
         return costs
 
     def _mss_db(self, sound: NDArray[np.float32]) -> float:
@@ -214,31 +262,55 @@ class Search:
     def _refine(self, patches: Sequence[Patch]) -> None:
         """ITF on all candidates at once, as long as its time allows; the host hears every result."""
         left_s = self.settings.seconds - self.seconds
-        seconds = min(self.settings.itf_seconds, SHARE_FOR_ITF * max(left_s, 0.0))
-        refined = timed_refinement.refine(
-            self.tools.proxy, self.heard.clip, patches, self.itf, self.options.constraints.knobs,
-            sample_rate=self.heard.rate, distance=self.distance, seconds=seconds,
-            progress=lambda: self.tell("refine", self.best),
+        self._hear(self._refined(patches, min(self.settings.itf_seconds, SHARE_FOR_ITF * max(left_s, 0.0))), "refined")
+
+    def _refined(self, patches: Sequence[Patch], seconds: float, steps: int | None = None) -> list[Patch]:
+        """Patches after ITF, for `steps` (None: as the settings say) or `seconds`, whichever ends first."""
+        return timed_refinement.refine(
+            self.tools.proxy, self.heard.clip, patches, _Steps.of(self.itf, steps), self.options.constraints.knobs,
+            sample_rate=self.heard.rate, distance=self.distance, seconds=seconds, threads=self.threads,
+            progress=lambda: self._go_on("refine"),
         )  # fmt: skip
-        self._hear(refined, "refined")
 
     def _change(self, end_s: float) -> None:
-        """One decision at a time: the changes of the best patch that the proxy likes most, as long as one helps."""
+        """One decision at a time: the changes of the best patch that the proxy likes most are heard, the nearest of them
+        refined and heard again, as long as one helps."""
+        s, itf = self.settings, self.options.itf and not self.options.fast
         while self.seconds < end_s and self.best is not None:
             before, best = self.best.mss_db, self.best.patch
-            others = [p for p in neighbourhood.changes(best, self.options.constraints) if p.digest not in self.seen]
+            others = self._filled(neighbourhood.changes(best, self.options.constraints), best)
+            others = [patch for patch in others if patch.digest not in self.seen]
             if not others:
                 return
-            rng = np.random.default_rng(self.settings.seed + self.renders)
+            rng = np.random.default_rng(s.seed + self.renders)
             drawn = [others[i] for i in rng.permutation(len(others))]
-            chosen = [patch for patch, _ in self._ranked(drawn, 0.6 * (end_s - self.seconds))[: self.settings.changes]]
+            chosen = [patch for patch, _ in self._ranked(drawn, 0.5 * (end_s - self.seconds))[: s.changes]]
             self.seen.update(p.digest for p in chosen)
-            self._hear(chosen, "changed")
+            costs = self._hear(chosen, "changed")
+            if itf and s.changes_refined and self.seconds < end_s:
+                nearest = [chosen[i] for i in np.argsort(costs, kind="stable")[: s.changes_refined]]
+                self._hear(self._refined(nearest, end_s - self.seconds, s.changes_steps), "changed")
             if self.best.mss_db >= before:
                 return
 
+    def _filled(self, patches: Sequence[Patch], best: Patch) -> list[Patch]:
+        """Patches in which every knob that could not be heard in `best` and now can has the median the model expects."""
+        medians: dict[bytes, NDArray[np.float32]] = {}
+        filled = []
+        for patch in patches:
+            new = patch.active_knobs & ~best.active_knobs & ~self.options.constraints.knobs
+            if new.any():
+                key = new.tobytes()
+                if key not in medians:
+                    medians[key] = self.ear.intervals(patch).median[0]
+                patch = replace(patch, knobs=np.where(new, medians[key], patch.knobs).astype(np.float32))
+            filled.append(patch)
+        return filled
+
     def _polish(self, end_s: float) -> None:
         """CMA-ES on host renders over the audible, free knobs of the best, in steps of the model's own spread."""
+        if self.seconds >= end_s:
+            return
         import cma  # seconds to import
 
         while self.seconds < end_s and self.best is not None:
@@ -259,6 +331,24 @@ class Search:
                 strategy.tell(points, [cost if np.isfinite(cost) else 80.0 for cost in costs])
             if self.best is start:
                 return
+
+
+@dataclass
+class _Steps:
+    """`finetune.Settings` with another number of steps."""
+
+    steps: int
+    lr: float
+    lambda_b: float
+    clip_norm: float
+    logit_limit: float
+    clip_s: float
+
+    @classmethod
+    def of(cls, itf: finetune.Settings, steps: int | None) -> finetune.Settings:
+        if steps is None or steps == itf.steps:
+            return itf
+        return cls(steps, itf.lr, itf.lambda_b, itf.clip_norm, itf.logit_limit, itf.clip_s)
 
 
 def _with(patch: Patch, columns: NDArray[np.int64], point: NDArray[np.float64]) -> Patch:

@@ -130,3 +130,12 @@ def test_fast_length_is_even_smooth_and_enough(n: int) -> None:
         while rest % prime == 0:
             rest //= prime
     assert length >= n and length % 2 == 0 and rest == 1 and length <= max(2, 1.2 * n + 2)
+
+
+def test_the_damping_shelf_leaves_lows_and_cuts_highs_by_its_gain() -> None:
+    frequency_hz = torch.tensor([1.0, 1000.0, 1e6], dtype=torch.float64)
+    response = filters.damping_shelf_response(
+        frequency_hz, torch.tensor([1000.0], dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+    )[0].abs()
+    assert response[0].item() == pytest.approx(1.0, abs=1e-4) and response[2].item() == pytest.approx(0.5, abs=1e-4)
+    assert response[1].item() == pytest.approx((1.25 / 2.0) ** 0.5)

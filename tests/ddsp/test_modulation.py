@@ -38,6 +38,27 @@ def test_feedback_passes_are_a_geometric_series() -> None:
     assert echoes[0, 80:].abs().max() < 1e-9
 
 
+def test_feedback_around_a_moving_delay_is_the_recursion_itself() -> None:
+    """Every echo was delayed when it went in, not all at once by today's delay."""
+    n = 1200
+    time = torch.arange(n, dtype=torch.float64)
+    audio = torch.sin(2 * math.pi * time / 40.0)[None]  # smooth: how each way interpolates is not what is compared
+    delay = (60.0 + 25.0 * torch.sin(2 * math.pi * time / 500.0))[None]
+    expected = audio[0].clone()
+    for i in range(n):  # y[i] = x[i] + g y[i − delay[i]], linear between samples, silence before the start
+        place = i - float(delay[0, i])
+        if place > -1:
+            low = math.floor(place)
+            ends = [float(expected[k]) if k >= 0 else 0.0 for k in (low, low + 1)]
+            expected[i] += 0.5 * (ends[0] + (place - low) * (ends[1] - ends[0]))
+    found = modulation.feedback_passes(audio, delay, torch.tensor([0.5], dtype=torch.float64), passes=5)[0]
+    naive = audio.clone()
+    for step in range(5):
+        naive = naive + 0.5 ** (2**step) * modulation.fractional_delay(naive, 2.0**step * delay[:, None])[:, 0]
+    error, naive_error = ((x - expected).square().mean().sqrt() for x in (found, naive[0]))
+    assert error < 0.2 * naive_error and error < 0.1 * expected.square().mean().sqrt()
+
+
 def test_a_still_chorus_is_the_sum_of_its_delays() -> None:
     audio = noise()[:, None].expand(1, 2, -1)
     delay_ms = torch.tensor([1.0, 2.0], dtype=torch.float64)[None, None, :, None].expand(1, 2, 2, 2000)

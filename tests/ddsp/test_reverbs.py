@@ -30,6 +30,17 @@ def test_the_response_falls_by_60_db_in_the_decay_time(decay_time_s: float) -> N
     assert (last - first) / RATE * 3.0 == pytest.approx(decay_time_s, rel=0.1)
 
 
+def test_a_steep_build_up_is_silent_before_it_and_changes_nothing_after_it() -> None:
+    decay, gain, build_up = torch.full((1, 6), 1.0), torch.ones(1, 6), torch.tensor([0.1])
+    soft, steep = (
+        reverbs.impulse_response(bands(), decay, gain, build_up, sample_rate=RATE, build_up_power=power)[0, 0]
+        for power in (1.0, 4.0)
+    )
+    early, late = slice(0, 400), slice(9000, 16000)
+    assert steep[early].abs().max() < 0.05 * soft[early].abs().max()
+    assert steep[late].square().mean().item() == pytest.approx(soft[late].square().mean().item(), rel=0.1)
+
+
 def test_predelay_moves_the_response() -> None:
     audio = torch.zeros(1, 2, 4000)
     audio[..., 0] = 1.0

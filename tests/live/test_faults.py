@@ -21,7 +21,7 @@ import pytest
 
 from unmixer_core.errors import HostError
 from unmixer_core.headless.faults import FAULTS
-from unmixer_core.live import hosts, recorder, workers
+from unmixer_core.live import hosts, keeper, recorder
 from unmixer_core.live.render import Renderer, RenderFailure
 from unmixer_core.schema.patch import Patch
 
@@ -137,8 +137,8 @@ def impatient(monkeypatch) -> None:
     monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.15)
     monkeypatch.setattr(recorder, "SLACK_S", 0.6)
     monkeypatch.setattr(recorder, "START_WITHIN_S", 0.5)
-    monkeypatch.setattr(workers, "PAUSE_S", 0.02)
-    monkeypatch.setattr(workers, "HOST_TRIES", 3)
+    monkeypatch.setattr(keeper, "PAUSE_S", 0.02)
+    monkeypatch.setattr(keeper, "HOST_TRIES", 3)
     monkeypatch.setattr(hosts, "STOP_WITHIN_S", 0.3)
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from unmixer_core.errors import HostDied, HostError
 from unmixer_core.live import hosts as hosts_module
-from unmixer_core.live import wire, workers
+from unmixer_core.live import keeper, wire
 from unmixer_core.live.client import Client
 from unmixer_core.live.frozen import frozen_of
 from unmixer_core.live.hosts import PREFIX, EmbeddedHost, _sweep
@@ -105,7 +105,7 @@ def test_a_patch_that_kills_its_host_is_put_aside_and_takes_no_other_along(rende
 
 
 def test_finished_renders_are_kept_when_the_host_is_lost_for_good(renderer, monkeypatch):
-    monkeypatch.setattr(workers, "PAUSE_S", 0.01)
+    monkeypatch.setattr(keeper, "PAUSE_S", 0.01)
     wanted, kept, others = patches(6), {}, {host.pid for host in hosts()}
     whole = renderer.render(wanted)
 

@@ -202,3 +202,52 @@ def test_lanes_share_ticks_so_that_eight_cost_little_more_than_one(tmp_path):
 
     lone, together = asyncio.run(main())
     assert together < 3.5 * lone
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_the_lanes_of_a_killed_session_are_adopted_on_request(lanes, tmp_path, monkeypatch):
+    """Two were left: they are used again before new ones are made, and all go in the end; without the request none is touched."""
+
+    async def main():
+        host = FakeHost(tmp_path)
+        killed = await opened(host, lanes=2)
+        await killed.render(0, patches(1, seed=5)[0])
+        left = [track.name for track in host.tracks]
+        async with await opened(host, lanes=1):
+            assert [track.name for track in host.tracks][: len(left)] == left  # not asked for
+        monkeypatch.setenv("UNMIXER_LIVE_ADOPT", "1")
+        async with await opened(host, lanes=lanes) as live:
+            assert len(host.tracks) == 2 + 2 * max(lanes, 2)
+            wanted = patches(lanes)
+            clips = await asyncio.gather(*(live.render(lane, wanted[lane]) for lane in range(lanes)))
+            remaining = [track.name for track in host.tracks if killed.tracks.token in track.name]
+        assert [track.name for track in host.tracks] == ["1-MIDI", "2-Audio", *remaining]
+        assert len(remaining) == 2 * max(0, 2 - lanes)
+        return list(zip(clips, wanted, strict=True))
+
+    for clip, patch in asyncio.run(main()):
+        np.testing.assert_array_equal(clip, expected(patch))
+
+
+def test_recordings_of_a_live_elsewhere_are_read_through_the_path_map(tmp_path, monkeypatch):
+    """Live names a file on a disk of its own; here the same folder has another name."""
+
+    class Elsewhere(FakeHost):
+        def on_clip_get_file_path(self, track, slot):
+            path = super().on_clip_get_file_path(track, slot)[2]
+            return track, slot, path.replace(f"{tmp_path}/", "D:\\Sets\\")
+
+    async def main(**options):
+        async with await Session.open(
+            Endpoint(), TAKE, lanes=1, transport=Elsewhere(tmp_path), timing=QUICK, **options
+        ) as live:
+            return await live.render(0, patches(1)[0])
+
+    monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.05)
+    with pytest.raises(RecordingError, match="if Live runs on another machine, set UNMIXER_LIVE_RECORDINGS"):
+        asyncio.run(main())
+    np.testing.assert_array_equal(
+        asyncio.run(main(paths=recorder.PathMap.parse(f"D:\\Sets={tmp_path}"))), expected(patches(1)[0])
+    )
+    monkeypatch.setenv("UNMIXER_LIVE_RECORDINGS", f"D:\\Sets={tmp_path}")
+    np.testing.assert_array_equal(asyncio.run(main()), expected(patches(1)[0]))

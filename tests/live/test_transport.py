@@ -66,3 +66,45 @@ def test_the_environment_names_host_and_ports():
 def test_an_unknown_host_name_is_named():
     with pytest.raises(HostError, match=r"no-such-host\.invalid"):
         UdpTransport(Endpoint(host="no-such-host.invalid", reply_port=0))
+
+
+def test_hosts_on_two_machines_answer_to_one_port_and_are_told_apart():
+    """AbletonOSC answers to port 11001 whatever asked it, so two Lives share a socket of ours."""
+
+    async def main():
+        with _bound("127.0.0.2") as first, _bound("127.0.0.3") as second:
+            port = free_port()
+            heard = {}
+            transports = []
+            for host in (first, second):
+                name, host_port = host.getsockname()
+                transport = UdpTransport(Endpoint(name, host_port, port, shared=True))
+                transport.open(lambda datagram, name=name: heard.setdefault(name, []).append(datagram))
+                transports.append(transport)
+            for host in (first, second):
+                host.sendto(host.getsockname()[0].encode(), ("127.0.0.1", port))
+            with _bound("127.0.0.4") as stranger:
+                stranger.sendto(b"stranger", ("127.0.0.1", port))
+            await asyncio.sleep(0.1)
+            assert heard == {"127.0.0.2": [b"127.0.0.2"], "127.0.0.3": [b"127.0.0.3"]}
+            transports[0].close()
+            second.sendto(b"more", ("127.0.0.1", port))
+            await asyncio.sleep(0.1)
+            assert heard["127.0.0.3"][1:] == [b"more"]  # the other one goes on
+            with pytest.raises(PortBusy):
+                UdpTransport(Endpoint("127.0.0.3", 1, port, shared=True))
+            transports[1].close()
+            UdpTransport(Endpoint("127.0.0.3", 1, port)).close()  # and the last one frees the port
+
+    asyncio.run(main())
+
+
+def _bound(address):
+    host = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    host.bind((address, 0))
+    return host
+
+
+def free_port():
+    with _bound("127.0.0.1") as probe:
+        return probe.getsockname()[1]

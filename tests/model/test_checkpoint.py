@@ -9,6 +9,7 @@ import torch
 from tests.model import tiny
 from unmixer_core.errors import SchemaMismatch, StageError
 from unmixer_core.model import checkpoint
+from unmixer_core.model.unmixer import context_of
 from unmixer_core.schema.rack import RACK
 
 
@@ -24,6 +25,18 @@ def test_a_saved_model_answers_as_before(tmp_path: Path, manifold: str) -> None:
     assert torch.equal(model.chain_log_probs(one, targets.chain), loaded.model.chain_log_probs(two, targets.chain))
     assert loaded.about == {"phase": "dry"} and loaded.model.spec == tiny.SPEC
     assert json.loads((tmp_path / "model.json").read_text())["schema"] == RACK.digest
+
+
+def test_a_model_from_before_there_were_atoms_is_read_without_them(tmp_path: Path) -> None:
+    model = tiny.model(stops=False)
+    checkpoint.save(tmp_path, model, tiny.section(tiny.MODEL, stops=False), {})
+    document = json.loads((tmp_path / "model.json").read_text())
+    del document["model"]["stops"]
+    (tmp_path / "model.json").write_text(json.dumps(document))
+    loaded = checkpoint.load(tmp_path).model
+    x, targets = tiny.batch(2)
+    belief = loaded(x, targets.note, targets.gate_s)
+    assert all(mixture.stops is None for mixture in loaded.mixtures(belief, context_of(targets)))
 
 
 def test_another_schema_is_refused_with_both_digests(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from unmixer_core.training import Settings, new_model
 SPEC = FeatureSpec(44100, 2048, 1764, 32, 30.0, 18000.0, -80.0)
 FRAMES = 25
 MODEL = dict(
-    width=4, embedding=24, harmonics=8, dropout=0.1, components=3, rank=2, sigma_floor=0.015, knob_hidden=16,
+    width=4, embedding=24, harmonics=8, dropout=0.1, components=3, rank=2, sigma_floor=0.015, stops=True, knob_hidden=16,
     manifold="poincare", ball_dim=6, curvature=0.3, radius=1.0, chain_hidden=16,
 )  # fmt: skip
 LOSS = dict(
@@ -36,7 +36,7 @@ AUGMENT = dict(noise_db=0.5, gain_db=0.5, shift_frames=1, mask_mels=2, mask_fram
 PHASE = dict(seed=5, epochs=3, proxy_epochs=1, batch=8, replay=0.5, lr_scale=1.0)
 PRIOR = SimpleNamespace(
     chain_length_weights=(0.1, 0.2, 0.3, 0.2, 0.2), order_audible_bias=0.5, p_osc_2=0.3, p_sub=0.3, p_filter=0.7,
-    p_unison=0.3, p_effect_mode=0.4, p_modulation=0.4, note_low=36, note_high=72, gate_low_s=0.2, gate_high_s=0.8,
+    p_unison=0.3, p_effect_mode=0.4, p_modulation=0.4, p_stop=0.05, note_low=36, note_high=72, gate_low_s=0.2, gate_high_s=0.8,
 )  # fmt: skip
 
 

@@ -112,7 +112,10 @@ def heard_patch(order: list[int], mode: int, on: int, other: int) -> Patch:
     return Patch(knobs, choices, np.array(order, dtype=np.int8), 57, 0.2)
 
 
-@pytest.mark.parametrize("order", [list(range(8)), [5, 7, 1, 3, 0, 6, 2, 4]])
+MIXED = [5, 7, 1, 3, 0, 6, 2, 4]
+
+
+@pytest.mark.parametrize("order", [list(range(8)), *(MIXED[i:] + MIXED[:i] for i in range(8))])
 def test_every_heard_knob_has_a_gradient(proxy: Proxy, order: list[int]) -> None:
     patches = [heard_patch(order, mode, 1, mode % 2) for mode in range(4)]
     heard, found = np.zeros(RACK.n_knobs, bool), np.zeros(RACK.n_knobs, bool)
@@ -154,6 +157,19 @@ def test_listening_in_inference_mode_does_not_spoil_learning() -> None:
     knobs = arguments.knobs.requires_grad_()
     fresh(*arguments).square().mean().backward()
     assert torch.isfinite(knobs.grad).all()
+
+
+def test_a_flat_residual_filter_that_is_left_out_changes_nothing(full_patches: list[Patch]) -> None:
+    fresh, arguments = Proxy(RATE, CLIP_S), batch(full_patches)
+    through = fresh(*arguments).detach()
+    with torch.no_grad():
+        assert fresh.voice.residual.idle
+        past = fresh(*arguments)
+        fresh.voice.residual.gain_db += 3.0
+        assert not fresh.voice.residual.idle
+        louder = fresh(*arguments)
+    assert torch.allclose(through, past, atol=2e-4 * float(through.abs().max()))
+    assert (louder - past).abs().max() > 0.01 * past.abs().max()
 
 
 def test_other_rates_and_lengths(full_patches: list[Patch]) -> None:

@@ -22,6 +22,7 @@ SETTINGS = SimpleNamespace(
     p_unison=0.3,
     p_effect_mode=0.4,
     p_modulation=0.4,
+    p_stop=0.0,
     note_low=36,
     note_high=72,
     gate_low_s=0.25,
@@ -84,6 +85,18 @@ def test_sampling_is_seeded_and_a_longer_table_begins_with_the_shorter():
     assert [p.digest for p in _table(5, seed=4)] != [p.digest for p in short]
     first = sampling.draw("full", "train", 2, 3, SETTINGS)
     assert first.digest == short[2].digest != sampling.draw("full", "train", 2, 3, SETTINGS, attempt=1).digest
+
+
+def test_a_share_of_knobs_is_turned_all_the_way_and_nothing_else_changes():
+    some = SimpleNamespace(**{**vars(SETTINGS), "p_stop": 0.3})
+    plain, turned = _table(300).knobs, sampling.sample(300, "full", "train", 3, some).knobs
+    moved = plain != turned
+    assert set(np.unique(turned[moved])) <= {0.0, 1.0}
+    drawn = {ref.id: moved[:, i] for i, ref in enumerate(RACK.knobs)}
+    heard = _table(300).chain == RACK.effect_names.index("Reverb")
+    assert drawn["reverb.decay_time"][heard.any(1)].mean() == pytest.approx(0.3, abs=0.12)
+    assert (turned[:, RACK.knob_index["reverb.dry_wet"]][drawn["reverb.dry_wet"]] == 1.0).all()  # 0 is not drawn
+    assert not any(drawn[ref.id].any() for ref in RACK.knobs if ref.knob.bipolar_amount)
 
 
 @pytest.mark.parametrize("phase", ["dry", "nonlinear", "full"])

@@ -71,6 +71,13 @@ def one_pole_response(frequency_hz: Tensor, corner_hz: Tensor, *, high: bool = F
     return numerator / torch.complex(torch.ones_like(ratio), ratio)
 
 
+def damping_shelf_response(frequency_hz: Tensor, corner_hz: Tensor, high_gain: Tensor) -> Tensor:
+    """First-order high shelf (1 + g·jr)/(1 + jr), r = f/corner: gain 1 below, g above. [bins] × [...] → complex [..., bins]."""
+    ratio = frequency_hz / corner_hz[..., None]
+    one = torch.ones_like(ratio)
+    return torch.complex(one, high_gain * ratio) / torch.complex(one, ratio)
+
+
 def _half_gain(gain_db: Tensor) -> Tensor:
     """10^(dB/40)."""
     return torch.exp(gain_db * (2.302585092994046 / 40.0))

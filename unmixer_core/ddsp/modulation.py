@@ -20,37 +20,37 @@ def fractional_delay(audio: Tensor, delay_samples: Tensor) -> Tensor:
     n_samples = audio.shape[-1]
     index = torch.arange(n_samples, device=audio.device, dtype=delay_samples.dtype)
     place = (index - delay_samples + 1.0) * (2.0 / n_samples) - 1.0  # sample 0 is a zero put in front
-    grid = torch.stack([place, torch.zeros_like(place)], dim=-1)
+    grid = torch.view_as_real(torch.complex(place, torch.zeros_like(place)))  # pairs, a third of what stack takes
     source = torch.nn.functional.pad(audio, (1, 0))[:, None, None]
     return torch.nn.functional.grid_sample(source, grid, padding_mode="border", align_corners=True)[:, 0]
 
 
 def feedback_passes(audio: Tensor, delay_samples: Tensor, feedback: Tensor, *, passes: int) -> Tensor:
-    """1/(1 − feedback · z^{−delay(t)}) by `passes` doublings, i.e. 2^passes − 1 echoes.
+    """1/(1 − feedback · D) by `passes` doublings, i.e. 2^passes − 1 echoes, D f(t) = f(t − delay(t)).
 
-    audio and delay_samples [batch, time], feedback [batch] in −1..1 → [batch, time].
+    audio and delay_samples [batch, time], feedback [batch] in −1..1 → [batch, time]. A second echo was delayed when the
+    first one was, not now: D² delays by delay(t) + delay(t − delay(t)), and so on.
     """
     gain = feedback[:, None]
     for step in range(passes):
-        delayed = fractional_delay(audio, delay_samples[:, None] * 2.0**step)[:, 0]
+        delayed = fractional_delay(audio, delay_samples[:, None])[:, 0]
         audio = audio + gain * delayed
-        gain = gain * gain
+        if step + 1 < passes:
+            gain = gain * gain
+            delay_samples = delay_samples + fractional_delay(delay_samples, delay_samples[:, None])[:, 0]
     return audio
 
 
-def chorus(
-    audio: Tensor, delay_ms: Tensor, feedback: Tensor, *, sample_rate: float, latency_ms: float = 0.0, passes: int = 3
-) -> Tensor:
+def chorus(audio: Tensor, delay_ms: Tensor, feedback: Tensor, *, sample_rate: float, passes: int = 3) -> Tensor:
     """Wet signal of a chorus: the sum of several moving delays, each fed back to itself.
 
     audio [batch, channel, time], delay_ms [batch, channel, voices, time], feedback [batch] → [batch, channel, time].
-    `latency_ms` delays the whole wet signal once.
     """
     batch, channels, voices, n_samples = delay_ms.shape
     delays = delay_ms.reshape(-1, n_samples) * (sample_rate / 1000.0)
     source = audio[:, :, None].expand(-1, -1, voices, -1).reshape(-1, n_samples)
     looped = feedback_passes(source, delays, feedback.repeat_interleave(channels * voices), passes=passes)
-    heard = fractional_delay(looped, delays[:, None] + latency_ms * sample_rate / 1000.0)
+    heard = fractional_delay(looped, delays[:, None])
     return heard.reshape(batch, channels, voices, n_samples).sum(dim=2)
 
 

@@ -49,7 +49,7 @@ def wavetable_oscillator(tables: Tensor, position: Tensor, phase: Tensor) -> Ten
     wrapped = phase - phase.detach().floor()
     closed = torch.cat([tables, tables[..., :1]], dim=-1)[:, None]  # [batch, 1, frames, samples + 1]
     across = 2.0 * position.expand_as(wrapped) - 1.0
-    grid = torch.stack([2.0 * wrapped - 1.0, across], dim=-1)
+    grid = torch.view_as_real(torch.complex(2.0 * wrapped - 1.0, across))
     return torch.nn.functional.grid_sample(closed, grid, padding_mode="border", align_corners=True)[:, 0]
 
 

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from unmixer_core.ddsp.fft import circle, filter_on_circle
+from unmixer_core.ddsp.fft import Circle, circle, filter_on_circle
 
 LOG_T60 = math.log(1000.0)
 LOWEST_HZ = 125.0
@@ -38,25 +38,35 @@ def noise_bands(n_samples: int, *, sample_rate: float, n_bands: int = 7, seed: i
 
 
 def impulse_response(
-    bands: Tensor, decay_time_s: Tensor, gain: Tensor, build_up_s: Tensor, *, sample_rate: float
+    bands: Tensor,
+    decay_time_s: Tensor,
+    gain: Tensor,
+    build_up_s: Tensor,
+    *,
+    sample_rate: float,
+    build_up_power: float = 1.0,
 ) -> Tensor:
     """Decaying noise.
 
     bands [n_bands, 2, time] (`noise_bands`), decay_time_s (T60) and gain [batch, n_bands], build_up_s [batch] (how long the
-    density takes to rise) → [batch, 2, time].
+    density takes to rise, as 1 − exp(−(t/build_up)^build_up_power), power ≥ 1) → [batch, 2, time].
     """
     time_s = torch.arange(bands.shape[-1], device=bands.device, dtype=bands.dtype) / sample_rate
     envelope = gain[..., None] * torch.exp(time_s * (-LOG_T60 / decay_time_s[..., None]))  # [batch, bands, time]
-    rise = -torch.expm1(-time_s / build_up_s[:, None])
+    share = time_s / build_up_s[:, None]
+    rise = -torch.expm1(-share if build_up_power == 1.0 else -(share**build_up_power))
     mixed = torch.einsum("nct,bnt->bct", bands, envelope)
     return mixed * rise[:, None]
 
 
+def reverb_circle(audio: Tensor, length: int) -> Circle:
+    """The circle on which audio [batch, 2, time] and a response of `length` samples convolve without wrapping round."""
+    return circle(audio.shape[-1], pad_samples=min(length, audio.shape[-1]), like=audio)
+
+
 def reverb(audio: Tensor, response: Tensor, predelay_s: Tensor, *, sample_rate: float) -> Tensor:
     """Wet signal: audio [batch, 2, time] convolved with response [batch, 2, length], later by predelay_s [batch]."""
-    n_samples = audio.shape[-1]
-    pad = min(response.shape[-1], n_samples)
-    on = circle(n_samples, pad_samples=pad, like=audio)
+    on = reverb_circle(audio, response.shape[-1])
     shift = -(predelay_s * sample_rate)[:, None] * on.omega
     spectrum = torch.fft.rfft(response, n=on.n_fft) * torch.polar(torch.ones_like(shift), shift)[:, None]
     return filter_on_circle(audio, spectrum, on)

@@ -176,6 +176,9 @@ def stft_magnitude(
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(
+    False
+)  # kept for later calls: what is made in inference mode could never be differentiated through
 def mel_bank(
     n_fft: int, n_mels: int, sample_rate: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None
 ) -> Float[Tensor, "bins mels"]:
@@ -207,6 +210,7 @@ def _mel_to_hz(mel: Float[Tensor, "edges"]) -> Float[Tensor, "edges"]:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _hann(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.hann_window(size, dtype=dtype, device=device)
 

@@ -25,7 +25,7 @@ from unmixer_core.live.repeatability import compare
 from unmixer_core.live.session import COUNT_IN_S, INSERTS_SINCE, HostInfo, Session, probe
 from unmixer_core.live.stock import INSTALL
 from unmixer_core.live.tracks import left_behind, track_names
-from unmixer_core.live.transport import Endpoint, TracingTransport, Transport, connect
+from unmixer_core.live.transport import Endpoint, Transport, connect, traced
 from unmixer_core.schema.patch import Patch
 
 PINGS = 20
@@ -93,8 +93,7 @@ async def _connected(question: Question) -> AsyncIterator[tuple[Transport, Endpo
         return
     host = EmbeddedHost(question.take.sample_rate, question.host_options)
     try:
-        transport: Transport = await host.start()
-        yield TracingTransport(transport, question.trace) if question.trace else transport, host.endpoint
+        yield traced(await host.start(), question.trace), host.endpoint
     finally:
         await host.stop()
 

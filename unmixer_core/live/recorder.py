@@ -33,8 +33,8 @@ NO_QUANTIZATION = 0
 START_WITHIN_S = 3.0
 """A capture that has not begun after this long will not begin (count-in, a stopped audio engine)."""
 FILE_WITHIN_S = 3.0
-SLACK_S = 10.0
-"""How much longer than real time a take may last."""
+SLACK_S = 30.0
+"""How much longer than real time a take may last (an embedded host on a busy machine is slow, not stuck)."""
 FIRST_POLL_S, LAST_POLL_S = 0.002, 0.1
 ATTEMPTS = 4
 ALL_NOTES = (0, 128, 0.0, 1000.0)
@@ -75,10 +75,14 @@ class PathMap:
 
     @classmethod
     def from_environment(cls) -> PathMap:
-        text = os.environ.get("UNMIXER_LIVE_RECORDINGS", "")
+        return cls.parse(os.environ.get("UNMIXER_LIVE_RECORDINGS", ""), "UNMIXER_LIVE_RECORDINGS")
+
+    @classmethod
+    def parse(cls, text: str, where: str = "recordings") -> PathMap:
+        """ "/there=/here" or "". Raises ConfigError that names `where` it stands."""
         if text and "=" not in text:
             raise ConfigError(
-                f"UNMIXER_LIVE_RECORDINGS is {text!r}, but '<folder on Live's machine>=<the same folder here>' is expected."
+                f"{where} is {text!r}, but '<folder on Live's machine>=<the same folder here>' is expected."
             )
         there, _, here = text.partition("=")
         return cls(there, here)

@@ -1,35 +1,42 @@
-"""Patches → sound, on as many hosts and lanes as there are: the one door through which the pipeline renders.
+"""Patches in, clips out: what a stage uses. Starts hosts, hands out work, and returns clips as they finish.
 
     with Renderer(params.audio) as renderer:
-        for index, clip in renderer.map(patches):   # as they finish; float32 [2, n] or a RenderFailure
+        for index, clip in renderer.map(patches):        # float32 [2, samples], or RenderFailure
             ...
 
-With UNMIXER_LIVE_HOST set this is real Live (one host); otherwise embedded hosts are started, one per core. While one
-lane of a host records, the others are set up, so a host never waits for the wire. A host that dies or falls silent is
-started anew and its patches go back into the queue; a patch that fails on every try becomes a RenderFailure.
+host_list.py says which hosts there are: real Live, or embedded ones, one per core by default. While one lane of a host
+records, the others are set up, so a host never waits for the wire. Who drives the hosts is one of two engines, told by
+UNMIXER_RENDER: `local` (this process speaks with every host) or `ray` (an actor per host, ray_engine.py). A host that dies
+or falls silent is started anew and its patches go to the others; a patch that fails on every try becomes a RenderFailure.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import queue
 import threading
 from collections.abc import Coroutine, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
 from unmixer_core.errors import ConfigError, HostError
 from unmixer_core.live.frozen import Frozen
-from unmixer_core.live.pool import Clip, Job, Pool, RenderFailure
+from unmixer_core.live.host_list import HostSpec, configured, embedded
+from unmixer_core.live.keeper import Keeper
+from unmixer_core.live.pool import Clip, Host, Job, Pool, RenderFailure
+from unmixer_core.live.ray_engine import RayEngine
 from unmixer_core.live.recorder import Take
-from unmixer_core.live.workers import EmbeddedWorker, LiveWorker, Worker
+from unmixer_core.live.workers import HostWorker
 from unmixer_core.schema.patch import Patch
 
-EMBEDDED_LANES = 2
-LIVE_LANES = 4
+log = logging.getLogger(__name__)
+
 QUEUED_PER_LANE = 2
+ENGINES = ("local", "ray")
 
 
 class AudioSection(Protocol):
@@ -41,21 +48,26 @@ class AudioSection(Protocol):
 
 
 class Renderer:
-    """Context manager. `n_hosts` embedded hosts (default: one per core), `lanes` per host; raises HostErrors on entry."""
+    """Context manager. `n_hosts` hosts at most (default: all, or an embedded one per core), `lanes` per host; `engine`: of
+    ENGINES (default: UNMIXER_RENDER). Raises HostErrors on entry when no host starts, ConfigError for what is set wrong."""
 
     def __init__(
         self, audio: AudioSection, n_hosts: int | None = None, *, lanes: int | None = None, trace: Path | None = None,
-        host_options: Sequence[str] = (),
+        host_options: Sequence[str] = (), engine: str | None = None,
     ) -> None:  # fmt: skip
         self._take = Take(audio.sample_rate, audio.clip_s, audio.velocity)
-        self._live = bool(os.environ.get("UNMIXER_LIVE_HOST"))
-        self.n_hosts = 1 if self._live else n_hosts or os.cpu_count() or 1
-        self.lanes = lanes or (_live_lanes() if self._live else EMBEDDED_LANES)
-        self._trace, self._host_options = trace, tuple(host_options)
+        self._trace, self._lanes, self._options, self._n_hosts = trace, lanes, tuple(host_options), n_hosts
+        named = None if host_options else configured()
+        self._specs = None if named is None else named[:n_hosts]
+        self.engine = engine or os.environ.get("UNMIXER_RENDER") or ENGINES[0]
+        if self.engine not in ENGINES:
+            raise ConfigError(f"UNMIXER_RENDER is {self.engine!r}, but {' or '.join(ENGINES)} is expected.")
+        self._ray = RayEngine(self._take, trace) if self.engine == "ray" else None
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="unmixer-render", daemon=True)
         self._tasks: list[asyncio.Task[None]] = []
-        self._pool = Pool(self.n_hosts)
+        self._keepers: list[Keeper] = []
+        self._pool = Pool()
 
     def __enter__(self) -> Renderer:
         self._thread.start()
@@ -75,6 +87,9 @@ class Renderer:
         """Stops the hosts that were started; on real Live, deletes the tracks that were made."""
         if self._loop.is_closed():
             return
+        if not self._thread.is_alive():
+            self._loop.close()
+            return
         self._call(self._stop())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
@@ -83,7 +98,7 @@ class Renderer:
     def map(self, patches: Iterable[Patch]) -> Iterator[tuple[int, Clip | RenderFailure]]:
         """(position, float32 [2, samples] or RenderFailure) as they finish; takes from `patches` only what it can use.
 
-        Raises the last host's HostError when no host is left.
+        Raises a HostError that says why when no host is left.
         """
         results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._call(self._register(results))
@@ -118,7 +133,7 @@ class Renderer:
         self, source: Iterator[tuple[int, Patch]], waiting: dict[int, Job], results: queue.SimpleQueue[Any]
     ) -> None:
         new = []
-        while len(waiting) < QUEUED_PER_LANE * self.n_hosts * self.lanes and (item := next(source, None)) is not None:
+        while len(waiting) < QUEUED_PER_LANE * self._pool.lanes and (item := next(source, None)) is not None:
             job = Job(*item, results)
             waiting[job.index] = job
             new.append(job)
@@ -127,35 +142,45 @@ class Renderer:
                 reason = f"the template set has {'; '.join(map(str, different))}, which stock AbletonOSC cannot change."
                 results.put((job.index, RenderFailure(job.patch, reason)))
             else:
-                self._loop.call_soon_threadsafe(self._pool.jobs.put_nowait, job)
+                self._loop.call_soon_threadsafe(self._pool.put, job)
 
     async def _register(self, results: queue.SimpleQueue[Any]) -> None:
         self._pool.inboxes.add(results)
-        if len(self._pool.lost) == self.n_hosts:
-            results.put(self._pool.lost[-1])
+        for keeper in self._keepers:
+            keeper.call()
 
     async def _start(self) -> None:
-        """Starts all hosts at once and waits for the first word of each."""
-        workers = [self._worker() for _ in range(self.n_hosts)]
-        self._tasks = [asyncio.create_task(worker.run(self._pool)) for worker in workers]
-        await asyncio.gather(*(worker.started for worker in workers))
+        """Starts all hosts at once and waits for the first word of each; one that stands is enough."""
+        if self._ray is not None:
+            await self._ray.start()
+        self._keepers = [Keeper(host, self._pool, self._take.clip_s) for host in self._hosts()]
+        self._tasks = [asyncio.create_task(keeper.run()) for keeper in self._keepers]
+        outcomes = await asyncio.gather(*(keeper.started for keeper in self._keepers), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
+        if len(failures) == len(outcomes):
+            raise failures[0]
+        self._pool.begun = True
 
-    def _worker(self) -> Worker:
-        if self._live:
-            return LiveWorker(self._take, self.lanes, self._trace)
-        return EmbeddedWorker(self._take, self.lanes, self._trace, self._host_options)
+    def _hosts(self) -> list[Host]:
+        """The hosts that this run may use, each with a worker here or in an actor."""
+        specs = self._specs
+        if specs is None:
+            cores = self._ray.cores if self._ray is not None else os.cpu_count() or 1
+            specs = embedded(self._n_hosts or cores, self._lanes, self._options)
+        if len({spec.live is None for spec in specs}) > 1:
+            log.warning("embedded hosts and Live are two instruments: equal patches will not sound equal on all hosts.")
+        specs = [replace(spec, lanes=self._lanes or spec.lanes) for spec in specs]
+        return [self._host(spec) for spec in specs]
+
+    def _host(self, spec: HostSpec) -> Host:
+        return self._ray.host(spec) if self._ray is not None else HostWorker(spec, self._take, self._trace)
 
     async def _stop(self) -> None:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._ray is not None:
+            await self._ray.stop()
 
     def _call(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-
-def _live_lanes() -> int:
-    text = os.environ.get("UNMIXER_LIVE_LANES") or str(LIVE_LANES)
-    if not text.isdigit() or int(text) < 1:
-        raise ConfigError(f"UNMIXER_LIVE_LANES is {text!r}, but a whole number of 1 or more is expected.")
-    return int(text)

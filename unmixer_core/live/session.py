@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -80,18 +81,18 @@ class Session:
     @classmethod
     async def open(
         cls, endpoint: Endpoint, take: Take, *, lanes: int, transport: Transport | None = None, timing: Timing | None = None,
-        delete_files: bool = False, calibrate: bool = False, trace: Path | None = None,
+        delete_files: bool = False, calibrate: bool = False, trace: Path | None = None, paths: PathMap | None = None,
     ) -> Session:  # fmt: skip
         """Connects, probes and builds the lanes: with the companion where it answers, of the set's template otherwise.
 
-        `delete_files` deletes each recording once it is read; `calibrate` aligns the lanes by a click first. Raises a
-        HostError that says what is missing and what to do.
+        `delete_files` deletes each recording once it is read; `calibrate` aligns the lanes by a click first; `paths` says
+        where Live's files are found here (default: as the environment says). Raises a HostError that says what is missing.
         """
         client = Client(transport or connect(endpoint, trace), str(endpoint), timing)
         session = None
         try:
             session = cls(client, take, await probe(client, endpoint))
-            await session.build(lanes, delete_files=delete_files)
+            await session.build(lanes, delete_files=delete_files, paths=paths)
             if calibrate:
                 await session.calibrate()
         except BaseException:
@@ -165,13 +166,13 @@ class Session:
 
     # -- building ----------------------------------------------------------------------------------------------------
 
-    async def build(self, lanes: int, *, delete_files: bool = False) -> None:
+    async def build(self, lanes: int, *, delete_files: bool = False, paths: PathMap | None = None) -> None:
         """Makes and furnishes the lanes. `open` does this; a session that was made otherwise has none before."""
         await self._set_song()
         (scenes,) = await self.client.query("/live/song/get/num_scenes")
         self._warn_of_others(await track_names(self.client))
         self.lanes = await (self._companion_lanes(lanes) if self.info.inserts else self._stock_lanes(lanes))
-        paths = PathMap.from_environment()
+        paths = paths or PathMap.from_environment()
         self.recorders = [
             Recorder(self.client, lane, self.take, paths, min(SCENES, int(scenes)), delete_files=delete_files)
             for lane in self.lanes
@@ -184,8 +185,11 @@ class Session:
 
     async def _companion_lanes(self, lanes: int) -> list[Lane]:
         names = [(self.tracks.name(i), self.tracks.name(i, CAPTURE)) for i in range(lanes)]
-        first = await self.tracks.make([name for pair in names for name in pair], midi=[True, False] * lanes)
-        return await companion_lanes(self.client, [first + 2 * i for i in range(lanes)], names)
+        tracks = await self.tracks.adopt(names) if os.environ.get("UNMIXER_LIVE_ADOPT") == "1" else []
+        if new := names[len(tracks) :]:
+            first = await self.tracks.make([name for pair in new for name in pair], midi=[True, False] * len(new))
+            tracks += [first + 2 * i for i in range(len(new))]
+        return await companion_lanes(self.client, tracks, names)
 
     async def _stock_lanes(self, lanes: int) -> list[Lane]:
         places = await build_lanes(self.client, self.tracks, lanes)
@@ -197,8 +201,8 @@ class Session:
     def _warn_of_others(self, names: Sequence[str]) -> None:
         if others := left_behind(names, self.tracks.token):
             log.warning(
-                "the set holds %d tracks of another session (%s, …): end the other client if one is at work, or delete "
-                "these tracks by hand.", len(others), others[0],
+                "the set holds %d tracks of another session (%s, …): end the other client if one is at work; if none is, "
+                "UNMIXER_LIVE_ADOPT=1 takes them over, or delete them by hand.", len(others), others[0],
             )  # fmt: skip
 
     async def _set_song(self) -> None:
@@ -236,10 +240,13 @@ async def probe(client: Client, endpoint: Endpoint) -> HostInfo:
             f"Live {'.'.join(map(str, version))} answers at {client.where}, but the devices and parameters we set are those "
             "of Live 12 Suite: update Live (12.3 or later to let the companion insert devices)."
         )
-    for port in (None, endpoint.companion_port):
+    for port, tries in (
+        (None, None),
+        (endpoint.companion_port, 1),
+    ):  # AbletonOSC refuses what it does not know, so silence is loss
         client.companion_port = port
         try:
-            (companion,) = await client.companion("/unmixer/get/version", tries=1)
+            (companion,) = await client.companion("/unmixer/get/version", tries=tries)
             return HostInfo((int(version[0]), int(version[1])), str(companion))
         except (HostRefused, HostTimeout) as error:
             log.debug("no companion on port %s: %s", port or endpoint.port, error)

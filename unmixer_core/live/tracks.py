@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from unmixer_core.errors import HostError, HostRefused, ReadbackMismatch
 from unmixer_core.live.client import Client
@@ -40,6 +41,24 @@ class Tracks:
         for i, (name, is_midi) in enumerate(zip(names, midi, strict=True)):
             await self._make(int(first) + i, "create_midi_track" if is_midi else "create_audio_track", name)
         return int(first)
+
+    async def adopt(self, pairs: Sequence[tuple[str, str]]) -> list[int]:
+        """Takes over what a killed session left: a track and its capture track behind it get the next of the names `pairs`,
+        and lose their note clip. Returns the index of each first one; fewer than `pairs` when there are no more."""
+        names, adopted = await track_names(self.client), list[int]()
+        for i, (name, behind) in enumerate(pairwise(names)):
+            if len(adopted) == len(pairs) or not OURS.match(name) or name.startswith(self._ours):
+                continue
+            if behind != f"{name} {CAPTURE}":
+                continue
+            wanted = pairs[len(adopted)]
+            if not all([await self.rename(i + n, wanted[n]) for n in (0, 1)]):
+                raise ReadbackMismatch(f"tracks {name!r} and {behind!r} of an earlier session cannot be renamed.")
+            (full,) = await self.client.query("/live/clip_slot/get/has_clip", i, 0)
+            if full:
+                await self.client.send(("/live/track/stop_all_clips", (i,)), ("/live/clip_slot/delete_clip", (i, 0)))
+            adopted.append(i)
+        return adopted
 
     async def duplicate(self, index: int, original: str, name: str) -> None:
         """A copy of track `index`, whose name is `original`, called `name`. Raises HostError when the set moved meanwhile.

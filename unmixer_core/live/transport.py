@@ -11,11 +11,12 @@ import errno
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, TextIO
+from typing import ClassVar, Protocol, TextIO
 
 from unmixer_core.errors import ConfigError, HostError, PortBusy
 from unmixer_core.live import wire
@@ -33,6 +34,8 @@ class Endpoint:
     port: int = 11000
     reply_port: int = 11001
     companion_port: int = 11002
+    shared: bool = False
+    """Other hosts, on other machines, answer to the same port of ours."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Endpoint:
@@ -66,26 +69,27 @@ class Transport(Protocol):
 
 
 class UdpTransport:
-    """A UDP socket bound to the reply port. Raises PortBusy when another program holds it."""
+    """A UDP socket bound to the reply port. Raises PortBusy when another program holds it.
+
+    Several hosts that answer to one port are told apart by their machines' addresses; they share the socket.
+    """
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._socket = _bound_socket(endpoint)
         self._address = _resolve(endpoint.host)
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._socket = _ReplySocket.at(endpoint, self._address)
 
     @property
     def reply_port(self) -> int:
         """The port really bound (of use when 0 was asked for)."""
-        return int(self._socket.getsockname()[1])
+        return self._socket.port
 
     def open(self, receiver: Receiver) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._socket.fileno(), self._drain, receiver)
+        self._socket.open(self._address, receiver)
 
     def send(self, datagram: bytes, port: int | None = None) -> None:
         try:
-            self._socket.sendto(datagram, (self._address, self.endpoint.port if port is None else port))
+            self._socket.socket.sendto(datagram, (self._address, self.endpoint.port if port is None else port))
         except BlockingIOError:
             pass  # a full send buffer is a lost datagram: read-back and retry see to it
         except OSError as error:
@@ -95,20 +99,62 @@ class UdpTransport:
                 ) from error
 
     def close(self) -> None:
-        if self._loop is not None and not self._loop.is_closed():
-            self._loop.remove_reader(self._socket.fileno())
-        self._loop = None
-        self._socket.close()
+        self._socket.leave(self._address)
 
-    def _drain(self, receiver: Receiver) -> None:
-        while True:
+
+class _ReplySocket:
+    """One bound socket and who hears what it receives, by the sender's address."""
+
+    bound: ClassVar[dict[int, _ReplySocket]] = {}
+    """Sockets that may be shared, by port."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.socket = _bound_socket(endpoint)
+        self.thread = threading.get_ident()
+        self._hearers: dict[str, Receiver | None] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @classmethod
+    def at(cls, endpoint: Endpoint, address: str) -> _ReplySocket:
+        """A new one, or the one that another host of ours has there already."""
+        found = cls.bound.get(endpoint.reply_port) if endpoint.shared else None
+        if found is None or address in found._hearers or found.thread != threading.get_ident():
+            found = cls(endpoint)
+            if endpoint.shared:
+                cls.bound[endpoint.reply_port] = found
+        found._hearers[address] = None
+        return found
+
+    @property
+    def port(self) -> int:
+        return int(self.socket.getsockname()[1])
+
+    def open(self, address: str, receiver: Receiver) -> None:
+        self._hearers[address] = receiver
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self.socket.fileno(), self._drain)
+
+    def leave(self, address: str) -> None:
+        """The last one to leave closes the socket."""
+        if self._hearers.pop(address, self) is self or self._hearers:
+            return
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self.socket.fileno())
+        self._loop = None
+        for port in [port for port, found in self.bound.items() if found is self]:
+            del self.bound[port]
+        self.socket.close()
+
+    def _drain(self) -> None:
+        while self._hearers:
             try:
-                datagram, sender = self._socket.recvfrom(DATAGRAM_BYTES)
+                datagram, sender = self.socket.recvfrom(DATAGRAM_BYTES)
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionError:
                 continue  # an earlier datagram found no listener; the query's timeout will say so
-            if sender[0] == self._address:
+            if receiver := self._hearers.get(sender[0]):
                 receiver(datagram)
 
 
@@ -116,8 +162,9 @@ def _bound_socket(endpoint: Endpoint) -> socket.socket:
     opened = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     opened.setblocking(False)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+    near = endpoint.host in ("127.0.0.1", "localhost") and not endpoint.shared
     try:
-        opened.bind(("127.0.0.1" if endpoint.host in ("127.0.0.1", "localhost") else "0.0.0.0", endpoint.reply_port))
+        opened.bind(("127.0.0.1" if near else "0.0.0.0", endpoint.reply_port))
     except OSError as error:
         opened.close()
         raise PortBusy(
@@ -172,8 +219,12 @@ class TracingTransport:
         self._file.flush()
 
 
-def connect(endpoint: Endpoint, trace: Path | None = None) -> Transport:
-    """A socket to `endpoint`; traced to `trace`, or to $UNMIXER_TRACE when that is set."""
-    transport = UdpTransport(endpoint)
+def traced(transport: Transport, trace: Path | None = None) -> Transport:
+    """The transport, written down in `trace`, or in $UNMIXER_TRACE when that is set."""
     path = trace or (Path(os.environ["UNMIXER_TRACE"]) if os.environ.get("UNMIXER_TRACE") else None)
     return TracingTransport(transport, path) if path else transport
+
+
+def connect(endpoint: Endpoint, trace: Path | None = None) -> Transport:
+    """A socket to `endpoint`, traced."""
+    return traced(UdpTransport(endpoint), trace)

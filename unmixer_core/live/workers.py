@@ -1,185 +1,147 @@
-"""A worker keeps one host busy: opens a session, feeds its lanes from the pool, and opens another when the host is lost."""
+"""A worker is one host's session at a time: opens it, renders on its lanes, and says whether a failure spoils it all.
+
+The same worker serves both engines: in this process, and inside a Ray actor.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import os
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from unmixer_core.errors import HostDied, HostError, ReadbackMismatch, RecordingError
+from unmixer_core.errors import HostDied, ReadbackMismatch, RecordingError
+from unmixer_core.live.host_list import HostSpec
 from unmixer_core.live.hosts import EmbeddedHost
-from unmixer_core.live.pool import PATCH_TRIES, Job, Pool
-from unmixer_core.live.recorder import Take
+from unmixer_core.live.keeper import named
+from unmixer_core.live.pool import PATCH_TRIES, Clip, SessionLost, Standing
+from unmixer_core.live.recorder import PathMap, Take
 from unmixer_core.live.session import Session
-from unmixer_core.live.transport import Endpoint, TracingTransport, Transport
+from unmixer_core.live.transport import traced
+from unmixer_core.schema.patch import Patch
 
-log = logging.getLogger(__name__)
-
-HOST_TRIES = 2 * PATCH_TRIES
-"""Sessions in a row that end without a single render before the host is given up: more than one patch can spoil alone."""
 LANE_TRIES = PATCH_TRIES - 1
 """Failed takes in a row on one lane before the whole session is built anew: a patch is not given up for one bad lane."""
-PAUSE_S = 0.5
 
 
-class Worker(Protocol):
-    """`started` is done when the first session stands (or raises why it does not); `run` ends only by cancellation."""
+class HostWorker:
+    """Implements pool.Host for the host that `spec` describes."""
 
-    started: asyncio.Future[None]
+    def __init__(self, spec: HostSpec, take: Take, trace: Path | None = None) -> None:
+        self.spec, self.take, self.trace = spec, take, trace
+        self._stack: AsyncExitStack | None = None
+        self._session: Session | None = None
+        self._died: asyncio.Future[HostDied] | None = None
+        self._free: list[int] = []
+        self._failures: list[int] = []
 
-    async def run(self, pool: Pool) -> None: ...
+    @property
+    def name(self) -> str:
+        return self.spec.name
 
+    async def open(self) -> Standing:
+        """Starts the host if it is ours, connects and builds the lanes. Raises HostErrors."""
+        await self.close()
+        self._stack = AsyncExitStack()
+        way = _embedded if self.spec.live is None else _live
+        session, self._died = await self._stack.enter_async_context(way(self.spec, self.take, self.trace))
+        lanes = len(session.lanes)
+        self._session, self._free, self._failures = session, list(range(lanes)), [0] * lanes
+        return Standing(lanes, session.frozen)
 
-class _SessionWorker:
-    """What both kinds share: sessions in a row, each with its lanes' loops."""
-
-    def __init__(self, take: Take, lanes: int, trace: Path | None) -> None:
-        self.take, self.lanes, self.trace = take, lanes, trace
-        self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._barren = 0
-        self._under_way: list[Job] = []
-        self._suspects: list[Job] = []
-
-    async def run(self, pool: Pool) -> None:
-        while True:
-            try:
-                async with self._session() as (session, host_died):
-                    pool.frozen = session.frozen
-                    if not self.started.done():
-                        self.started.set_result(None)
-                    await self._serve(session, host_died, pool)
-            except Exception as problem:
-                error = _named(problem)
-                log.warning("%s", error)
-                self._barren += 1
-                self._blame(error, pool)
-                if not self.started.done():
-                    self.started.set_exception(error)
-                    return
-                if self._barren >= HOST_TRIES:
-                    pool.give_up(error, self._suspects)
-                    return
-                await asyncio.sleep(PAUSE_S * self._barren)
-
-    def _session(self) -> AbstractAsyncContextManager[tuple[Session, asyncio.Future[HostDied]]]:
-        raise NotImplementedError
-
-    async def _serve(self, session: Session, host_died: asyncio.Future[HostDied], pool: Pool) -> None:
-        """Renders until a lane, or the host, is lost; raises why. First of all what was under way at an earlier loss."""
-        await self._race([self._try_alone(session, pool)], host_died)
-        await self._race([self._feed(session, lane, pool) for lane in range(len(session.lanes))], host_died)
-
-    async def _race(self, loops: list[Coroutine[Any, Any, None]], host_died: asyncio.Future[HostDied]) -> None:
-        """Runs the loops until one ends or fails, or the host dies."""
-        tasks = [asyncio.create_task(loop) for loop in loops]
-        waiting: list[asyncio.Future[Any]] = [*tasks, host_died]
+    async def render(self, patch: Patch) -> Clip:
+        """float32 [2, samples]. Raises RecordingError or ReadbackMismatch (the take failed), SessionLost (all is lost)."""
+        session, died = self._session, self._died
+        if session is None or died is None or not self._free:
+            raise SessionLost(HostDied(f"{self.name} has no session with a free lane."))
+        free, lane = self._free, self._free.pop(0)
+        work = asyncio.create_task(session.render(lane, patch))
+        waiting: list[asyncio.Future[Any]] = [work, died]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            if died.done() and not (work.done() and not work.cancelled() and work.exception() is None):
+                raise SessionLost(self._how(died))
+            return self._outcome(work, lane)
         finally:
-            for task in tasks:
-                task.cancel()
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        if host_died.done():
-            raise host_died.result()
-        for outcome in outcomes:
-            if isinstance(outcome, Exception):
-                raise outcome
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            free.append(lane)
 
-    async def _try_alone(self, session: Session, pool: Pool) -> None:
-        """Jobs that were under way when a session was lost, one at a time: one that kills its host takes no other along."""
-        while self._suspects:
-            job = self._suspects.pop(0)
-            if not job.cancelled and (problem := await self._attempt(session, 0, job, pool)):
-                self._put_back(job, problem, pool)
-
-    async def _feed(self, session: Session, lane: int, pool: Pool) -> None:
-        failures = 0
-        while True:
-            job = await pool.next()
-            problem = await self._attempt(session, lane, job, pool)
-            failures = failures + 1 if problem else 0
-            if problem and failures >= LANE_TRIES:
-                raise problem
-            if problem:
-                self._put_back(job, problem, pool)
-
-    async def _attempt(self, session: Session, lane: int, job: Job, pool: Pool) -> HostError | None:
-        """Renders a job; returns the error of a take that failed. What speaks against the whole session is raised."""
-        self._under_way.append(job)
+    def _outcome(self, work: asyncio.Task[Clip], lane: int) -> Clip:
         try:
-            clip = await session.render(lane, job.patch)
+            clip = work.result()
         except (RecordingError, ReadbackMismatch) as problem:
-            return problem
-        self._under_way.remove(job)
-        self._barren = 0
-        pool.done(job, clip)
-        return None
+            self._failures[lane] += 1
+            if self._failures[lane] >= LANE_TRIES:
+                raise SessionLost(problem) from problem
+            raise
+        except Exception as problem:
+            raise SessionLost(named(problem)) from problem
+        self._failures[lane] = 0
+        return clip
 
-    def _put_back(self, job: Job, problem: HostError, pool: Pool) -> None:
-        self._under_way.remove(job)
-        pool.again(job, problem)
-
-    def _blame(self, error: HostError, pool: Pool) -> None:
-        """Every job that was under way when the session was lost has failed once, and is tried alone next."""
-        reason = type(error)(f"the session was lost while it was rendered: {error}")
-        for job in self._under_way:
-            if not pool.failed(job, reason):
-                self._suspects.append(job)
-        self._under_way.clear()
-
-
-class EmbeddedWorker(_SessionWorker):
-    """A host process of our own per session."""
-
-    def __init__(self, take: Take, lanes: int, trace: Path | None, options: Sequence[str]) -> None:
-        super().__init__(take, lanes, trace)
-        self._options = tuple(options)
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[tuple[Session, asyncio.Future[HostDied]]]:
-        host = EmbeddedHost(self.take.sample_rate, self._options)
-        transport: Transport = await host.start()
-        if self.trace:
-            transport = TracingTransport(transport, self.trace)
-        died = asyncio.create_task(host.died())
-        session = None
+    async def ping(self) -> None:
+        """Raises SessionLost when the host does not answer."""
+        if self._session is None or self._died is None or self._died.done():
+            raise SessionLost(self._how(self._died))
         try:
-            opening = asyncio.create_task(
-                Session.open(host.endpoint, self.take, lanes=self.lanes, transport=transport, delete_files=True)
-            )
+            await self._session.client.query("/live/test")
+        except Exception as problem:
+            raise SessionLost(named(problem)) from problem
+
+    def _how(self, died: asyncio.Future[HostDied] | None) -> HostDied:
+        ended = died is not None and died.done() and not died.cancelled()
+        return died.result() if died is not None and ended else HostDied(f"the session with {self.name} was closed.")
+
+    async def close(self) -> None:
+        """Ends the session: a host of ours is stopped, real Live gets its set back."""
+        stack, died = self._stack, self._died
+        self._stack, self._session, self._died = None, None, None
+        if died is not None:
+            died.cancel()  # what still renders ends as lost
+        if stack is not None:
+            await stack.aclose()
+
+
+Opened = tuple[Session, "asyncio.Future[HostDied]"]
+
+
+@asynccontextmanager
+async def _embedded(spec: HostSpec, take: Take, trace: Path | None) -> AsyncIterator[Opened]:
+    """A host process of our own."""
+    host = EmbeddedHost(take.sample_rate, spec.options)
+    transport = traced(await host.start(), trace)
+    died = asyncio.create_task(host.died())
+    session = None
+    try:
+        opening = asyncio.create_task(
+            Session.open(host.endpoint, take, lanes=spec.lanes, transport=transport, delete_files=True)
+        )
+        try:
             await asyncio.wait([opening, died], return_when=asyncio.FIRST_COMPLETED)
-            if died.done():
-                opening.cancel()
-                raise died.result()
-            session = await opening
-            yield session, died
-        finally:
-            died.cancel()
-            if session is not None:
-                session.abandon()
-            await host.stop()
+        except asyncio.CancelledError:
+            opening.cancel()
+            raise
+        if died.done():
+            opening.cancel()
+            raise died.result()
+        session = await opening
+        yield session, died
+    finally:
+        died.cancel()
+        if session is not None:
+            session.abandon()
+        await host.stop()
 
 
-class LiveWorker(_SessionWorker):
-    """Live as the environment names it; its recordings stay where Live put them, unless UNMIXER_LIVE_DELETE_RECORDINGS=1."""
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[tuple[Session, asyncio.Future[HostDied]]]:
-        never: asyncio.Future[HostDied] = asyncio.get_running_loop().create_future()
-        async with await Session.open(
-            Endpoint.from_environment(), self.take, lanes=self.lanes, trace=self.trace,
-            calibrate=True, delete_files=os.environ.get("UNMIXER_LIVE_DELETE_RECORDINGS") == "1",
-        ) as session:  # fmt: skip
-            yield session, never
-
-
-def _named(problem: Exception) -> HostError:
-    """A HostError as it is; anything else, which is a fault of ours, in its words."""
-    if isinstance(problem, HostError):
-        return problem
-    log.error("unexpected", exc_info=problem)
-    return HostError(f"rendering failed with {type(problem).__name__}: {problem}; please report this with a trace.")
+@asynccontextmanager
+async def _live(spec: HostSpec, take: Take, trace: Path | None) -> AsyncIterator[Opened]:
+    """Live where `spec` says; its recordings stay where Live put them unless `spec` says otherwise."""
+    assert spec.live is not None
+    never: asyncio.Future[HostDied] = asyncio.get_running_loop().create_future()
+    async with await Session.open(
+        spec.live, take, lanes=spec.lanes, trace=trace, calibrate=True,
+        delete_files=spec.delete_recordings, paths=PathMap.parse(spec.recordings),
+    ) as session:  # fmt: skip
+        yield session, never

@@ -5,12 +5,14 @@ Masking after Park et al., "SpecAugment" (Interspeech 2019). Shapes: b clips, c 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from unmixer_core.features import FeatureSpec
+from unmixer_core.noise import draw
 
 
 class AugmentSettings(Protocol):
@@ -27,10 +29,10 @@ def augment(x: Tensor, settings: AugmentSettings, spec: FeatureSpec, generator: 
     """A changed copy of features [b, c, m, f], values kept at or above the floor (-1). The generator lives on the CPU."""
     per_db = -2.0 / spec.floor_db
     b, _, mels, frames = x.shape
-    noise = torch.randn(x.shape, generator=generator) * (settings.noise_db * per_db)
-    gain = torch.randn(b, 1, 1, 1, generator=generator) * (settings.gain_db * per_db)
-    x = _shifted(x, torch.randint(settings.shift_frames + 1, (b,), generator=generator))
-    x = torch.where(x > -1.0, (x + (noise + gain).to(x)).clamp_min(-1.0), x)
+    white = draw(torch.randn, x.shape, generator=generator) * (settings.noise_db * per_db)
+    gain = draw(torch.randn, (b, 1, 1, 1), generator=generator) * (settings.gain_db * per_db)
+    x = _shifted(x, draw(partial(torch.randint, settings.shift_frames + 1), (b,), generator=generator))
+    x = torch.where(x > -1.0, (x + (white + gain).to(x)).clamp_min(-1.0), x)
     hidden = _spans(b, mels, settings.mask_mels, generator)[:, None, :, None]
     hidden = hidden | _spans(b, frames, settings.mask_frames, generator)[:, None, None, :]
     return torch.where(hidden.to(x.device), x.mean((-2, -1), keepdim=True), x)
@@ -45,7 +47,7 @@ def _shifted(x: Tensor, later: Tensor) -> Tensor:
 
 def _spans(b: int, length: int, widest: int, generator: torch.Generator) -> Tensor:
     """One span of 0 to `widest` per clip, as a mask [b, length]."""
-    width = torch.randint(widest + 1, (b, 1), generator=generator)
-    start = (torch.rand(b, 1, generator=generator) * (length - width + 1)).long()
+    width = draw(partial(torch.randint, widest + 1), (b, 1), generator=generator)
+    start = (draw(torch.rand, (b, 1), generator=generator) * (length - width + 1)).long()
     place = torch.arange(length)
     return (place >= start) & (place < start + width)

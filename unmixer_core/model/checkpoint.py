@@ -67,7 +67,7 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
         raise StageError(f"the model in {folder} cannot be read ({error}); run `{REBUILD}`.") from error
     if document.get("schema") != RACK.digest:
         raise SchemaMismatch(f"the model in {folder}", document.get("schema"), RACK.digest, REBUILD)
-    settings: Any = SimpleNamespace(**document["model"])
+    settings: Any = SimpleNamespace(**{"stops": False} | document["model"])  # models had no atoms before the word was
     model = Unmixer(FeatureSpec(**document["features"]), settings)
     model.load_state_dict(weights)
     return Checkpoint(model.to(device).eval(), settings, document["about"])

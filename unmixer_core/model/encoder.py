@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from unmixer_core.features import FeatureSpec
+from unmixer_core.noise import Dropout
 
 WIDENINGS = (2, 4, 6, 6)
 """Channels of the residual blocks, in units of the width; each that widens halves both axes."""
@@ -45,7 +46,7 @@ class Encoder(nn.Module):
         )
         self.harmonic = HarmonicNet(spec, harmonics, 2 * width, dropout) if harmonics else None
         self.played = nn.Sequential(nn.Linear(4, PLAYED), nn.ReLU())
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         rows = math.ceil(spec.n_mels / 2**HALVINGS)
         self.out_width = 3 * SQUEEZED * rows + PLAYED + (self.harmonic.width if self.harmonic else 0)
 
@@ -108,7 +109,7 @@ class HarmonicNet(nn.Module):
         self.register_buffer("ratios", harmonic_ratios(harmonics), persistent=False)
         self.layers = nn.Sequential(
             *_temporal(3 * harmonics, 4 * channels, kernel=1),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             *_temporal(4 * channels, 3 * channels, kernel=1),
             *_temporal(3 * channels, 3 * channels, kernel=5, stride=2),
             *_temporal(3 * channels, 3 * channels, kernel=5, stride=2),

@@ -15,10 +15,13 @@ from torch import Tensor, nn
 
 from unmixer_core.model.mixture import Mixture
 from unmixer_core.model.targets import AMOUNTS, N_EFFECTS
+from unmixer_core.noise import Dropout
 from unmixer_core.schema.rack import RACK
 
 LOGIT_RANGE = 5.4
 """Means stay within this of the middle, in logits: just beyond a knob's stops."""
+RARELY = -4.0
+"""What the logits of the atoms at a knob's stops begin with, beside 0 for between them: 2 % each."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Classifier(nn.Module):
 
 
 def _perceptron(width: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, out))
+    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, out))
 
 
 @dataclass(frozen=True)
@@ -73,14 +76,24 @@ class KnobHead(nn.Module):
     """The mixture density of one device's n knobs given the sound and the context."""
 
     def __init__(
-        self, embedding: int, n: int, *, hidden: int, components: int, rank: int, sigma_floor: float, dropout: float
+        self,
+        embedding: int,
+        n: int,
+        *,
+        hidden: int,
+        components: int,
+        rank: int,
+        sigma_floor: float,
+        stops: bool,
+        dropout: float,
     ) -> None:
         super().__init__()
         self.n, self.components, self.rank, self.sigma_floor = n, components, rank, sigma_floor
+        self.stops = 2 if stops else 0
         self.sound = nn.Linear(embedding, hidden)
         self.context = nn.Linear(Context.width(), hidden)
-        self.hidden = nn.Sequential(nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU())
-        self.out = nn.Linear(hidden, components * (1 + n * (2 + rank)))
+        self.hidden = nn.Sequential(nn.ReLU(), Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU())
+        self.out = nn.Linear(hidden, components * (1 + n * (2 + rank + self.stops)))
         with torch.no_grad():
             self.out.weight.mul_(0.5)
             spread = torch.linspace(-1.5, 1.5, components) if components > 1 else torch.zeros(1)
@@ -90,11 +103,20 @@ class KnobHead(nn.Module):
     def forward(self, vector: Tensor, context: Tensor) -> Mixture:
         k, n, r = self.components, self.n, self.rank
         raw = self.out(self.hidden(self.sound(vector) + self.context(context)))
-        weight, mean, scale, factor = raw.split([k, k * n, k * n, k * n * r], dim=-1)
+        weight, mean, scale, factor, stops = raw.split([k, k * n, k * n, k * n * r, k * n * self.stops], dim=-1)
         mean = LOGIT_RANGE * torch.tanh(mean.unflatten(-1, (k, n)) / LOGIT_RANGE)
         return Mixture(
-            weight, mean, self._floored(scale.unflatten(-1, (k, n)), mean), 0.3 * factor.unflatten(-1, (k, n, r))
+            weight,
+            mean,
+            self._floored(scale.unflatten(-1, (k, n)), mean),
+            0.3 * factor.unflatten(-1, (k, n, r)),
+            self._places(stops.unflatten(-1, (k, n, self.stops))) if self.stops else None,
         )
+
+    @staticmethod
+    def _places(stops: Tensor) -> Tensor:
+        """Logits of between, low and high [..., 3] from those of low and high."""
+        return torch.nn.functional.pad(RARELY + stops, (1, 0))
 
     def _floored(self, raw: Tensor, mean: Tensor) -> Tensor:
         """Standard deviations in logits that are never below `sigma_floor` in unit terms (d unit / d logit = u (1 - u))."""

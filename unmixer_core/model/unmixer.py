@@ -26,6 +26,7 @@ class ModelSettings(Protocol):
     components: int
     rank: int
     sigma_floor: float
+    stops: bool
     knob_hidden: int
     manifold: str
     ball_dim: int
@@ -86,6 +87,7 @@ class Unmixer(nn.Module):
             components=s.components,
             rank=s.rank,
             sigma_floor=s.sigma_floor,
+            stops=s.stops,
             dropout=s.dropout,
         )
 

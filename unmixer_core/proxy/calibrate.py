@@ -1,8 +1,10 @@
 """Fit φ to the host: multi-scale spectral loss on its renders, dry sounds first, then short chains, then any chain.
 
 The proxy starts from laws measured once on the embedded host; calibration moves φ towards whatever host made the clips.
-Every phase keeps the φ with the lowest loss on held-out clips, its start included, so it cannot make the proxy worse.
-Killed and started again, it goes on from its last checkpoint.
+Every clip has one vote a part: gradients through a synthesizer differ by many orders of magnitude, and one clip's would
+drown the others'. Single steps are noisy still, so a phase's answer is the mean of φ over its second half. Of that answer
+the voice and each effect are taken on their own, if held-out clips are closer with it than without: calibration cannot
+make the proxy worse there. Killed and started again, it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -27,7 +30,14 @@ from unmixer_core.proxy.proxy import Proxy
 Rows = NDArray[np.int64]
 CHECKPOINT = "calibration.pt"
 CHECKPOINT_STEPS = 20
-GRADIENT_NORM = 1.0
+SHARES_TRIED = (0.4, 1.0)
+"""Of the way from where a phase started to where it ended, what is tried on held-out clips."""
+DECIBEL_RATE = 25.0
+"""Steps of φ that are in decibels, in units of those that are logarithms or shares."""
+AVERAGED_SHARE = 0.5
+"""The last part of a phase, over which φ is averaged."""
+STILL = ("voice.spectra", "effects.7.early")
+"""Read from the host and left alone: sign-like steps would bury quiet harmonics and late reflections."""
 CACHED_CLIPS = 512
 QUIET = 1e-3
 
@@ -171,56 +181,97 @@ class Calibration:
     def _phase(self, number: int, phase: Phase, results: dict[str, float], resumed: dict[str, Any] | None) -> None:
         optimiser = self._optimiser()
         judge = self._judges(phase)
-        first = 0
         if resumed:
             optimiser.load_state_dict(resumed["optimiser"])
-            first, best, best_loss = resumed["step"], resumed["best"], resumed["best_loss"]
+            first, start, mean = resumed["step"], resumed["start"], resumed["mean"]
         else:
-            best, best_loss = self._snapshot(), held_out_loss(self.proxy, self.material, judge, self.settings)
-            results[f"{phase.name}_loss_start"] = best_loss
+            first, start, mean = 0, self._snapshot(), {}
+            results[f"{phase.name}_loss_start"] = held_out_loss(self.proxy, self.material, judge, self.settings)
         taken = first
         steps = range(first, phase.steps)
         for step in self.progress(steps, len(steps), f"calibrate, {phase.name}"):
             self._step(optimiser, number, phase, step)
             taken = step + 1
             late = time.monotonic() > self.deadline
-            if taken % CHECKPOINT_STEPS == 0 or taken == phase.steps or late:
-                loss = held_out_loss(self.proxy, self.material, judge, self.settings)
-                self.report({f"{phase.name}_held_out": loss}, taken)
-                if loss < best_loss:
-                    best, best_loss = self._snapshot(), loss
-                self._save(number, taken, optimiser, best, best_loss, results)
+            mean = self._averaged(mean, taken - int((1.0 - AVERAGED_SHARE) * phase.steps))
+            if taken % CHECKPOINT_STEPS == 0 and taken < phase.steps and not late:
+                self._save(number, taken, optimiser, start, mean, results)
             if late:
                 break
+        best = self._accepted(start, mean or self._snapshot(), judge, phase, results)
+        results[f"{phase.name}_steps"] = float(taken)
+        self._save(number + 1, 0, optimiser, best, {}, results)
+
+    def _averaged(self, mean: dict[str, Tensor], count: int) -> dict[str, Tensor]:
+        """The running mean of φ with now's as the count-th of it; nothing before the first."""
+        if count < 1:
+            return {}
+        now = self._snapshot()
+        return now if count == 1 or not mean else {key: torch.lerp(mean[key], now[key], 1.0 / count) for key in now}
+
+    def _accepted(
+        self, start: dict[str, Tensor], found: dict[str, Tensor], judge: Rows, phase: Phase, results: dict[str, float]
+    ) -> dict[str, Tensor]:
+        """Part by part (the voice, each effect) what was found, where the held-out clips are closer with it."""
+        best, lowest = start, results[f"{phase.name}_loss_start"]
+        for part, share in product(self._parts(), SHARES_TRIED):
+            moved = {key: torch.lerp(start[key], found[key], share) for key in start if key.startswith(part)}
+            if all(torch.equal(value, start[key]) for key, value in moved.items()):
+                continue
+            self.proxy.load_state_dict(best | moved)
+            loss = held_out_loss(self.proxy, self.material, judge, self.settings)
+            if loss < lowest:
+                best, lowest = best | moved, loss
+        taken = sum(
+            any(not torch.equal(best[key], start[key]) for key in start if key.startswith(part))
+            for part in self._parts()
+        )
         self.proxy.load_state_dict(best)
-        results |= {f"{phase.name}_loss": best_loss, f"{phase.name}_steps": float(taken)}
-        self._save(number + 1, 0, optimiser, best, best_loss, results)
+        results |= {f"{phase.name}_loss": lowest, f"{phase.name}_parts_taken": float(taken)}
+        self.report({f"{phase.name}_held_out": lowest}, phase.steps)
+        return best
 
     def _step(self, optimiser: torch.optim.Optimizer, number: int, phase: Phase, step: int) -> None:
         draw = np.random.default_rng([self.settings.seed, number, step])
         rows = draw.choice(phase.rows, size=min(self.settings.batch, len(phase.rows)), replace=False)
-        sound = self.proxy(*self.material.patches(rows, self.device))
-        loss = distance(
-            sound, self.material.audio(rows, self.device), self.material.sample_rate, self.settings.n_ffts
-        ).mean()
-        if not torch.isfinite(loss):
-            raise TrainingError(
-                f"calibration phase {phase.name!r} met a non-finite loss at step {step} (clips {rows.tolist()})."
-            )
         for group in optimiser.param_groups:
-            group["lr"] = self.settings.lr * (1.0 - step / phase.steps)
+            group["lr"] = self.settings.lr * group["scale"] * (1.0 - step / phase.steps)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.proxy.parameters(), GRADIENT_NORM)
+        losses = [self._vote(int(row), phase, step) for row in rows]
         optimiser.step()
-        self.report({f"{phase.name}_loss": float(loss.detach())}, step)
+        self.report({f"{phase.name}_loss": float(np.mean(losses))}, step)
+
+    def _vote(self, row: int, phase: Phase, step: int) -> float:
+        """One clip's loss; its gradient, at unit norm in every part, joins the others'. Raises TrainingError."""
+        sound = self.proxy(*self.material.patches([row], self.device))
+        host, rate = self.material.audio([row], self.device), self.material.sample_rate
+        loss = distance(sound, host, rate, self.settings.n_ffts).sum()
+        if not torch.isfinite(loss):
+            raise TrainingError(f"calibration phase {phase.name!r} met a non-finite loss at step {step} (clip {row}).")
+        learned = [(name, p) for name, p in self.proxy.named_parameters() if name not in STILL]
+        found = torch.autograd.grad(loss, [p for _, p in learned], allow_unused=True)
+        for part in self._parts():
+            mine = [
+                (p, g) for (name, p), g in zip(learned, found, strict=True) if g is not None and name.startswith(part)
+            ]
+            norm = torch.stack([g.norm() for _, g in mine]).norm() if mine else loss.new_zeros(())
+            if torch.isfinite(norm) and norm > 0:
+                for parameter, gradient in mine:
+                    share = gradient / norm
+                    parameter.grad = share if parameter.grad is None else parameter.grad + share
+        return float(loss.detach())
+
+    def _parts(self) -> list[str]:
+        """How the names of a part's parameters begin: the voice, and each effect."""
+        return ["voice.", *(f"effects.{i}." for i in range(len(self.proxy.effects)))]
 
     def _optimiser(self) -> torch.optim.Optimizer:
-        """Adam over φ. The tables stand still: sign-like steps would bury their quiet harmonics."""
-        spectra = self.proxy.voice.spectra
-        return torch.optim.Adam(
-            [p for p in self.proxy.parameters() if p is not spectra], lr=self.settings.lr, betas=(0.9, 0.99)
-        )
+        """Adam over φ, but for what was read from the host as it is; levels in dB take larger steps."""
+        named = [(name, p) for name, p in self.proxy.named_parameters() if name not in STILL]
+        levels = [p for name, p in named if name.endswith("_db")]
+        rest = [p for name, p in named if not name.endswith("_db")]
+        groups = [{"params": rest, "scale": 1.0}, {"params": levels, "scale": DECIBEL_RATE}]
+        return torch.optim.Adam(groups, lr=self.settings.lr, betas=(0.9, 0.99))
 
     def _judges(self, phase: Phase) -> Rows:
         lengths = self.material.lengths[phase.rows]
@@ -237,8 +288,8 @@ class Calibration:
         phase: int,
         step: int,
         optimiser: torch.optim.Optimizer,
-        best: dict[str, Tensor],
-        best_loss: float,
+        start: dict[str, Tensor],
+        mean: dict[str, Tensor],
         results: dict[str, float],
     ) -> None:
         state = {
@@ -246,8 +297,8 @@ class Calibration:
             "step": step,
             "proxy": self.proxy.state_dict(),
             "optimiser": optimiser.state_dict(),
-            "best": best,
-            "best_loss": best_loss,
+            "start": start,
+            "mean": mean,
             "results": results,
         }
         temporary = self.path.with_suffix(".tmp")

@@ -6,10 +6,13 @@ each knob carries φ: unit' = ½ + (unit − ½)·e^{stretch} + shift, monotone 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from unmixer_core.schema.devices import Device
+from unmixer_core.schema.rack import RACK
 
 HEARD = 1e-3
 """Choice weights below this are not heard."""
@@ -69,6 +72,14 @@ class KnobCalibration(nn.Module):
         moved = 0.5 + (unit - 0.5) * torch.exp(self.free * self.stretch) + self.free * self.shift
         outside = moved - moved.clamp(0.0, 1.0)
         return moved - outside + EDGE * torch.tanh(outside / EDGE)
+
+
+def choice_weights(choices: Tensor | Sequence[Tensor], like: Tensor) -> list[Tensor]:
+    """Item indices [batch, C] → one-hot weights per choice; weights pass through."""
+    if not isinstance(choices, Tensor):
+        return [weight.to(like) for weight in choices]
+    columns = zip(choices.unbind(-1), RACK.sizes, strict=True)
+    return [nn.functional.one_hot(column, size).to(like) for column, size in columns]
 
 
 def sounding(weight: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from unmixer_core.ddsp import delays, dynamics, envelopes, filters, modulation, reverbs
 from unmixer_core.ddsp.fft import Circle, circle, filter_frames, filter_on_circle, frame_times_s
+from unmixer_core.proxy import reflections
 from unmixer_core.proxy.controls import Controls, KnobCalibration, sounding
 from unmixer_core.proxy.parts import Positive, ResidualFilter, decibels_to_gain
 from unmixer_core.proxy.resonator import Resonator, settling_octaves
@@ -21,8 +22,10 @@ from unmixer_core.schema.devices import EFFECTS, Device
 
 PAD_S = 0.1
 PHASER_HOP_S = 0.0232
-CHORUS_LATENCY_MS = 3.3
-EARLY_S, EARLY_RISE = 0.15, 0.05
+BUILD_UP_POWER = 4.0
+DELAY_LAG_S, EXTRA_MS = 0.031, 0.012
+CHORUS_PASSES = 4
+TRIANGLE_PARTIALS = (1, 3, 5, 7)
 MAX_FEEDBACK = 0.97
 RESONANCE_RANGE = 1.25
 ONSET_HOP_S, ONSET_HOPS = 0.0116, 6
@@ -47,6 +50,8 @@ class Effect(nn.Module):
 
     def coloured(self, audio: Tensor, sample_rate: float) -> Tensor:
         """Wet audio through the residual filter and level."""
+        if self.residual.idle:
+            return self.wet_level() * audio
         on = self.circle(audio, sample_rate)
         return filter_on_circle(audio, self.wet_level() * self.residual(on.frequencies_hz(sample_rate)), on)
 
@@ -193,34 +198,59 @@ def half_gain(gain_db: Tensor) -> Tensor:
     return decibels_to_gain(0.5 * gain_db)
 
 
+def lagging_sine(time_s: Tensor, rate_hz: Tensor, phase_cycles: Tensor, lag_s: Tensor) -> Tensor:
+    """A sine LFO behind a one-pole lowpass of time constant lag_s, settled: shapes as `envelopes.lfo_sine`."""
+    turn = 2.0 * math.pi * rate_hz * lag_s
+    later = phase_cycles - torch.atan(turn) / (2.0 * math.pi)
+    return envelopes.lfo_sine(time_s, rate_hz, phase_cycles=later) * (1.0 + turn.square()).rsqrt()[..., None]
+
+
+def lagging_triangle(time_s: Tensor, rate_hz: Tensor, phase_cycles: Tensor, lag_s: Tensor) -> Tensor:
+    """As `lagging_sine`, of a triangle that rises through 0 at phase 0: its first partials, 8/(π n)² high, n odd."""
+    parts = [
+        lagging_sine(time_s, n * rate_hz, n * phase_cycles, lag_s) * ((-1) ** (n // 2) * 8.0 / (math.pi * n) ** 2)
+        for n in TRIANGLE_PARTIALS
+    ]
+    return torch.stack(parts).sum(dim=0)
+
+
 class ChorusEnsemble(Effect):
-    """Two moving delays a side, a quarter of a cycle apart from the other side's."""
+    """Two moving delays a side, a quarter of a cycle apart from the other side's.
+
+    Measured: delays follow their LFO as a one-pole lowpass of `lag_s` would, so fast ones move less and later.
+    """
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
         self.base_ms = nn.Parameter(torch.tensor([1.95, 7.81]))
-        self.depth_ms, self.swing, self.tap_level = Positive(30.0), Positive(0.5), Positive(0.47)
+        self.lag_s = Positive(DELAY_LAG_S)
+        self.depth_ms, self.swing, self.tap_level = Positive(30.0), Positive(0.5), Positive(0.5)
 
     def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
         phase = audio.new_tensor([[0.0, 0.5], [0.25, 0.75]])  # [side, voice]
         time_s = torch.arange(audio.shape[-1], device=audio.device, dtype=audio.dtype) / sample_rate
         rate = controls.physical("rate")[:, None, None].expand(-1, 2, 2)
-        moving = 1.0 + self.swing() * envelopes.lfo_sine(time_s, rate, phase_cycles=phase)  # [batch, side, voice, time]
-        delay_ms = (
-            self.base_ms[:, None].abs() + (self.depth_ms() * controls.share("amount"))[:, None, None, None] * moving
-        )
+        moving = 1.0 + self.swing() * lagging_sine(time_s, rate, phase, self.lag_s())  # [batch, side, voice, time]
+        depth_ms = (self.depth_ms() * controls.share("amount"))[:, None, None, None]
+        delay_ms = self.base_ms[:, None].abs() + depth_ms * moving
         feedback = controls.share("feedback").clamp(max=MAX_FEEDBACK)
-        wet = modulation.chorus(audio, delay_ms, feedback, sample_rate=sample_rate, latency_ms=CHORUS_LATENCY_MS)
+        wet = modulation.chorus(audio, delay_ms, feedback, sample_rate=sample_rate, passes=CHORUS_PASSES)
         return mix_equal_power(audio, self.coloured(self.tap_level() * wet, sample_rate), controls.share("dry_wet"))
 
 
 class PhaserFlanger(Effect):
-    """Phaser or flanger, by mode; only the heard one is computed unless the mode is being learned."""
+    """Phaser or flanger, by mode; only the heard one is computed unless the mode is being learned.
+
+    Measured: both LFOs are triangles; the sides are a third of a cycle to either side in the phaser, a sixth in the flanger,
+    whose swing is what the delay has beyond `shortest_ms`.
+    """
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        self.octaves, self.swing = Positive(2.0), Positive(0.5)
-        self.side_cycles = nn.Parameter(torch.tensor([-1.0 / 6.0, 1.0 / 6.0]))
+        self.octaves, self.shortest_ms, self.swing = Positive(2.0), Positive(0.5), Positive(1.0)
+        self.phaser_side_cycles = nn.Parameter(torch.tensor([-1.0 / 3.0, 1.0 / 3.0]))
+        self.flanger_side_cycles = nn.Parameter(torch.tensor([-1.0 / 6.0, 1.0 / 6.0]) + 0.004)
+        self.phaser_lag_s, self.flanger_lag_s = Positive(1e-3), Positive(DELAY_LAG_S)
         self.phaser_feedback, self.flanger_feedback = Positive(0.8), Positive(1.0)
 
     def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
@@ -233,14 +263,15 @@ class PhaserFlanger(Effect):
                 change = change.index_add(0, rows, weight[rows, None, None] * mixed)
         return change
 
-    def _swing(self, controls: Controls, time_s: Tensor) -> Tensor:
-        """LFO [batch, 2, time], the sides apart by `side_cycles`, times the amount."""
+    def _swing(self, controls: Controls, time_s: Tensor, side_cycles: Tensor, lag_s: Tensor) -> Tensor:
+        """LFO [batch, 2, time], the sides apart by side_cycles [2], times the amount."""
         rate = controls.physical("mod_freq")[:, None].expand(-1, 2)
-        return controls.share("amount")[:, None, None] * envelopes.lfo_sine(time_s, rate, phase_cycles=self.side_cycles)
+        return controls.share("amount")[:, None, None] * lagging_triangle(time_s, rate, side_cycles, lag_s)
 
     def _phaser(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
         hop = 1 << round(math.log2(PHASER_HOP_S * sample_rate))
-        swing = self._swing(controls, frame_times_s(audio.shape[-1], hop, sample_rate, audio))
+        times_s = frame_times_s(audio.shape[-1], hop, sample_rate, audio)
+        swing = self._swing(controls, times_s, self.phaser_side_cycles, self.phaser_lag_s())
         center_hz = controls.physical("center_freq")[:, None, None] * torch.exp2(self.octaves() * swing)
         feedback = (self.phaser_feedback() * controls.share("feedback")).clamp(max=MAX_FEEDBACK)
         wet = modulation.phaser(audio, center_hz, feedback, sample_rate=sample_rate, hop_samples=hop)
@@ -248,8 +279,9 @@ class PhaserFlanger(Effect):
 
     def _flanger(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
         time_s = torch.arange(audio.shape[-1], device=audio.device, dtype=audio.dtype) / sample_rate
-        moving = 1.0 + self.swing() * self._swing(controls, time_s)
-        delay_ms = (controls.physical("flange_time")[:, None, None] * moving).clamp_min(0.02)
+        centre_ms = controls.physical("flange_time")[:, None, None]
+        swing = self.swing() * self._swing(controls, time_s, self.flanger_side_cycles, self.flanger_lag_s())
+        delay_ms = (centre_ms + EXTRA_MS + (centre_ms - self.shortest_ms()) * swing).clamp_min(0.02)
         feedback = (self.flanger_feedback() * controls.share("feedback")).clamp(max=MAX_FEEDBACK)
         wet = modulation.flanger(audio, delay_ms, feedback, sample_rate=sample_rate)
         return mix_equal_power(audio, self.coloured(wet, sample_rate), 0.5 * controls.share("dry_wet"))
@@ -273,64 +305,68 @@ class Delay(Effect):
 
 
 class Reverb(Effect):
-    """Decaying noise in bands, in front of it a short burst of early reflections that no control moves.
+    """Early reflections heard on the host, and behind them decaying noise in bands, as dense as the room is small.
 
-    Measured: the late level falls by 4 octaves of energy over the size's range; the high filter adds decay (dB per second) that
-    rises in a sigmoid around its frequency and falls with size, whatever the decay time.
+    Measured: the first 0.1 s is one pattern that no control moves. Then the sound runs round loops of loop_s = c·(a + 16^size):
+    its energy per second goes with 1/loop_s, its onset with loop_s. Every pass loses what a first-order high shelf takes
+    away, beside the decay time's 60 dB; the output has passed the shelf once.
     """
 
     BANDS = 7
 
     def __init__(self, device: Device) -> None:
         super().__init__(device)
-        self.late_db, self.early_db = nn.Parameter(torch.zeros(self.BANDS)), nn.Parameter(torch.zeros(self.BANDS))
-        self.late_level, self.early_level = Positive(3.0), Positive(3.0)
-        self.size_octaves, self.damping = Positive(2.2), Positive(145.0)
-        self.early_decay_s, self.build_up_s = Positive(0.12), Positive(0.008)
-        self.decay_scale = nn.Parameter(torch.zeros(self.BANDS))
-        self._noise: dict[tuple[int, float], tuple[Tensor, Tensor]] = {}
+        self.early = nn.Parameter(reflections.generic())
+        self.late_db, self.decay_scale = nn.Parameter(torch.zeros(self.BANDS)), nn.Parameter(torch.zeros(self.BANDS))
+        self.late_level, self.high_gain = Positive(0.55), Positive(0.5)
+        self.loop_s, self.loop_fixed = Positive(0.0178), Positive(2.49)
+        self.onset_s, self.build_up_loops = Positive(0.03), Positive(0.55)
+        self._noise: dict[tuple[int, float], Tensor] = {}
 
     def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
-        late, early = (bands.to(audio) for bands in self._bands(audio.shape[-1], sample_rate))
-        size = self._size(controls)
-        build_up_s = self.build_up_s() * torch.exp2(2.0 * self.size_octaves() * size)
-        response = reverbs.impulse_response(
-            late, self._decay_s(controls, size), self._late_gain(size, sample_rate), build_up_s, sample_rate=sample_rate
+        late = self._late(audio, controls, sample_rate)
+        on = reverbs.reverb_circle(audio, late.shape[-1])
+        frequency_hz = on.frequencies_hz(sample_rate)
+        shelf = filters.damping_shelf_response(frequency_hz, controls.physical("hi_filter_freq"), self.high_gain())
+        colour = shelf * (self.wet_level() * self.residual(frequency_hz))
+        dense = torch.fft.rfft(late, n=on.n_fft) + reflections.spectrum(self.early, on, sample_rate)
+        shift = -(controls.physical("predelay") * (sample_rate / 1000.0))[:, None] * on.omega
+        response = dense * (colour * torch.polar(torch.ones_like(shift), shift))[:, None]
+        return mix_equal_power(audio, filter_on_circle(audio, response, on), controls.share("dry_wet"))
+
+    def _late(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
+        """Noise under its decay [batch, 2, time]."""
+        loop_s = self.loop_s() * (self.loop_fixed() + 16.0 ** self._size(controls))
+        decay_s = self._decay_s(controls, loop_s)
+        head_start = decibels_to_gain(60.0 * self.onset_s() / decay_s)
+        level = (self.late_level() * (sample_rate * loop_s).rsqrt())[:, None] * decibels_to_gain(self.late_db)
+        return reverbs.impulse_response(
+            self._bands(audio.shape[-1], sample_rate).to(audio),
+            decay_s,
+            level * head_start,
+            self.build_up_loops() * loop_s,
+            sample_rate=sample_rate,
+            build_up_power=BUILD_UP_POWER,
         )
-        first = self.early_level() * decibels_to_gain(self.early_db)[None] * sample_rate**-0.5
-        decay_s = self.early_decay_s().expand(1, self.BANDS)
-        short = reverbs.impulse_response(early, decay_s, first, decay_s[:, 0] * EARLY_RISE, sample_rate=sample_rate)
-        response = response + nn.functional.pad(short, (0, response.shape[-1] - short.shape[-1]))
-        wet = reverbs.reverb(audio, response, controls.physical("predelay") / 1000.0, sample_rate=sample_rate)
-        return mix_equal_power(audio, self.coloured(wet, sample_rate), controls.share("dry_wet"))
 
-    def _decay_s(self, controls: Controls, size: Tensor) -> Tensor:
+    def _decay_s(self, controls: Controls, loop_s: Tensor) -> Tensor:
         """T60 of each band [batch, bands]."""
-        above = torch.log2(reverbs.band_centers_hz(self.BANDS, size) / controls.physical("hi_filter_freq")[:, None])
-        per_pass = self.damping() * torch.exp2(-2.0 * self.size_octaves() * size)[:, None]
-        decibels_per_s = 60.0 / controls.physical("decay_time")[:, None] + per_pass * torch.sigmoid(1.4 * (above - 0.5))
+        centers_hz = reverbs.band_centers_hz(self.BANDS, loop_s)
+        shelf = filters.damping_shelf_response(centers_hz, controls.physical("hi_filter_freq"), self.high_gain())
+        per_pass_db = -20.0 * torch.log10(shelf.abs())
+        decibels_per_s = 60.0 / controls.physical("decay_time")[:, None] + per_pass_db.clamp_min(0.0) / loop_s[:, None]
         return 60.0 / decibels_per_s * torch.exp(self.decay_scale)
-
-    def _late_gain(self, size: Tensor, sample_rate: float) -> Tensor:
-        """Amplitude of each band's noise [batch, bands]."""
-        level = self.late_level() * torch.exp2(-self.size_octaves() * size) * sample_rate**-0.5
-        return level[:, None] * decibels_to_gain(self.late_db)
 
     def _size(self, controls: Controls) -> Tensor:
         """Room size on 0..1: logarithm of the schema's 0.22..500."""
         return torch.log(controls.physical("room_size") / 0.22) / math.log(500.0 / 0.22)
 
-    def _bands(self, n_samples: int, sample_rate: float) -> tuple[Tensor, Tensor]:
-        """Fixed noise for the late and the early part."""
+    def _bands(self, n_samples: int, sample_rate: float) -> Tensor:
+        """Fixed noise in bands [bands, 2, time]."""
         key = (n_samples, sample_rate)
         if key not in self._noise:
             with torch.inference_mode(False):  # what is made in inference mode could never be differentiated through
-                late = reverbs.noise_bands(n_samples, sample_rate=sample_rate, n_bands=self.BANDS)
-                n_early = min(n_samples, int(EARLY_S * sample_rate))
-                self._noise[key] = (
-                    late,
-                    reverbs.noise_bands(n_early, sample_rate=sample_rate, n_bands=self.BANDS, seed=1),
-                )
+                self._noise[key] = reverbs.noise_bands(n_samples, sample_rate=sample_rate, n_bands=self.BANDS)
         return self._noise[key]
 
 

@@ -24,6 +24,7 @@ from torch import Tensor
 from unmixer_core.errors import StageError
 from unmixer_core.features import FeatureSpec, log_mel
 from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.twin import Twin
 from unmixer_core.schema.patch import PHASES, Patch, Patches
 from unmixer_core.schema.sampling import SamplingSettings, draw
 
@@ -82,7 +83,7 @@ def at_rate(spec: FeatureSpec, sample_rate: int) -> FeatureSpec:
 
 
 @torch.inference_mode()
-def frames_of(proxy: Proxy, shard: Shard, plan: Plan) -> tuple[Patches, NDArray[np.float16]]:
+def frames_of(proxy: Twin, shard: Shard, plan: Plan) -> tuple[Patches, NDArray[np.float16]]:
     """A shard's patches, as redrawn where the proxy's sound was not usable, and their frames [n, 2, mels, frames].
 
     Raises StageError when a patch stays silent, runaway or not a number after `max_redraws` redraws.
@@ -115,7 +116,7 @@ def frames_of(proxy: Proxy, shard: Shard, plan: Plan) -> tuple[Patches, NDArray[
     return table, np.stack([frames[i] for i in order])
 
 
-def _heard(proxy: Proxy, patches: list[Patch]) -> Tensor:
+def _heard(proxy: Twin, patches: list[Patch]) -> Tensor:
     """Audio [n, 2, time] of single patches."""
     table, device = Patches.stack(patches, "full", "train"), next(proxy.parameters()).device
     columns = (table.knobs, table.choices, table.chain.astype(np.int64), table.note.astype(np.float32), table.gate_s)
@@ -170,7 +171,7 @@ def _path(state: Path, shard: Shard, ending: str) -> Path:
     return state / f"shard-{shard.number:05}.{ending}"
 
 
-_worker: dict[str, tuple[Proxy, Plan]] = {}
+_worker: dict[str, tuple[Twin, Plan]] = {}
 
 
 def _begin(proxy: Path, plan: Plan) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from unmixer_core.ddsp import spectral
 from unmixer_core.proxy.calibrate import Material, Rows
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.twin import Twin
 from unmixer_core.schema.rack import RACK
 
 RANKED = 64
@@ -28,7 +28,7 @@ def gap_rows(material: Material, per_row: int, seed: int) -> dict[str, Rows]:
     return {key: np.sort(draw.permutation(rows)[:per_row]) for key, rows in groups.items() if len(rows) > 1}
 
 
-def gap_report(proxy: Proxy, material: Material, per_row: int, seed: int) -> dict[str, float]:
+def gap_report(proxy: Twin, material: Material, per_row: int, seed: int) -> dict[str, float]:
     """Medians: `<row>.mss` proxy ↔ host, `<row>.random` between random host clips of the row, `<row>.level_db` the level's error.
 
     Also `dry.spearman` and `full.spearman`: for a target, how well the proxy ranks the row's other clips (MSS to the target)
@@ -60,7 +60,7 @@ def rank_agreement(by_host: NDArray[np.floating], by_proxy: NDArray[np.floating]
     return float(np.median(rhos))
 
 
-def _features(proxy: Proxy, material: Material, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+def _features(proxy: Twin, material: Material, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     """MSS vectors [rows, features] of host and proxy, and the absolute error of the RMS level in dB [rows]."""
     device = next(proxy.parameters()).device
     host, twin, errors = [], [], []

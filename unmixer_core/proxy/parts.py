@@ -42,6 +42,12 @@ class ResidualFilter(nn.Module):
         super().__init__()
         self.gain_db = nn.Parameter(torch.zeros(n_points))
 
+    @property
+    def idle(self) -> bool:
+        """True where filtering would change nothing: flat, and nobody asks for its gradient."""
+        learning = torch.is_grad_enabled() and self.gain_db.requires_grad
+        return not learning and not bool(self.gain_db.any())
+
     def forward(self, frequency_hz: Tensor) -> Tensor:
         """frequency_hz [bins] → linear gain [bins]."""
         top = len(self.gain_db) - 1

@@ -2,35 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from unmixer_core.errors import SchemaMismatch, StageError
 from unmixer_core.proxy.chain import run_chain
-from unmixer_core.proxy.controls import Controls
+from unmixer_core.proxy.controls import Controls, choice_weights
 from unmixer_core.proxy.effects import make_effects
+from unmixer_core.proxy.neural import NeuralProxy
+from unmixer_core.proxy.twin import Twin, described
 from unmixer_core.proxy.voice import Voice
 from unmixer_core.schema.rack import RACK
 
-WEIGHTS, DESCRIPTION = "proxy.safetensors", "proxy.json"
-REBUILD = "dvc repro --force train_proxy"
 
-
-class Proxy(nn.Module):
-    """The differentiable twin of the host, at its own sample rate.
+class Proxy(Twin):
+    """The differentiable twin of the host, at its own sample rate: DDSP by the schema.
 
     proxy = Proxy.load(Path("models/proxy"))
     audio = proxy(knobs, choices, chain, note, gate_s)    # [batch, 2, time]
     """
 
+    KIND = "ddsp"
+
     def __init__(self, sample_rate: int = 22050, clip_s: float = 2.0) -> None:
-        super().__init__()
-        self.sample_rate, self.clip_s = sample_rate, clip_s
+        super().__init__(sample_rate, clip_s)
         self.voice = Voice()
         self.effects = make_effects()
         devices = RACK.device_of_knob
@@ -45,12 +42,7 @@ class Proxy(nn.Module):
         gate_s: Tensor,
         clip_s: float | None = None,
     ) -> Tensor:
-        """Sound of a batch of patches.
-
-        knobs [batch, K] in unit; choices LongTensor [batch, C] or C weight tensors [batch, items]; chain LongTensor
-        [batch, 8] of effect ids (−1 = end) or slot weights [batch, 8, 9] (last = end); note [batch] (MIDI, may be
-        fractional), gate_s [batch] → audio [batch, 2, clip_s · sample_rate] at the host's level.
-        """
+        """Sound of a batch of patches, as `Twin.forward` says."""
         n_samples = round((clip_s or self.clip_s) * self.sample_rate)
         weights = choice_weights(choices, knobs)
         note, gate_s = note.to(knobs), gate_s.to(knobs)
@@ -69,30 +61,17 @@ class Proxy(nn.Module):
         module = self.voice if device == 0 else self.effects[device - 1]
         return Controls(RACK.devices[device], knobs[:, self._columns[device]], mine, module.knobs)
 
-    def save(self, folder: Path) -> None:
-        """Weights as safetensors, and a description that carries the schema's digest."""
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.contiguous() for key, value in self.state_dict().items()}, folder / WEIGHTS)
-        description = {"schema": RACK.digest, "kind": "ddsp", "sample_rate": self.sample_rate, "clip_s": self.clip_s}
-        (folder / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-
     @classmethod
-    def load(cls, folder: Path, *, sample_rate: int | None = None) -> Proxy:
-        """Raises StageError when there is no proxy, SchemaMismatch when it was trained for another schema."""
-        path = folder / DESCRIPTION
-        if not path.exists():
-            raise StageError(f"{folder} holds no proxy; run `dvc repro train_proxy`.")
-        description = json.loads(path.read_text(encoding="utf-8"))
-        if description["schema"] != RACK.digest:
-            raise SchemaMismatch(str(folder), description["schema"], RACK.digest, REBUILD)
+    def load(cls, folder: Path, *, sample_rate: int | None = None) -> Twin:
+        """The proxy in a folder, of whichever kind it is.
+
+        `sample_rate` asks for another rate than the one it was calibrated at, which only a DDSP proxy can sound at.
+        Raises StageError when there is no proxy (or not at that rate), SchemaMismatch when it was trained for another
+        schema.
+        """
+        description = described(folder)
+        if description["kind"] == NeuralProxy.KIND:
+            return NeuralProxy.open(folder, description, sample_rate)
         proxy = cls(sample_rate or description["sample_rate"], description["clip_s"])
-        proxy.load_state_dict(load_file(folder / WEIGHTS))
+        proxy.restore(folder)
         return proxy
-
-
-def choice_weights(choices: Tensor | Sequence[Tensor], like: Tensor) -> list[Tensor]:
-    """Item indices [batch, C] → one-hot weights per choice; weights pass through."""
-    if not isinstance(choices, Tensor):
-        return [weight.to(like) for weight in choices]
-    columns = zip(choices.unbind(-1), RACK.sizes, strict=True)
-    return [nn.functional.one_hot(column, size).to(like) for column, size in columns]

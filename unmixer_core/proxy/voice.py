@@ -70,8 +70,11 @@ class Voice(nn.Module):
         mixed = self._oscillators(controls, frequency_hz, gate_s, n_samples, sample_rate)
         mixed = self._filtered(controls, mixed, gate_s, sample_rate)
         amplitude = self._amplitude(controls, gate_s, n_samples, sample_rate)
+        shaped = mixed * amplitude[:, None]
+        if self.residual.idle:
+            return shaped
         on = circle(n_samples, pad_samples=256, like=mixed)
-        return filter_on_circle(mixed * amplitude[:, None], self.residual(on.frequencies_hz(sample_rate)), on)
+        return filter_on_circle(shaped, self.residual(on.frequencies_hz(sample_rate)), on)
 
     # Modulators
 

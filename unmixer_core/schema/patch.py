@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from unmixer_core.schema.rack import RACK
 FloatArray = NDArray[np.float32]
 PHASES = ("dry", "nonlinear", "full")
 SPLITS = ("train", "valid", "test")
+ROW_GROUP = 65536
 REBUILD = "dvc repro --force sample_patches render_patches"
 
 
@@ -200,29 +201,57 @@ class Patches:
         table = pa.table(columns).replace_schema_metadata({"schema_digest": RACK.digest})
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_suffix(".tmp")
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, row_group_size=ROW_GROUP)
         os.replace(temporary, path)
 
     @classmethod
     def read(cls, path: Path) -> Patches:
         """Raises StageError when missing or unreadable, SchemaMismatch when made with another list of controls."""
-        if not path.exists():
-            raise StageError(f"there is no patch table at {path}; run `dvc repro sample_patches`.")
-        try:
-            table = pq.read_table(path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise StageError(f"the patch table {path} cannot be read ({error}); run `{REBUILD}`.") from error
-        found = (table.schema.metadata or {}).get(b"schema_digest", b"").decode()
-        if found != RACK.digest:
-            raise SchemaMismatch(str(path), found, RACK.digest, REBUILD)
-        get = {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
-        return cls(
-            np.stack([get[ref.id] for ref in RACK.knobs], axis=1).astype(np.float32),
-            np.stack([get[ref.id] for ref in RACK.choices], axis=1).astype(np.int64),
-            np.stack([get[f"chain_{i}"] for i in range(chains.MAX_EFFECTS)], axis=1).astype(np.int8),
-            get["note"].astype(np.int64),
-            get["gate_s"].astype(np.float32),
-            get["id"].astype(np.int64),
-            get["phase"].astype(str),
-            get["split"].astype(str),
-        )
+        with _opened(path) as file:
+            return _from_arrow(_reading(path, file.read))
+
+    @classmethod
+    def stream(cls, path: Path, rows: int = 4096) -> Iterator[Patches]:
+        """The same table, `rows` at a time, without holding the whole of it; raises as `read`."""
+        with _opened(path) as file:
+            batches = file.iter_batches(rows)
+            while (batch := _reading(path, lambda: next(batches, None))) is not None:
+                yield _from_arrow(pa.Table.from_batches([batch]))
+
+    @staticmethod
+    def count(path: Path) -> int:
+        """Rows of a table, by its footer alone; raises as `read`."""
+        with _opened(path) as file:
+            return int(file.metadata.num_rows)
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    """A patch table of this schema, opened."""
+    if not path.exists():
+        raise StageError(f"there is no patch table at {path}; run `dvc repro sample_patches`.")
+    file = _reading(path, lambda: pq.ParquetFile(path))
+    found = (file.schema_arrow.metadata or {}).get(b"schema_digest", b"").decode()
+    if found != RACK.digest:
+        raise SchemaMismatch(str(path), found, RACK.digest, REBUILD)
+    return file
+
+
+def _reading(path: Path, read: Callable[[], Any]) -> Any:
+    try:
+        return read()
+    except (pa.ArrowInvalid, OSError) as error:
+        raise StageError(f"the patch table {path} cannot be read ({error}); run `{REBUILD}`.") from error
+
+
+def _from_arrow(table: pa.Table) -> Patches:
+    get = {name: table.column(name).to_numpy(zero_copy_only=False) for name in table.column_names}
+    return Patches(
+        np.stack([get[ref.id] for ref in RACK.knobs], axis=1).astype(np.float32),
+        np.stack([get[ref.id] for ref in RACK.choices], axis=1).astype(np.int64),
+        np.stack([get[f"chain_{i}"] for i in range(chains.MAX_EFFECTS)], axis=1).astype(np.int8),
+        get["note"].astype(np.int64),
+        get["gate_s"].astype(np.float32),
+        get["id"].astype(np.int64),
+        get["phase"].astype(str),
+        get["split"].astype(str),
+    )

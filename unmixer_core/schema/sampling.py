@@ -49,6 +49,7 @@ class SamplingSettings(Protocol):
     p_unison: float
     p_effect_mode: float
     p_modulation: float
+    p_stop: float
     note_low: int
     note_high: int
     gate_low_s: float
@@ -63,11 +64,14 @@ def sample(n: int, phase: str, split: str, seed: int, settings: SamplingSettings
 
 def draw(phase: str, split: str, index: int, seed: int, settings: SamplingSettings, attempt: int = 0) -> Patch:
     """The patch number `index` of a phase and split, on its `attempt`-th redraw."""
-    rng = np.random.default_rng([seed, PHASES.index(phase), SPLITS.index(split), index, attempt])
+    rng_seed = [seed, PHASES.index(phase), SPLITS.index(split), index, attempt]
+    rng = np.random.default_rng(rng_seed)
     knobs = rng.random(RACK.n_knobs).astype(np.float32)
     choices = np.array([rng.integers(size) for size in RACK.sizes], dtype=np.int64)
     _bias_choices(rng, choices, settings)
     _bias_knobs(rng, knobs, settings)
+    # A generator of its own: knobs that stay away from their stops are the same whatever p_stop is.
+    _turn_all_the_way(np.random.default_rng([*rng_seed, 1]), knobs, settings.p_stop)
     note = int(rng.integers(settings.note_low, settings.note_high + 1))
     gate_s = round(float(rng.uniform(settings.gate_low_s, settings.gate_high_s)), 3)
     chain = chains.encode(draw_chain(rng, phase, settings))
@@ -124,6 +128,16 @@ def _bias_knobs(rng: np.random.Generator, knobs: np.ndarray, settings: SamplingS
     _set_skewed(rng, knobs, "wavetable.amp_attack", 2.0)
     _set_skewed(rng, knobs, "wavetable.env_2_attack", 2.0)
     _set_skewed(rng, knobs, "wavetable.filter_1_drive", 1.5)
+
+
+def _turn_all_the_way(rng: np.random.Generator, knobs: np.ndarray, share: float) -> None:
+    """A share of the knobs set to one of their stops, as people leave a mix at 100 % or a drive at 0; not a stop that lies
+    outside what is drawn, nor a modulation amount's, whose usual place is zero."""
+    turned, high = rng.random(len(knobs)) < share, rng.random(len(knobs)) < 0.5
+    for i in np.flatnonzero(turned):
+        stops = [stop for stop in AUDIBLE.get(RACK.knobs[i].id, (0.0, 1.0)) if stop in (0.0, 1.0)]
+        if stops and not RACK.knobs[i].knob.bipolar_amount:
+            knobs[i] = stops[-1] if high[i] else stops[0]
 
 
 def _set_skewed(rng: np.random.Generator, knobs: np.ndarray, key: str, exponent: float) -> None:

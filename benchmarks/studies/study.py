@@ -1,0 +1,129 @@
+"""One loop for the studies of docs/studies: every setting with every seed, once, kept as it goes, then told as a page.
+
+A study is a list of settings (`cells`), a function that runs one of them with one seed and returns numbers, and a
+function that turns all rows into tables and a picture. Finished runs are in `.unmixer/study-<name>-<digest>.jsonl`, keyed by
+everything they depend on, so a study that was killed goes on, and one that is finished is only told again. Written are
+docs/studies/<name>.md, .svg and .json (all rows).
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from unmixer_core import stage
+from unmixer_core.evaluation import Ledger
+from unmixer_core.report import Report
+
+REPO = Path(__file__).resolve().parents[2]
+RESAMPLES = 2000
+Cell = Mapping[str, Any]
+Run = Callable[[Cell, int, Path], Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """`run(cell, seed, state)` gives a row's numbers and may keep half-finished work in the folder `state`; `tell(rows,
+    report)` fills a page and returns its picture; `key` is what all rows depend on; `about` is told beneath the title."""
+
+    name: str
+    title: str
+    about: str
+    command: str
+    cells: Sequence[Cell]
+    seeds: Sequence[int]
+    key: Mapping[str, Any]
+    run: Run
+    tell: Callable[[pd.DataFrame, Report], Figure]
+
+
+def arguments(words: str | None, seeds: int) -> argparse.ArgumentParser:
+    """The options that studies share."""
+    parser = argparse.ArgumentParser(description=words, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--run", type=Path, default=Path("."), help="folder of a finished `dvc repro`: data/ and models/"
+    )
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--out", type=Path, default=REPO / "docs" / "studies")
+    return parser
+
+
+def carry_out(study: Study, out: Path, state: Path = Path(".unmixer")) -> pd.DataFrame:
+    """Run what is missing, write the page and all rows; returns them, a line per setting and seed."""
+    digest = hashlib.sha256(json.dumps(study.key, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    folder = state / f"study-{study.name}-{digest}"
+    ledger = Ledger(folder.with_suffix(".jsonl"))
+    wanted = {_key(cell, seed): (cell, seed) for seed in study.seeds for cell in study.cells}
+    waiting = [key for key in wanted if key not in ledger.rows]
+    for key in stage.Log().progress(waiting, len(waiting), study.name):
+        ledger.add(key, study.run(*wanted[key], folder / hashlib.sha256(key.encode()).hexdigest()[:12]))
+    rows = pd.DataFrame([{**cell, "seed": seed, **ledger.rows[key]} for key, (cell, seed) in wanted.items()])
+    write(study, rows, out)
+    return rows
+
+
+def write(study: Study, rows: pd.DataFrame, out: Path) -> None:
+    """<name>.md, .svg and .json in the folder `out`."""
+    report = Report(study.title)
+    report.text(study.about)
+    figure = study.tell(rows, report)
+    out.mkdir(parents=True, exist_ok=True)
+    figure.savefig(out / f"{study.name}.svg", metadata={"Date": None})
+    picture = f"![{study.title}]({study.name}.svg)"
+    foot = f"{picture}\n\n`{study.command}` makes this page; all rows: [{study.name}.json]({study.name}.json).\n"
+    (out / f"{study.name}.md").write_text(f"{report.markdown()}\n{foot}", encoding="utf-8")
+    lines = [json.dumps(stage.rounded(row), sort_keys=True) for row in rows.to_dict("records")]
+    about = json.dumps(
+        stage.rounded({"command": study.command, "key": study.key, "seeds": list(study.seeds)}), sort_keys=True
+    )
+    body = ",\n  ".join(lines)
+    (out / f"{study.name}.json").write_text(f'{{"about": {about},\n "rows": [\n  {body}\n]}}\n', encoding="utf-8")
+
+
+def last_line(figures: Mapping[str, Any]) -> None:
+    """One JSON object, as every benchmark ends."""
+    sys.stdout.write(json.dumps(stage.rounded(figures)) + "\n")
+
+
+def _key(cell: Cell, seed: int) -> str:
+    return json.dumps({**cell, "seed": seed}, sort_keys=True)
+
+
+# --- intervals -----------------------------------------------------------------------------------------------------
+
+
+def interval(
+    values: NDArray[np.floating],
+    weights: NDArray[np.floating] | None = None,
+    *,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Mean of values [seeds] or [seeds, clips] and its percentile bootstrap interval, both axes drawn anew: (mean, low,
+    high). With `weights` [clips], the ratio of both sums: hits among chances."""
+    table = np.asarray(values, dtype=np.float64)
+    table = table[:, None] if table.ndim == 1 else table
+    chances = np.ones(table.shape[1]) if weights is None else np.asarray(weights, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    rows = rng.integers(len(table), size=(RESAMPLES, len(table)))
+    columns = rng.integers(table.shape[1], size=(RESAMPLES, table.shape[1]))
+    drawn = [table[r].mean(0)[c].sum() / max(chances[c].sum(), 1e-12) for r, c in zip(rows, columns, strict=True)]
+    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(table.mean(0).sum() / chances.sum()), float(low), float(high)
+
+
+def words(found: tuple[float, float, float], digits: int = 3) -> str:
+    """ "0.412 [0.401, 0.420]"."""
+    mean, low, high = found
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
