@@ -1,12 +1,13 @@
 """The service under load, on the machine's own cores: nothing lost, health quick, memory flat, and a kill that loses nothing.
 
-    python -m benchmarks.service [--uploads 32] [--jobs 200] [--tiny] [--models models]
+    python -m benchmarks.service [--uploads 32] [--jobs 200] [--tiny] [--models models] [--only concurrent killed]
 
 `concurrent`: so many uploads at once; every one is accepted and ends, while GET /health is asked every 50 ms.
 `memory`: so many quick jobs, one after the other in a queue; resident memory of the server and of all its processes after
 the first quarter and at the end. `killed`: kill -9 with jobs queued and running, start again; every accepted job ends.
 `render`: POST /render on a warm host, with and without a search beside it. `cancel`: from DELETE to a searcher that
-takes its next job. `--tiny`: an untrained model of the tests' size, where none is trained. The last line is one JSON object.
+takes its next job. `--tiny`: an untrained model of the tests' size, where none is trained. A line a part; the last line is
+one JSON object of all.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,14 +29,14 @@ import httpx2
 import numpy as np
 import psutil
 
-from tests.app.serving import Server, models, sound
+from tests.app.serving import Server, models, served, sound
 from unmixer_core import config
 from unmixer_core.schema import sampling
 
 REPO = Path(__file__).resolve().parents[1]
 ASK_EVERY_S = 0.05
 HEALTH_MS, CANCEL_S, RENDER_S, GROWTH = 200.0, 2.0, 1.0, 1.10
-QUEUE = 64
+QUEUE, RENDERS, CANCELS = 64, 20, 5
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -45,40 +45,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--models", type=Path, default=REPO / "models")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     options = parser.parse_args(arguments)
     found: dict[str, Any] = {"cores": os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix="unmixer-serve-") as folder:
         place = Path(folder)
         known = models(place / "models") if options.tiny else options.models
-        own = {"UNMIXER_SERVE_QUEUE": str(QUEUE), "UNMIXER_THREADS": str(min(2, os.cpu_count() or 1))}
-        for name, part in {"main": _main_parts, "killed": _killed}.items():
-            server = Server(place / name, known, **own)
-            begun = time.perf_counter()
-            server.start()
-            found.setdefault("start_s", round(time.perf_counter() - begun, 1))
-            try:
-                found |= part(server, options)
-            finally:
-                server.stop()
-            shutil.rmtree(place / name, ignore_errors=True)
-    found["holds"] = _holds(found)
+        with served(
+            place / "data", known, UNMIXER_SERVE_QUEUE=str(QUEUE), UNMIXER_THREADS=str(min(2, os.cpu_count() or 1))
+        ) as server:
+            for name in options.only:
+                found[name] = PARTS[name](server, options)
+                print(json.dumps({name: found[name]}), flush=True)
+    found["holds"] = {name: HOLDS[name](found[name]) for name in options.only}
     print(json.dumps(found))
 
 
-def _main_parts(server: Server, options: argparse.Namespace) -> dict[str, Any]:
-    parts = {
-        "render": _renders, "cancel": _cancel, "concurrent": lambda server: _concurrent(server, options.uploads),
-        "memory": lambda server: _memory(server, options.jobs),
-    }  # fmt: skip
-    found = {}
-    for name, measure in parts.items():
-        found[name] = measure(server)
-        print(json.dumps({name: found[name]}), flush=True)
-    return found
-
-
-def _concurrent(server: Server, n: int) -> dict[str, Any]:
-    """n uploads at once, and health all the while."""
+def _concurrent(server: Server, options: argparse.Namespace) -> dict[str, Any]:
+    """Uploads at once, and health all the while."""
+    n = options.uploads
     begun = time.perf_counter()
     with _health(server) as waits_ms:
         with ThreadPoolExecutor(n) as crowd:
@@ -128,8 +113,9 @@ def _finished(server: Server, jobs: Sequence[str]) -> list[str]:
     return [server.ended(job, 3600.0)["state"] for job in jobs]
 
 
-def _memory(server: Server, n: int) -> dict[str, Any]:
-    """Resident memory in MiB after the first quarter of n jobs and after the last."""
+def _memory(server: Server, options: argparse.Namespace) -> dict[str, Any]:
+    """Resident memory in MiB after the first quarter of the jobs and after the last."""
+    n = options.jobs
     ids, seen, begun = list[str](), dict[str, dict[str, float]](), time.perf_counter()
     for i in range(n):
         while (answer := _upload(server, i)) is None:
@@ -155,21 +141,22 @@ def _resident(server: Server) -> dict[str, float]:
 
 
 def _killed(server: Server, options: argparse.Namespace) -> dict[str, Any]:
+    """kill -9 with jobs queued and running, and a new start."""
     jobs = [job for job in (_upload(server, i) for i in range(12)) if job]
     server.until(lambda: any(job["state"] == "running" for job in server.client.get("/jobs").json()))
-    ended = sum(job["state"] == "done" for job in server.client.get("/jobs").json())
+    ended = sum(server.client.get(f"/jobs/{job}").json()["state"] == "done" for job in jobs)
     server.kill()
     server.start()
     states = _finished(server, jobs)
-    return {"killed": {"accepted": len(jobs), "ended_before": ended, "states": {s: states.count(s) for s in sorted(set(states))}}}
+    return {"accepted": len(jobs), "ended_before": ended, "states": {state: states.count(state) for state in sorted(set(states))}}
 
 
-def _renders(server: Server, n: int = 20) -> dict[str, float]:
+def _renders(server: Server, options: argparse.Namespace) -> dict[str, float]:
     """Seconds of POST /render of random full patches, compared with a job's recording: alone, and beside a search."""
     params = config.load(REPO / "params.yaml")
     job = server.unmix()
     server.ended(job)
-    patches = [sampling.draw("full", "test", i, 3, params.sample).to_dict() for i in range(n)]
+    patches = [sampling.draw("full", "test", i, 3, params.sample).to_dict() for i in range(RENDERS)]
     alone = [_seconds(server, job, patch) for patch in patches]
     busy = server.unmix(fast="false")
     server.until(lambda: server.client.get(f"/jobs/{busy}").json()["state"] == "running")
@@ -187,10 +174,10 @@ def _seconds(server: Server, job: str, patch: dict[str, Any]) -> float:
     return time.perf_counter() - begun
 
 
-def _cancel(server: Server, n: int = 5) -> dict[str, float]:
+def _cancel(server: Server, options: argparse.Namespace) -> dict[str, float]:
     """Seconds from DELETE until the searcher has taken the next job, cancelled at different points of a search."""
     taken = []
-    for i in range(n):
+    for i in range(CANCELS):
         job = server.unmix(fast="false")
         server.until(lambda job=job: server.client.get(f"/jobs/{job}").json()["state"] == "running")
         time.sleep(0.7 + 2.5 * i)
@@ -203,18 +190,27 @@ def _cancel(server: Server, n: int = 5) -> dict[str, float]:
     return {"median_s": round(statistics.median(taken), 2), "max_s": round(max(taken), 2)}
 
 
-def _holds(found: dict[str, Any]) -> dict[str, bool]:
-    """The issue's bars."""
-    crowd, memory, killed = found["concurrent"], found["memory"], found["killed"]
-    quarter, end = (sum(memory["mib"][when].values()) for when in ("quarter", "end"))
-    return {
-        "no_lost_job": crowd["accepted"] == crowd["uploads"] == crowd["ended"].get("done", 0) + crowd["ended"].get("failed", 0),
-        "health": crowd["health_p95_ms"] <= HEALTH_MS,
-        "memory": memory["done"] == memory["jobs"] and end <= GROWTH * quarter,
-        "killed": killed["accepted"] == killed["states"].get("done", 0) + killed["states"].get("failed", 0),
-        "render": found["render"]["alone_max_s"] <= RENDER_S,
-        "cancel": found["cancel"]["max_s"] <= CANCEL_S,
-    }
+def _ended(states: dict[str, int]) -> int:
+    return states.get("done", 0) + states.get("failed", 0)
+
+
+PARTS: dict[str, Callable[[Server, argparse.Namespace], dict[str, Any]]] = {
+    "render": _renders, "cancel": _cancel, "concurrent": _concurrent, "memory": _memory, "killed": _killed,
+}  # fmt: skip
+HOLDS: dict[str, Callable[[dict[str, Any]], bool]] = {
+    "render": lambda found: found["alone_max_s"] <= RENDER_S,
+    "cancel": lambda found: found["max_s"] <= CANCEL_S,
+    "concurrent": lambda found: (
+        found["accepted"] == found["uploads"] == _ended(found["ended"]) and found["health_p95_ms"] <= HEALTH_MS
+    ),
+    "memory": lambda found: found["done"] == found["jobs"] and _total(found, "end") <= GROWTH * _total(found, "quarter"),
+    "killed": lambda found: found["accepted"] == _ended(found["states"]),
+}
+"""The issue's bars."""
+
+
+def _total(found: dict[str, Any], when: str) -> float:
+    return float(sum(found["mib"][when].values()))
 
 
 if __name__ == "__main__":

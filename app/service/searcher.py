@@ -83,7 +83,7 @@ def _search(asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire
     tell = _Tell(wire, params.unmix.chance_db, heard, Path(asked["folder"]) / BEST)
     with stop.possible():
         search = unmixing.Search(heard, tools, params.unmix, itf, wanted, tell)
-        tell.search = search
+        tell.search = stop.search = search
         found = search.run()
     if stop.dropped:
         return None
@@ -112,14 +112,15 @@ def _warm(params: config.Params, tools: Any) -> None:
 
 @dataclass
 class _Stop:
-    """Signals → KeyboardInterrupt, while a search can be stopped."""
+    """Signals → KeyboardInterrupt in this thread and `Search.cancel` for the others, while a search can be stopped."""
 
     on: bool = False
     dropped: bool = False
+    search: Any = None
 
     @contextmanager
     def possible(self) -> Iterator[None]:
-        self.on, self.dropped = True, False
+        self.on, self.dropped, self.search = True, False, None
         signal.signal(KEEP, self._take)
         signal.signal(DROP, self._take)
         try:
@@ -130,6 +131,8 @@ class _Stop:
     def _take(self, number: int, frame: Any) -> None:
         if self.on:
             self.on, self.dropped = False, number == DROP
+            if self.search is not None:
+                self.search.cancel()
             raise KeyboardInterrupt
 
 

@@ -143,7 +143,7 @@ def test_stopped_with_keep_a_search_answers_with_its_best(server: Server):
 
 def test_a_process_that_dies_takes_nothing_along(server: Server, answered: str):
     """The searcher in the middle of a job: the job is searched again. The renderer: the next renders start another one."""
-    job = server.unmix(fast="false", itf="false", polish_s="2")
+    job = server.unmix(fast="false", itf="false", polish_s="0")
     server.until(lambda: server.client.get(f"/jobs/{job}").json()["state"] == "running")
     children = psutil.Process(server.process.pid).children()  # type: ignore[union-attr]
     for child in children:
@@ -229,19 +229,19 @@ def test_killed_in_the_middle_every_accepted_job_still_ends(tmp_path: Path, mode
     """With a queue of its own bound, the clear refusal of what does not fit, and a token."""
     token = "0123456789abcdef"
     with served(
-        tmp_path / "data", model_folder, UNMIXER_SERVE_QUEUE="3", UNMIXER_SERVE_TOKEN=token, UNMIXER_SERVE_HOST="127.0.0.1"
+        tmp_path / "data", model_folder, UNMIXER_SERVE_QUEUE="2", UNMIXER_SERVE_TOKEN=token, UNMIXER_SERVE_HOST="127.0.0.1"
     ) as server:
         assert server.client.get("/jobs", headers={"authorization": "Bearer wrong"}).status_code == 401
         long = server.unmix(fast="false", polish_s="600")
         server.until(lambda: server.client.get(f"/jobs/{long}").json()["best"] is not None)
-        jobs = [server.unmix(note=str(40 + i)) for i in range(3)]
+        jobs = [server.unmix(note=str(40 + i)) for i in range(2)]
         full = server.client.post("/unmix", files={"file": ("a.wav", sound())})
-        assert full.status_code == 429 and "retry-after" in full.headers and "3 sounds are waiting" in full.json()["detail"]
+        assert full.status_code == 429 and "retry-after" in full.headers and "2 sounds are waiting" in full.json()["detail"]
         server.kill()
         server.start(wait=False)
         assert server.client.get(f"/jobs/{long}").json()["state"] in ("queued", "running")
         assert server.client.delete(f"/jobs/{long}").json()["state"] == "cancelled"
-        assert [server.ended(one)["state"] for one in jobs] == ["done"] * 3
+        assert [server.ended(one)["state"] for one in jobs] == ["done"] * 2
         left = {path.name for path in (tmp_path / "data" / "jobs").glob("*/*")}
         assert not any(name.startswith(("work", "upload")) for name in left)
 
