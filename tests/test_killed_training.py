@@ -30,7 +30,7 @@ import os, signal, sys
 from unmixer_core import stage, training
 from stages import train_fx
 
-step, steps = training._step, 0
+step, steps = training.Stepper.step, 0
 
 def dying(*given):
     global steps
@@ -39,7 +39,7 @@ def dying(*given):
         os.kill(os.getpid(), signal.SIGKILL)
     return step(*given)
 
-training._step = dying
+training.Stepper.step = dying
 stage.run(train_fx.main)
 """
 

@@ -125,7 +125,7 @@ def test_every_render_of_a_constrained_search_keeps_the_constraints(params, hear
         ["saturator.drive=12", "wavetable.filter_1_type=Highpass", "wavetable.amp_attack=0.01"], "Saturator>Reverb"
     )
     host = Host(renderer)
-    found, _ = search(params, heard, parts, host, constraints=constraints, polish_s=3.0)
+    found, _ = search(params, heard, parts, host, constraints=constraints, polish_s=10.0)
     answer = found.run()
     assert len(host.patches) > 6 and all(constraints.met_by(patch) for patch in host.patches)
     assert answer.best.patch.effects == ("Saturator", "Reverb")
