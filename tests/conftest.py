@@ -34,15 +34,18 @@ def params(repo: Path) -> config.Params:
 
 ONE_SERVICE = ("test_api.py", "test_fuzz.py", "test_page.py")
 """Modules whose tests talk to one and the same service, which takes seconds to start."""
+COUNTED = ("test_faults.py",)
+"""Modules whose last test counts what the others went through."""
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Tests go to whichever process is free, but those of ONE_SERVICE to one."""
+    """Tests go to whichever process is free, but those of ONE_SERVICE to one, and those of COUNTED."""
     from xdist.scheduler import LoadScopeScheduling
 
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            return "service" if nodeid.partition("::")[0].endswith(ONE_SERVICE) else nodeid
+            module = nodeid.partition("::")[0]
+            return "service" if module.endswith(ONE_SERVICE) else module if module.endswith(COUNTED) else nodeid
 
     return Scheduling(config, log)
