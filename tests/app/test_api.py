@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import soundfile
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.service.store import STATES
 from tests.app.serving import Server, served, sound
+from tests.processes import with_words
 from unmixer_core import config, metrics
 from unmixer_core.schema import sampling
 from unmixer_core.schema.patch import Patch
@@ -145,10 +145,8 @@ def test_a_process_that_dies_takes_nothing_along(server: Server, answered: str):
     """The searcher in the middle of a job: the job is searched again. The renderer: the next renders start another one."""
     job = server.unmix(fast="false", itf="false", polish_s="0")
     server.until(lambda: server.client.get(f"/jobs/{job}").json()["state"] == "running")
-    children = psutil.Process(server.process.pid).children()  # type: ignore[union-attr]
-    for child in children:
-        if {"app.service.searcher", "app.service.renderer"} & set(child.cmdline()):
-            child.kill()
+    for child in with_words("app.service.searcher", "app.service.renderer", below=server.process.pid):  # type: ignore[union-attr]
+        child.kill()
     server.until(lambda: server.client.post("/render", json={}).status_code == 200)
     assert server.ended(job)["state"] == "done" and server.client.get("/ready").status_code == 200
 

@@ -11,7 +11,6 @@ import re
 import sys
 import time
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -20,6 +19,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.processes import with_words
 from unmixer_core.errors import HostError
 from unmixer_core.headless.faults import FAULTS
 from unmixer_core.live import hosts, keeper, recorder
@@ -177,12 +177,7 @@ def check(case: Case, errors: list[str]) -> None:
 
 def host_processes() -> set[psutil.Process]:
     """Hosts and render workers below this process; other tests' fixtures may keep some, too."""
-    found = set()
-    for process in psutil.Process().children(recursive=True):
-        with suppress(psutil.Error):
-            if "unmixer_core.headless" in " ".join(process.cmdline()):
-                found.add(process)
-    return found
+    return set(with_words("unmixer_core.headless", recursive=True))
 
 
 def test_every_fault_of_the_host_is_in_the_matrix() -> None:

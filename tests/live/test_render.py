@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.processes import with_words
 from unmixer_core.errors import HostDied, HostError
 from unmixer_core.live import hosts as hosts_module
 from unmixer_core.live import keeper, wire
@@ -45,7 +46,7 @@ def renderer():
 
 
 def hosts():
-    return [p for p in psutil.Process().children() if "unmixer_core.headless" in " ".join(p.cmdline())]
+    return with_words("unmixer_core.headless")
 
 
 def test_clips_come_in_the_order_of_the_patches_and_are_repeatable(renderer):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.model import tiny
 from unmixer_core.errors import SchemaMismatch, StageError
@@ -54,4 +55,13 @@ def test_missing_and_torn_models_are_refused_with_the_command_to_run(tmp_path: P
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100])
     with pytest.raises(StageError, match="cannot be read"):
+        checkpoint.load(tmp_path)
+
+
+def test_a_model_of_an_older_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    model = tiny.model()
+    checkpoint.save(tmp_path, model, tiny.section(tiny.MODEL), {})
+    renamed = {f"renamed.{name}": value.contiguous() for name, value in model.state_dict().items()}
+    save_file(renamed, tmp_path / "model.safetensors")
+    with pytest.raises(StageError, match="another version of this code; run `dvc repro"):
         checkpoint.load(tmp_path)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from tests.proxy.conftest import CLIP_S, RATE, batch
 from unmixer_core.errors import SchemaMismatch, StageError
@@ -193,4 +194,22 @@ def test_a_proxy_of_another_schema_is_refused(proxy: Proxy, tmp_path: Path) -> N
     path = tmp_path / "proxy.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": "0123"}))
     with pytest.raises(SchemaMismatch, match="0123"):
+        Proxy.load(tmp_path)
+
+
+def test_missing_torn_and_outdated_proxies_are_refused_in_one_sentence(proxy: Proxy, tmp_path: Path) -> None:
+    proxy.save(tmp_path)
+    weights = tmp_path / "proxy.safetensors"
+    whole, state = weights.read_bytes(), proxy.state_dict()
+    save_file({f"renamed.{name}": value.contiguous() for name, value in state.items()}, weights)
+    with pytest.raises(StageError, match="another version of this code; run `dvc repro"):
+        Proxy.load(tmp_path)
+    weights.write_bytes(whole[:100])
+    with pytest.raises(StageError, match="cannot be read .* run `dvc repro"):
+        Proxy.load(tmp_path)
+    weights.unlink()
+    with pytest.raises(StageError, match="cannot be read"):
+        Proxy.load(tmp_path)
+    (tmp_path / "proxy.json").write_text("{")
+    with pytest.raises(StageError, match="cannot be read"):
         Proxy.load(tmp_path)

@@ -69,5 +69,8 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
         raise SchemaMismatch(f"the model in {folder}", document.get("schema"), RACK.digest, REBUILD)
     settings: Any = SimpleNamespace(**{"stops": False} | document["model"])  # models had no atoms before the word was
     model = Unmixer(FeatureSpec(**document["features"]), settings)
-    model.load_state_dict(weights)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:  # torch lists every parameter
+        raise StageError(f"the model in {folder} is of another version of this code; run `{REBUILD}`.") from error
     return Checkpoint(model.to(device).eval(), settings, document["about"])

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -55,16 +56,30 @@ class Twin(nn.Module):
         (folder / DESCRIPTION).write_text(json.dumps(self.description(), indent=2) + "\n", encoding="utf-8")
 
     def restore(self, folder: Path) -> None:
-        """The weights that `save` wrote."""
-        self.load_state_dict(load_file(folder / WEIGHTS))
+        """The weights that `save` wrote.
+
+        Raises:
+            StageError: they are missing, damaged, or of a proxy with other parameters (an older version of this code).
+        """
+        try:
+            self.load_state_dict(load_file(folder / WEIGHTS))
+        except (OSError, SafetensorError) as error:
+            raise StageError(f"the proxy in {folder} cannot be read ({error}); run `{REBUILD}`.") from error
+        except RuntimeError as error:  # torch lists every parameter
+            raise StageError(f"the proxy in {folder} is of another version of this code; run `{REBUILD}`.") from error
 
 
 def described(folder: Path) -> dict[str, Any]:
-    """The description of a saved proxy. Raises StageError when there is none, SchemaMismatch when the schema is another."""
+    """The description of a saved proxy. Raises StageError when there is none or it is damaged, SchemaMismatch when
+    the schema is another."""
     path = folder / DESCRIPTION
     if not path.exists():
         raise StageError(f"{folder} holds no proxy; run `dvc repro train_proxy`.")
-    description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if description["schema"] != RACK.digest:
-        raise SchemaMismatch(str(folder), description["schema"], RACK.digest, REBUILD)
+    try:
+        description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        schema = description["schema"]
+    except (OSError, ValueError, KeyError) as error:
+        raise StageError(f"the proxy in {folder} cannot be read ({error!r}); run `{REBUILD}`.") from error
+    if schema != RACK.digest:
+        raise SchemaMismatch(str(folder), schema, RACK.digest, REBUILD)
     return description
