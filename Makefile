@@ -14,7 +14,7 @@ PYTEST_ARGS ?= -n logical
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
-export OMP_WAIT_POLICY := PASSIVE
+export GOMP_SPINCOUNT := 20000
 
 .PHONY: repro test check smoke ui setup constraints clean study-manifold study-optimiser study-curriculum serve browser tracking-server postgres
 

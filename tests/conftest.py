@@ -12,6 +12,7 @@ os.environ["MPLBACKEND"] = "agg"
 os.environ["UNMIXER_TRACKING"] = "off"
 os.environ["UNMIXER_HOSTS"] = "embedded"  # whatever hosts.yaml says: tests are not for somebody's Live
 os.environ["UNMIXER_RENDER"] = "local"
+os.environ["UNMIXER_PRECISION"] = "float32"  # the same on every processor
 for name in ("DVC_ROOT", "DVC_STAGE", "DVC_EXP_NAME", "MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID", "UNMIXER_THREADS"):
     os.environ.pop(name, None)
 

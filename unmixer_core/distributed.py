@@ -186,7 +186,8 @@ class SyncedBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        x, axes = input, [axis for axis in range(input.ndim) if axis != 1]
+        axes = [axis for axis in range(input.ndim) if axis != 1]
+        x = input.to(torch.promote_types(input.dtype, torch.float32))  # a bfloat16 square holds too little
         count = torch.tensor([x.numel() / x.shape[1]], dtype=torch.float64)
         moments = [x.sum(axes, dtype=torch.float64), x.square().sum(axes, dtype=torch.float64)]
         first, second, n = _Sum.apply(torch.cat([*moments, count])).split([x.shape[1], x.shape[1], 1])
@@ -195,7 +196,7 @@ class SyncedBatchNorm(_BatchNorm):
         self._remember(mean.detach(), (variance * n / (n - 1)).detach())
         shape = (1, -1, *[1] * (x.ndim - 2))
         scale = self.weight * (variance + self.eps).rsqrt().to(x)
-        return (x - mean.to(x).view(shape)) * scale.view(shape) + self.bias.view(shape)
+        return ((x - mean.to(x).view(shape)) * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:

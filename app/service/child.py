@@ -131,7 +131,7 @@ def _environment(threads: int) -> dict[str, str]:
     """Renders are the embedded host's, whatever Live the environment names: Live is for pushing."""
     kept = {name: value for name, value in os.environ.items() if name != "UNMIXER_LIVE_HOST"}
     names = ("UNMIXER_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return kept | dict.fromkeys(names, str(threads)) | {"OMP_WAIT_POLICY": "PASSIVE", "UNMIXER_TRACKING": "off"}
+    return kept | dict.fromkeys(names, str(threads)) | {"GOMP_SPINCOUNT": "20000", "UNMIXER_TRACKING": "off"}
 
 
 class Wire:
