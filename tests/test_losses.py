@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from tests.model import tiny
 from unmixer_core import losses
 from unmixer_core.model.targets import slots_of
-from unmixer_core.model.unmixer import Belief, Unmixer, context_of
+from unmixer_core.model.unmixer import Belief, Draw, Unmixer, context_of
 from unmixer_core.schema import chain as chains
 
 
@@ -33,11 +34,24 @@ def reaches(loss: Tensor, module: torch.nn.Module) -> bool:
     return bool(gradient.abs().max() > 0)
 
 
-def spectral(model: Unmixer, belief: Belief, targets: losses.Targets, **switches: bool) -> Tensor:
+def spectral(
+    model: Unmixer, belief: Belief, targets: losses.Targets, *, knobs: bool = True, carry: bool = False, **switches: bool
+) -> Tensor:
+    """`knobs`: let the gradient through them; `carry`: as training takes it, unlimited, in place of the plain mean."""
     draw = model.draw(belief, 1.0, torch.Generator().manual_seed(3), **switches)
+    if not knobs:
+        draw = replace(draw, knobs=draw.knobs.detach())
+    if carry:
+        at = losses.parted(draw)
+        return losses.carried(heard(at, targets), at, draw, None)[0]
+    return heard(draw, targets).mean()
+
+
+def heard(draw: Draw, targets: losses.Targets) -> Tensor:
+    """Distance [b] of a sample's sound to the targets', through the toy proxy."""
     wanted = tiny.FakeProxy()(targets.knobs, context_of(targets).choices, targets.slots, targets.note, targets.gate_s)
     found = losses.level_matched(losses.rendered(tiny.FakeProxy(), draw, targets.note, targets.gate_s))
-    return (found - losses.level_matched(wanted)).square().mean()
+    return (found - losses.level_matched(wanted)).square().mean((-2, -1))
 
 
 def test_knob_likelihood_reaches_encoder_and_knob_heads_only() -> None:
@@ -60,6 +74,7 @@ def test_chain_reaches_encoder_and_manifold_points(manifold: str) -> None:
     model = tiny.model(manifold=manifold)
     belief, targets = forward(model)
     loss = losses.chain_nll(model.chain_log_probs(belief, targets.chain), targets.chain)
+    assert reaches(loss, model.neck), "by the decoder's own vector, not only by the presence logits"
     assert reaches(loss, model.encoder)
     (points,) = torch.autograd.grad(loss, [model.chain.effects], retain_graph=True)
     assert torch.isfinite(points).all()
@@ -99,7 +114,7 @@ def test_knob_likelihood_and_sound_reach_the_atoms_at_the_stops() -> None:
 def test_spectral_reaches_choices_when_switched_on() -> None:
     model = tiny.model()
     belief, targets = forward(model)
-    loss = spectral(model, belief, targets, through_choices=True, through_chain=False)
+    loss = spectral(model, belief, targets, knobs=False, through_choices=True, through_chain=False)
     found = torch.autograd.grad(loss, belief.classes.choices, allow_unused=True, retain_graph=True)
     assert all(g is not None and g.abs().max() > 0 for g in found)
     assert reaches(loss, model.classifier) and reaches(loss, model.encoder)
@@ -108,7 +123,7 @@ def test_spectral_reaches_choices_when_switched_on() -> None:
 def test_spectral_reaches_the_order_when_switched_on() -> None:
     model = tiny.model()
     belief, targets = forward(model)
-    loss = spectral(model, belief, targets, through_choices=False, through_chain=True)
+    loss = spectral(model, belief, targets, knobs=False, through_choices=False, through_chain=True)
     assert reaches(loss, model.chain) and reaches(loss, model.encoder)
     assert model.chain.effects.requires_grad
     (points,) = torch.autograd.grad(loss, [model.chain.effects], allow_unused=True)
@@ -120,16 +135,29 @@ def test_carried_gradient_is_each_clips_own_clipped_at_the_sample() -> None:
     x, targets = tiny.batch(4)
     belief = model(x, targets.note, targets.gate_s)
     draw = model.draw(belief, 1.0, torch.Generator().manual_seed(3), through_choices=False, through_chain=False)
-    strength = torch.tensor([1e-3, 1.0, 1e30, float("inf")])
-    distance = (draw.knobs * strength[:, None]).sum(1)
-    term, dropped = losses.carried(distance, draw, 1.0)
+    strength, at = torch.tensor([1e-3, 1.0, 1e30, float("inf")]), losses.parted(draw)
+    term, dropped = losses.carried((at.knobs * strength[:, None]).sum(1), at, draw, 1.0)
     (gradient,) = torch.autograd.grad(term, draw.knobs, retain_graph=True)
     norms = 4 * gradient.norm(dim=1)  # the term is a mean over 4 clips
     assert dropped == 1
     assert norms.tolist() == pytest.approx([1e-3 * 63**0.5, 1.0, 1.0, 0.0], rel=1e-4)
-    plain, _ = losses.carried(distance[:2], draw, None)
+    plain, _ = losses.carried((at.knobs * strength[:, None]).sum(1)[:2], at, draw, None)
     (gradient,) = torch.autograd.grad(plain, draw.knobs)
     assert gradient[:2].norm(dim=1).tolist() == pytest.approx([1e-3 * 63**0.5 / 4, 63**0.5 / 4], rel=1e-4)
+
+
+@pytest.mark.parametrize("through_choices", [False, True])
+@pytest.mark.parametrize("through_chain", [False, True])
+def test_the_carried_term_has_the_gradient_of_the_mean_distance(through_choices: bool, through_chain: bool) -> None:
+    """Whatever may pass, and once: knobs are conditioned on choices and chain, which enter the proxy themselves too."""
+    model = tiny.model()
+    belief, targets = forward(model)
+    model.eval()  # both samples without dropout
+    switches = {"through_choices": through_choices, "through_chain": through_chain}
+    plain = gradients(spectral(model, belief, targets, **switches), model)
+    carried = gradients(spectral(model, belief, targets, carry=True, **switches), model)
+    assert plain.abs().max() > 0
+    assert (carried - plain).norm() <= 1e-4 * plain.norm()
 
 
 def test_draws_are_patches_and_repeat_with_the_seed() -> None:

@@ -13,7 +13,7 @@ import torch
 from matplotlib.figure import Figure
 
 from benchmarks.studies import curriculum, manifold, optimiser, small
-from benchmarks.studies.study import Study, carry_out, interval
+from benchmarks.studies.study import Study, carry_out, interval, share
 from tests.model import tiny
 from tests.test_training import Broken, FakeTerm
 from unmixer_core import config
@@ -67,8 +67,14 @@ def test_a_ratio_counts_hits_among_chances() -> None:
 
 def test_an_interval_of_seeds_covers_as_often_as_it_says() -> None:
     rng = np.random.default_rng(5)
-    covered = [low <= 0.0 <= high for _, low, high in (interval(rng.normal(0, 1, 20), seed=i) for i in range(150))]
-    assert np.mean(covered) == pytest.approx(0.95, abs=0.07)
+    for seeds in (3, 5, 20):
+        covered = [low <= 0.0 <= high for _, low, high in (interval(rng.normal(0, 1, seeds)) for _ in range(600))]
+        assert np.mean(covered) == pytest.approx(0.95, abs=0.03), seeds
+
+
+def test_a_share_of_few_is_uncertain_even_when_all_agree() -> None:
+    mean, low, high = share([True] * 5)
+    assert mean == high == 1.0 and 0.5 < low < 0.6
 
 
 # --- manifold ------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ knobs and, where switched on, through the straight-through choices and chain slo
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -148,15 +148,34 @@ def rendered(proxy: Renderer, draw: Draw, note: Tensor, gate_s: Tensor) -> Tenso
     return proxy(draw.knobs, draw.context.choices, draw.context.slots, note, gate_s)
 
 
-def carried(distance: Tensor, draw: Draw, limit: float | None) -> tuple[Tensor, int]:
+def parted(draw: Draw) -> Draw:
+    """The same sample cut off from the model, each part that carried a gradient a leaf: what `carried` differentiates at.
+
+    Knobs are conditioned on choices and slots, so a derivative taken at the parts of `draw` itself would hold the way
+    through the knobs twice.
+    """
+
+    def leaf(x: Tensor) -> Tensor:
+        return x.detach().requires_grad_(x.requires_grad)
+
+    context = draw.context
+    choices = [leaf(choice) for choice in context.choices]
+    return replace(draw, knobs=leaf(draw.knobs), context=replace(context, choices=choices, slots=leaf(context.slots)))
+
+
+def carried(distance: Tensor, at: Draw, draw: Draw, limit: float | None) -> tuple[Tensor, int]:
     """A stand-in for mean(distance) whose gradient at the sample is that of each clip's distance [b], clipped.
 
     The gradient through a synthesizer reaches 1e20 for some clips, which would leave nothing of the other clips' or the
     other terms' after clipping the sum. So each clip's is shortened to `limit` on its own, where it enters the model's
     outputs (None: as it is); one that is not finite is dropped. Returns the stand-in and the number dropped.
+
+    Args:
+        distance: of the sample `at` [b], which is `parted(draw)`.
     """
-    parts = [x for x in (draw.knobs, draw.context.slots, *draw.context.choices) if x.requires_grad]
-    found = torch.autograd.grad(distance.sum(), parts, retain_graph=True, allow_unused=True)
+    pairs = [(leaf, x) for leaf, x in zip(_parts(at), _parts(draw), strict=True) if leaf.requires_grad]
+    leaves, parts = [leaf for leaf, _ in pairs], [x for _, x in pairs]
+    found = torch.autograd.grad(distance.sum(), leaves, allow_unused=True)
     gradients = [torch.zeros_like(x) if g is None else g for x, g in zip(parts, found, strict=True)]
     if limit is None:
         return _inner(gradients, parts).mean(), 0
@@ -166,6 +185,11 @@ def carried(distance: Tensor, draw: Draw, limit: float | None) -> tuple[Tensor, 
     scale = (limit / norm.clamp_min(1e-30)).clamp_max(1.0)
     kept = [torch.where(_like(finite, g), g * _like(scale, g).to(g), 0.0) for g in gradients]
     return _inner(kept, parts).mean(), int((~finite).sum())
+
+
+def _parts(draw: Draw) -> list[Tensor]:
+    """What the proxy is given of a sample."""
+    return [draw.knobs, draw.context.slots, *draw.context.choices]
 
 
 def _inner(gradients: list[Tensor], parts: list[Tensor]) -> Tensor:

@@ -94,8 +94,9 @@ class Objective(nn.Module):
                     through_chain=self.settings.audio_to_chain,
                 )
             assert part.proxy_term is not None
-            distance = part.proxy_term(draw, targets, part.rows[mine])
-            carried, dropped = losses.carried(distance, draw, self.limit)
+            at = losses.parted(draw)
+            distance = part.proxy_term(at, targets, part.rows[mine])
+            carried, dropped = losses.carried(distance, at, draw, self.limit)
             term, spectral = carried * weight, float(distance.detach().mean()) * weight / self.ranks.world
             found = {"spectral": spectral, "spectral_dropped": float(dropped)}
         self.ranks.same_noise(belief.vector.device)

@@ -118,9 +118,8 @@ def tell(rows: pd.DataFrame, report: Report) -> Figure:
 
 
 def effect(rows: pd.DataFrame, switch: str) -> dict[str, tuple[float, float, float]]:
-    """On minus off, over the pairs that differ in nothing else."""
-    other = "spectral" if switch == "curriculum" else "curriculum"
-    wide = rows.pivot_table(index=["seed", other], columns=switch, values=list(MEASURES))
+    """On minus off, paired by seed: the mean over the other switch, whose two pairs are not independent."""
+    wide = rows.pivot_table(index="seed", columns=switch, values=list(MEASURES))
     return {m: interval((wide[m][True] - wide[m][False]).to_numpy()) for m in MEASURES}
 
 
@@ -143,7 +142,7 @@ def picture(found: dict[str, dict[str, tuple[float, float, float]]]) -> Figure:
 
 def main() -> None:
     """See the module."""
-    options = arguments(__doc__, 3).parse_args()
+    options = arguments(__doc__, 5).parse_args()
     stage.threads()
     ready = Ready.open(options.run, CHANGES)
     about = (

@@ -23,7 +23,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks.studies.small import Ready, Remembering
-from benchmarks.studies.study import Cell, Study, arguments, carry_out, interval, last_line, words
+from benchmarks.studies.study import Cell, Study, arguments, carry_out, interval, last_line, share, words
 from unmixer_core import config, stage, training
 from unmixer_core.errors import TrainingError
 from unmixer_core.plots import COLOURS
@@ -102,7 +102,7 @@ def tell(rows: pd.DataFrame, report: Report) -> Figure:
         best = part.assign(key=part["ratio"].fillna(math.inf)).groupby("lr")["key"].mean().idxmin()
         at_best = part[part["lr"] == best]
         overall[str(name)] = {
-            "converged": words(interval(part["converged"].astype(float).to_numpy())),
+            "converged": words(share(part["converged"].to_list())),
             "best learning rate": f"{best:g}",
             "converged there": f"{int(at_best['converged'].sum())} of {len(at_best)}",
             "loss after / before there": said(at_best["ratio"].to_numpy()),
@@ -164,7 +164,8 @@ def main() -> None:
         f"stopped being finite, and the parametric validation loss after the last epoch is at most {CONVERGED:g} of that "
         "before the first. GCWD norm: the pipeline's (global norm 1, decay "
         f"{ready.params.optim.weight_decay:g}, each clip's spectral gradient shortened to 1 at the sample). GCWD element: "
-        "momentum 0.965, limit 0.01, decay 0.1. Adam: no decay, no clipping of any kind."
+        "momentum 0.965, limit 0.01, decay 0.1, and the same shortening of each clip's spectral gradient. Adam: no decay, no "
+        "clipping of any kind, so a difference is that of the recipe, not of the clipped norm alone."
     )
     cells = [{"optimiser": name, "lr": lr} for name in OPTIMISERS for lr in LRS]
     key = {

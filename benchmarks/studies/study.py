@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from scipy import stats
 
 from unmixer_core import stage
 from unmixer_core.evaluation import Ledger
@@ -110,17 +111,31 @@ def interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Mean of values [seeds] or [seeds, clips] and its percentile bootstrap interval, both axes drawn anew: (mean, low,
-    high). With `weights` [clips], the ratio of both sums: hits among chances."""
+    """Mean of values [seeds] or [seeds, clips] and its interval: (mean, low, high). With `weights` [clips], the ratio of both
+    sums: hits among chances, within 0 and 1.
+
+    Student's t over seeds, because a percentile bootstrap over five covers 86 % where it says 95; clips, of which there are many,
+    add their own spread by bootstrap.
+    """
     table = np.asarray(values, dtype=np.float64)
     table = table[:, None] if table.ndim == 1 else table
     chances = np.ones(table.shape[1]) if weights is None else np.asarray(weights, dtype=np.float64)
-    rng = np.random.default_rng(seed)
-    rows = rng.integers(len(table), size=(RESAMPLES, len(table)))
-    columns = rng.integers(table.shape[1], size=(RESAMPLES, table.shape[1]))
-    drawn = [table[r].mean(0)[c].sum() / max(chances[c].sum(), 1e-12) for r, c in zip(rows, columns, strict=True)]
-    low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(table.mean(0).sum() / chances.sum()), float(low), float(high)
+    each = table.sum(1) / chances.sum()
+    n, mean = len(each), float(each.mean())
+    by_seed = each.std(ddof=1) / np.sqrt(n) if n > 1 else float("nan")
+    by_clip = 0.0
+    if table.shape[1] > 1:
+        columns = np.random.default_rng(seed).integers(table.shape[1], size=(RESAMPLES, table.shape[1]))
+        by_clip = float((table.mean(0)[columns].sum(1) / np.maximum(chances[columns].sum(1), 1e-12)).std())
+    half = float(stats.t.ppf(0.5 + confidence / 2, max(n - 1, 1)) * np.hypot(by_seed, by_clip))
+    low, high = mean - half, mean + half
+    return (mean, low, high) if weights is None else (mean, max(low, 0.0), min(high, 1.0))
+
+
+def share(hits: Sequence[bool], confidence: float = 0.95) -> tuple[float, float, float]:
+    """How often something happened, and Wilson's interval: (share, low, high)."""
+    found = stats.binomtest(int(np.sum(hits)), len(hits)).proportion_ci(confidence, method="wilson")
+    return float(np.mean(hits)), float(found.low), float(found.high)
 
 
 def words(found: tuple[float, float, float], digits: int = 3) -> str:

@@ -65,3 +65,12 @@ def test_gradcheck() -> None:
     arguments = [torch.rand(shape, dtype=torch.float64).add_(0.2).requires_grad_() for shape in ((1, 6), (1, 6), (1,))]
     run = lambda d, g, b: reverbs.impulse_response(noise, d, g, b, sample_rate=RATE)  # noqa: E731
     assert torch.autograd.gradcheck(run, arguments)
+
+
+def test_the_tail_of_a_late_sound_does_not_come_back_at_the_start() -> None:
+    """An impulse at the clip's end, through a response that is as long as the clip, later by a predelay."""
+    n = 2000
+    audio, response = torch.zeros(1, 2, n), torch.zeros(1, 2, n)
+    audio[..., -1] = response[..., -1] = 1.0
+    wet = reverbs.reverb(audio, response, torch.tensor([0.05]), sample_rate=RATE)
+    assert wet.abs().max() < 1e-4

@@ -59,14 +59,15 @@ def impulse_response(
     return mixed * rise[:, None]
 
 
-def reverb_circle(audio: Tensor, length: int) -> Circle:
-    """The circle on which audio [batch, 2, time] and a response of `length` samples convolve without wrapping round."""
-    return circle(audio.shape[-1], pad_samples=min(length, audio.shape[-1]), like=audio)
+def reverb_circle(audio: Tensor, length: int, predelay_samples: float) -> Circle:
+    """The circle on which audio [batch, 2, time] and a response of `length` samples, at most so much later, convolve without
+    wrapping round into the clip."""
+    return circle(audio.shape[-1], pad_samples=min(length, audio.shape[-1]) + math.ceil(predelay_samples), like=audio)
 
 
 def reverb(audio: Tensor, response: Tensor, predelay_s: Tensor, *, sample_rate: float) -> Tensor:
     """Wet signal: audio [batch, 2, time] convolved with response [batch, 2, length], later by predelay_s [batch]."""
-    on = reverb_circle(audio, response.shape[-1])
+    on = reverb_circle(audio, response.shape[-1], float(predelay_s.detach().max()) * sample_rate)
     shift = -(predelay_s * sample_rate)[:, None] * on.omega
     spectrum = torch.fft.rfft(response, n=on.n_fft) * torch.polar(torch.ones_like(shift), shift)[:, None]
     return filter_on_circle(audio, spectrum, on)

@@ -26,6 +26,7 @@ from unmixer_core.live.ray_engine import HEADER_BYTES, START_HEAD, packed
 from unmixer_core.live.recorder import Take
 
 PLACED_WITHIN_S = 60.0
+TOKEN = "; where its head asks for a token, ~/.ray/auth_token here must be the head's"
 START_TRIES = 3
 """Ray gives its own processes half a minute to start, which a busy machine may not keep."""
 OPTIONS = ("UNMIXER_OSC_TIMEOUT_S", "UNMIXER_TRACE")
@@ -81,7 +82,7 @@ class Driver:
                 if not tries_left:
                     reason = " ".join(str(error).split()).rstrip(".")
                     raise HostError(
-                        f"Ray{f' at {address}' if address else ''} did not start: {reason}; {START_HEAD}."
+                        f"Ray{f' at {address}' if address else ''} did not start: {reason}; {START_HEAD}{TOKEN if address else ''}."
                     ) from error
         return max(1, int(ray.cluster_resources().get("CPU", 1)))
 

@@ -201,6 +201,12 @@ def _check_head(address: str) -> None:
 def _environment() -> Mapping[str, str]:
     path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     return {
-        "RAY_gcs_rpc_server_reconnect_timeout_s": str(GCS_PATIENCE_S), **os.environ, "PYTHONPATH": path,
+        "RAY_gcs_rpc_server_reconnect_timeout_s": str(GCS_PATIENCE_S), **_token_mode(), **os.environ, "PYTHONPATH": path,
         "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "0",
     }  # fmt: skip
+
+
+def _token_mode() -> Mapping[str, str]:
+    """`ray start --head` asks for the token it finds (2.59 and later), but a driver that joins sends one only when told to."""
+    given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
+    return {"RAY_AUTH_MODE": "token"} if given or (Path.home() / ".ray" / "auth_token").is_file() else {}

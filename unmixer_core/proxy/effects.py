@@ -321,11 +321,13 @@ class Reverb(Effect):
         self.late_level, self.high_gain = Positive(0.55), Positive(0.5)
         self.loop_s, self.loop_fixed = Positive(0.0178), Positive(2.49)
         self.onset_s, self.build_up_loops = Positive(0.03), Positive(0.55)
+        predelay = next(knob for knob in device.knobs if knob.key == "predelay")
+        self.longest_predelay_s = float(predelay.to_physical(1.0)) / 1000.0
         self._noise: dict[tuple[int, float], Tensor] = {}
 
     def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
         late = self._late(audio, controls, sample_rate)
-        on = reverbs.reverb_circle(audio, late.shape[-1])
+        on = reverbs.reverb_circle(audio, late.shape[-1], self.longest_predelay_s * sample_rate)
         frequency_hz = on.frequencies_hz(sample_rate)
         shelf = filters.damping_shelf_response(frequency_hz, controls.physical("hi_filter_freq"), self.high_gain())
         colour = shelf * (self.wet_level() * self.residual(frequency_hz))
