@@ -63,6 +63,8 @@ def test_a_ratio_counts_hits_among_chances() -> None:
     hits, chances = np.array([[2.0, 0.0, 1.0], [1.0, 0.0, 1.0]]), np.array([4.0, 0.0, 1.0])
     mean, low, high = interval(hits, chances)
     assert mean == pytest.approx(2.5 / 5) and 0.0 <= low <= mean <= high <= 1.0
+    less = interval(-hits, chances)  # a difference of two such ratios may well be below zero
+    assert less[0] == pytest.approx(-mean) and less[1] < -mean < less[2]
 
 
 def test_an_interval_of_seeds_covers_as_often_as_it_says() -> None:

@@ -105,14 +105,14 @@ def tell(rows: pd.DataFrame, report: Report) -> Figure:
     report.heading("Every setting")
     report.table(
         pd.DataFrame.from_dict(lines, orient="index"),
-        f"Means over {rows['seed'].nunique()} seeds, 95 % bootstrap intervals.",
+        f"Means over {rows['seed'].nunique()} seeds, 95 % intervals.",
     )
     found = {name: effect(rows, name) for name in ("curriculum", "spectral")}
     table = {f"{name}: on minus off": {MEASURES[m]: words(d) for m, d in each.items()} for name, each in found.items()}
     report.heading("What each switch brings")
     report.table(
         pd.DataFrame.from_dict(table, orient="index"),
-        "Paired by seed and by the other switch, 95 % bootstrap intervals; one that holds 0 is no difference.",
+        "Paired by seed and by the other switch, 95 % intervals; one that holds 0 is no difference.",
     )
     return picture(found)
 

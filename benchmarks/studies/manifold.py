@@ -252,7 +252,7 @@ def tell(rows: pd.DataFrame, report: Report, chances: np.ndarray) -> Figure:
     report.heading("Ball minus Euclidean")
     report.table(
         table,
-        "Differences paired by seed and test clip, 95 % intervals from drawing both anew; an interval that holds 0 is no "
+        "Differences paired by seed and test clip, 95 % intervals; an interval that holds 0 is no "
         "difference. Lower is better for the NLL, higher for the rest.",
     )
     report.text(verdict(differences))

@@ -95,7 +95,7 @@ def tell(rows: pd.DataFrame, report: Report) -> Figure:
     report.heading("By learning rate")
     report.table(
         pd.DataFrame.from_dict(lines, orient="index"),
-        f"{rows['seed'].nunique()} seeds each; 95 % bootstrap intervals over seeds.",
+        f"{rows['seed'].nunique()} seeds each; 95 % intervals over seeds.",
     )
     overall = {}
     for name, part in rows.groupby("optimiser", sort=False):

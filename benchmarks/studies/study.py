@@ -127,9 +127,11 @@ def interval(
     if table.shape[1] > 1:
         columns = np.random.default_rng(seed).integers(table.shape[1], size=(RESAMPLES, table.shape[1]))
         by_clip = float((table.mean(0)[columns].sum(1) / np.maximum(chances[columns].sum(1), 1e-12)).std())
-    half = float(stats.t.ppf(0.5 + confidence / 2, max(n - 1, 1)) * np.hypot(by_seed, by_clip))
+    place = 0.5 + confidence / 2
+    half = float(np.hypot(stats.t.ppf(place, max(n - 1, 1)) * by_seed, stats.norm.ppf(place) * by_clip))
     low, high = mean - half, mean + half
-    return (mean, low, high) if weights is None else (mean, max(low, 0.0), min(high, 1.0))
+    share_of_hits = weights is not None and table.min() >= 0.0  # not a difference of two
+    return (mean, max(low, 0.0), min(high, 1.0)) if share_of_hits else (mean, low, high)
 
 
 def share(hits: Sequence[bool], confidence: float = 0.95) -> tuple[float, float, float]:
