@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from unmixer_core.errors import UnmixerError
+from unmixer_core.sound_file import shown
 
 INTERRUPTED = 130
 
@@ -31,20 +32,23 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return command(words[1:] if command is not _unmix else words)
     except UnmixerError as error:
         return _failed(" ".join(str(error).split()))
-    except KeyboardInterrupt:
-        _failed("interrupted before there was an answer.")
+    except KeyboardInterrupt as stopped:
+        _failed(str(stopped) or "interrupted before there was an answer.")
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except OSError as error:
-        return _failed(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}.")
+        named = f": {shown(Path(os.fsdecode(error.filename)))}" if isinstance(error.filename, str | bytes) else ""
+        return _failed(f"{error.strerror or ' '.join(str(error).split())}{named}.")
+    except UnicodeError:
+        return _failed("a name holds characters that cannot be written here.")
     except MemoryError:
         return _failed("not enough memory for this.")
 
 
 def _failed(sentence: str) -> int:
-    sys.stderr.write(f"error: {sentence}\n")
+    sys.stderr.write(f"error: {''.join(c if c.isprintable() else '?' for c in sentence)}\n")
     return 1
 
 
@@ -52,6 +56,7 @@ def _unmix(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
     logging.basicConfig(level=logging.INFO if options.verbose else logging.CRITICAL, format="%(name)s: %(message)s")
     from app import batch, single
+    from app.progress import Progress
 
     request = single.Request.of(options)
     if options.input.is_dir():
@@ -59,6 +64,9 @@ def _unmix(words: Sequence[str]) -> int:
     document = single.run(options.input, options.out, request)
     if options.json:
         sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+        sys.stdout.flush()
+    if options.push:
+        single.pushed(single.place(options.input, options.out), Progress(options.input.name))
     return 0
 
 
@@ -115,7 +123,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--chain", help='the effects in order, e.g. "Saturator>Reverb", or none')
     add("--push", action="store_true", help="send the patch to Live as well")
-    add("--json", action="store_true", help="print patch.json's content on standard output")
+    add("--json", action="store_true", help="print patch.json's content on standard output, one line a sound")
     add("--model", type=Path, default=None, help="folder of the model (default: models/full, else models/pretrained)")
     add("--verbose", action="store_true", help="say what happens inside")
     return parser

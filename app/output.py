@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unmixer_core import answer_page, audio, patch_file, unmixing, vital_preset
+from app import answer_folder
+from unmixer_core import answer_page, audio, patch_file, sound_file, unmixing, vital_preset
 from unmixer_core.listening import Heard
 
 if TYPE_CHECKING:
@@ -21,11 +21,11 @@ SHOWN, PLAYED = 8, 4
 def write(out: Path, name: str, heard: Heard, found: unmixing.Answer, request: Request, begun: float) -> dict[str, Any]:
     """Write everything into `out`; returns patch.json's content. `begun`: perf_counter() when the search began."""
     out.mkdir(parents=True, exist_ok=True)
-    (out / "patch.json").unlink(missing_ok=True)
-    shutil.rmtree(out / "candidates", ignore_errors=True)
+    answer_folder.clear(out)
     settings = request.params.unmix
     patch = request.constraints.apply(found.best.patch.canonical())
     probabilities = found.ear.probabilities(patch.note, patch.gate_s)
+    remarks = [*heard.remarks, *([found.failure] if found.failure else [])]
     document = patch_file.describe(patch, found.ear.intervals(patch), probabilities)
     document |= {
         "effects": probabilities["present"],
@@ -34,20 +34,21 @@ def write(out: Path, name: str, heard: Heard, found: unmixing.Answer, request: R
             "percent": round(unmixing.similarity(found.best.mss_db, settings.chance_db), 2),
             "mss_db": round(found.best.mss_db, 4),
         },
-        "verdict": answer_page.verdict(found.best.mss_db, found.renders, settings.poor_db),
+        "verdict": answer_page.verdict(found.best.mss_db, found.renders, settings.poor_db, thorough=found.thorough),
         "source": found.best.source,
         "curve": [[round(s, 3), n, round(db, 4)] for s, n, db in found.curve],
         "renders": found.renders,
         "interrupted": found.interrupted,
-        "input": heard.about | {"remarks": list(heard.remarks), "notes": list(heard.notes), "gate_s": heard.gate_s},
+        "failure": found.failure,
+        "input": heard.about | {"remarks": remarks, "notes": list(heard.notes), "gate_s": heard.gate_s},
     }
     rerender = matched(found.best.audio, heard.clip)
     _sound(out / "rerender.wav", rerender, heard.rate)
     _sound(out / "input.wav", heard.clip, heard.rate)
-    vital_preset.write(out / f"{out.name}.vital", patch)
+    vital_preset.write(out / answer_folder.preset_name(out), patch)
     shown = _distinct(found)
     for i, candidate in enumerate(shown, start=1):
-        stem = out / "candidates" / f"{i:02d}"
+        stem = out / answer_folder.CANDIDATES / f"{i:02d}"
         kept = request.constraints.apply(candidate.patch.canonical())
         patch_file.write(stem.with_suffix(".json"), patch_file.describe(kept) | {"mss_db": round(candidate.mss_db, 4)})
         _sound(stem.with_suffix(".wav"), matched(candidate.audio, heard.clip), heard.rate)
@@ -67,7 +68,7 @@ def matched(sound: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 def _sound(path: Path, clip: np.ndarray, rate: int) -> None:
     """24 bits, or floating point where that would clip."""
-    audio.write(path, clip, rate, "FLOAT" if audio.peak(clip) > 1.0 else "PCM_24")
+    sound_file.write(path, clip, rate, "FLOAT" if audio.peak(clip) > 1.0 else "PCM_24")
 
 
 def _distinct(found: unmixing.Answer) -> list[unmixing.Candidate]:
@@ -92,12 +93,12 @@ def _report(
         for i, c in enumerate(shown[:PLAYED], start=1)
     }
     files = {
-        f"{out.name}.vital": "the patch as a preset; open it in Vital and play the note above",
+        answer_folder.preset_name(out): "the patch as a preset; open it in Vital and play the note above",
         "patch.json": "all of it as data; `unmix push patch.json` sets it in Live, `unmix render patch.json` sounds it",
         "rerender.wav": "the patch as the host renders it, at your sound's level",
         "candidates/": "the other candidates, each a .wav and a .json like patch.json",
     }
-    page = answer_page.page(name, document, sounds, heard.rate, rows, chance_db, files)
+    page = answer_page.page(sound_file.shown(Path(name)), document, sounds, heard.rate, rows, chance_db, files)
     temporary = out / ".report.html.tmp"
     temporary.write_text(page.html(), encoding="utf-8")
     temporary.replace(out / "report.html")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from typing import Any, TextIO
+
+from unmixer_core.sound_file import shown
 
 WORDS = {
     "load": "loading",
@@ -23,7 +26,7 @@ class Progress:
     """Call it with a step and the best candidate so far; `done` ends the line."""
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
-        self.name, self.stream = name, stream or sys.stderr
+        self.name, self.stream = shown(Path(name)), stream or sys.stderr
         self.begun, self.last_s, self.step = time.perf_counter(), 0.0, ""
 
     def __call__(self, step: str, best: Any) -> None:

@@ -12,10 +12,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from app import answer_folder
 from app.progress import Progress
 from unmixer_core import config, listening
 from unmixer_core.constraints import Constraints
 from unmixer_core.errors import ConfigError, UnmixerError
+from unmixer_core.sound_file import shown
 
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("full", "pretrained")
@@ -64,10 +66,15 @@ def run(path: Path, out: Path | None, request: Request) -> dict[str, Any]:
     for remark in heard.remarks:
         tell.done(remark)
     find_models(request.model)
-    place = out or DEFAULT_OUT / path.stem
-    place.mkdir(parents=True, exist_ok=True)  # a folder that cannot be written is refused before the search
+    folder = place(path, out)
+    answer_folder.claim(folder, path)  # a folder that cannot be written is refused before the search
     with tools(request, tell) as ready:
-        return answer(path, heard, place, request, ready, tell)
+        return answer(path, heard, folder, request, ready, tell)
+
+
+def place(path: Path, out: Path | None) -> Path:
+    """The folder of a sound's answer."""
+    return out or DEFAULT_OUT / path.stem
 
 
 @contextmanager
@@ -126,7 +133,7 @@ def find_models(folder: Path | None = None, root: Path = ROOT) -> tuple[Path, Pa
         proxy = next((p for p in proxies if (p / "proxy.json").exists()), None)
         if (path / "model.json").exists() and proxy is not None:
             return path, proxy
-    looked = " or ".join(str(path) for path in names)
+    looked = " or ".join(shown(path) for path in names)
     raise ConfigError(f"there is no trained model in {looked}; run `make repro` to train one.")
 
 
@@ -146,29 +153,37 @@ def answer(
     document = output.write(out, path.name, heard, found, request, begun)
     percent, seconds = document["similarity"]["percent"], document["seconds"]
     words = " > ".join(document["chain"]) or "no effects"
-    stopped = " (stopped early)" if found.interrupted else ""
-    tell.done(f"{percent:.0f} % similar, {found.best.mss_db:.2f} dB: {words}, {seconds:.1f} s{stopped} -> {out}")
-    if document["verdict"]:
-        tell.done(document["verdict"])
-    if request.push:
-        tell.done(str(push(out / "patch.json")))
+    stopped = " (stopped early)" if found.interrupted or found.failure else ""
+    tell.done(f"{percent:.0f} % similar, {found.best.mss_db:.2f} dB: {words}, {seconds:.1f} s{stopped} -> {shown(out)}")
+    for line in (found.failure, document["verdict"]):
+        if line:
+            tell.done(line)
     return document
 
 
 def render(patch_path: Path, out: Path) -> None:
     """A patch file as a sound file."""
-    from unmixer_core import audio, patch_file
+    from unmixer_core import patch_file, sound_file
     from unmixer_core.live.render import Renderer, RenderFailure
 
     patch = patch_file.read(patch_path)
     if out.suffix.lower().lstrip(".") not in ("wav", "flac", "ogg", "aiff", "aif"):
-        raise ConfigError(f"{out} must end in .wav, .flac, .ogg or .aiff.")
+        raise ConfigError(f"{shown(out)} must end in .wav, .flac, .ogg or .aiff.")
     params = config.load(ROOT / "params.yaml")
     with Renderer(params.audio, 1) as host:
         sound = host.render([patch])[0]
     if isinstance(sound, RenderFailure):
         raise UnmixerError(f"{sound}")
-    audio.write(out if out.suffix != ".aif" else out.with_suffix(".aiff"), sound, params.audio.sample_rate)
+    sound_file.write(out if out.suffix != ".aif" else out.with_suffix(".aiff"), sound, params.audio.sample_rate)
+
+
+def pushed(folder: Path, tell: Progress) -> None:
+    """An answer into Live, which says what was set. Raises UnmixerError that names the command to try it again with."""
+    try:
+        tell.done(str(push(folder / "patch.json")))
+    except UnmixerError as error:
+        again = f"`unmix push {shown(folder / 'patch.json')}` tries again"
+        raise UnmixerError(f"the answer is not in Live: {str(error).rstrip('.')}; {again}.") from error
 
 
 def push(patch_path: Path, *, adapt: bool = False) -> Any:

@@ -47,6 +47,9 @@ def test_it_names_what_a_musician_looks_for_and_fetches_nothing():
 def test_a_verdict_is_there_only_where_there_is_one():
     far = answer_page.verdict(9.0, 100, 8.0)
     assert far is not None and far in page(verdict=far).replace("&#x27;", "'")
+    unsure = answer_page.verdict(9.0, 3, 8.0, thorough=False)
+    assert unsure is not None and "cannot" not in unsure and "Not searched enough to tell" in unsure
+    assert answer_page.verdict(7.9, 3, 8.0, thorough=False) is None
     assert answer_page.verdict(7.9, 100, 8.0) is None and "cannot make" not in page()
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def test_hostile_inputs_give_one_sentence_or_a_sound(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("nan.wav", "not numbers"), ("silence.wav", "silent"), ("offset.wav", "silent but for"), ("no-samples.wav", "no samples"),
+        ("nan.wav", "not numbers"), ("silence.wav", "silent"), ("offset.wav", "silent, but for"), ("no-samples.wav", "no samples"),
         ("rate-1.wav", "1 Hz"), ("huge.wav", "full scale is 1"), ("folder.wav", "a folder"), ("pipe.wav", "a pipe"),
         ("device.wav", "a device"), ("missing.wav", "cannot be opened"), ("text.wav", "cannot be read as audio"),
         ("ten-gigabytes.wav", "MiB"), ("one-sample.wav", "silent"), ("ten-samples.wav", "less than 20 ms"),
@@ -157,6 +158,61 @@ def test_given_note_and_gate_are_kept(tmp_path: Path):
     assert (found.note, found.gate_s, found.notes) == (61, 0.33, (61,))
 
 
+def test_a_told_note_silences_no_remark(tmp_path: Path):
+    noise = np.random.default_rng(3).normal(size=(RATE, 1)).astype(np.float32) * 0.1
+    assert any("No clear pitch" in r for r in heard(saved(tmp_path, noise), note=50).remarks)
+    chord = sum(note(n, 1.0) for n in (48, 52, 55)) / 3
+    assert any("More than one note" in r for r in heard(saved(tmp_path, chord), note=48).remarks)
+    moved = heard(saved(tmp_path, np.concatenate([note(50, 0.8), note(54, 0.8)])), note=50)
+    assert any("pitch changes to F#2" in r for r in moved.remarks) and moved.notes == (50,)
+    outside = heard(saved(tmp_path, note(50)), note=90)
+    assert [r for r in outside.remarks if "lies outside" in r] == [
+        "The note F#5 (MIDI 90) lies outside E1 (MIDI 40) to E3 (MIDI 64), where the model was trained."
+    ]
+
+
+def test_a_minute_of_silence_is_not_said_to_be_all_there_is(tmp_path: Path):
+    lead = np.zeros((61 * 8000, 1), dtype=np.float32)
+    with pytest.raises(AudioError, match="silent in its first 60 s, and no more is read"):
+        heard(saved(tmp_path, np.concatenate([lead, note(50, 0.5, 8000)]), rate=8000))
+
+
+def test_a_name_that_is_no_utf8_is_a_name(tmp_path: Path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.wav")
+    path.write_bytes(hostile.encoded(note(50)))
+    found = heard(path)
+    assert found.note == 50
+    found.about["file"].encode()  # may be written
+
+
+def test_what_is_written_is_read_again_under_any_name(tmp_path: Path):
+    path = tmp_path / os.fsdecode(b"caf\xe9.flac")
+    sound_file.write(path, note(50).T, RATE, "PCM_24")
+    assert sound_file.read(path).samples == pytest.approx(note(50).T, abs=1e-6)
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_what_cannot_be_written_is_an_error_that_names_the_file(tmp_path: Path):
+    (tmp_path / "file").write_bytes(b"mine")
+    with pytest.raises(OSError, match="file"):
+        sound_file.write(tmp_path / "file" / "a.wav", note(50).T, RATE)
+    with pytest.raises(AudioError, match="cannot be written as audio"):
+        sound_file.write(tmp_path / "a.flac", note(50).T, RATE, "FLOAT")
+    assert (tmp_path / "file").read_bytes() == b"mine" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path: Path):
+    """A file may not grow beyond 10 kB."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: .*a\.wav"):
+            sound_file.write(tmp_path / "a.wav", note(50).T, RATE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_noise_is_remarked(tmp_path: Path):
     noise = np.random.default_rng(3).normal(size=(RATE, 1)).astype(np.float32) * 0.1
     assert any("No clear pitch" in r for r in heard(saved(tmp_path, noise)).remarks)
@@ -189,6 +245,24 @@ def test_an_echo_belongs_to_its_note(tmp_path: Path):
     short = note(50, 0.2) * np.linspace(1, 0, int(0.2 * RATE), dtype=np.float32)[:, None]
     found = heard(saved(tmp_path, np.concatenate([short, gap, 0.5 * short, gap, 0.25 * short])))
     assert found.remarks == () and np.abs(found.clip[:, int(0.46 * RATE) :]).max() > 0.05
+
+
+@pytest.mark.parametrize("step", [-7, -4, -1, 1, 3, 5, 7])
+@pytest.mark.parametrize("level", [0.3, 0.6])
+def test_a_softer_second_note_is_no_echo(tmp_path: Path, step: int, level: float):
+    gap = np.zeros((RATE // 4, 1), dtype=np.float32)
+    found = heard(saved(tmp_path, np.concatenate([note(50), gap, level * note(50 + step)])))
+    assert found.note == 50 and any("1 more sound (at 0.75 s) left out" in r for r in found.remarks)
+    assert np.abs(found.clip[:, int(0.7 * RATE) :]).max() == 0.0
+
+
+def test_an_echo_that_was_filtered_is_still_an_echo(tmp_path: Path):
+    gap = np.zeros((RATE // 4, 1), dtype=np.float32)
+    for kernel in (np.ones(40) / 40, np.r_[1.0, -0.9]):
+        echo = np.convolve(note(50, 0.3)[:, 0], kernel, "same").astype(np.float32)
+        echo *= 0.2 / np.abs(echo).max()
+        found = heard(saved(tmp_path, np.concatenate([note(50, 0.3), gap, echo[:, None]])))
+        assert found.remarks == ()
 
 
 def test_a_legato_second_note_is_left_out(tmp_path: Path):

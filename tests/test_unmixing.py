@@ -25,6 +25,8 @@ from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
 
 RATE = 44100
+AMPLE = {"seconds": 60.0}
+"""For what is no matter of time, however busy the machine."""
 
 
 class Host:
@@ -139,6 +141,22 @@ def test_ctrl_c_returns_the_best_so_far(params, heard, parts, renderer, renders:
     assert answer.best.mss_db == min(c.mss_db for c in answer.candidates)
 
 
+def test_a_host_that_fails_later_leaves_the_best_so_far(params, heard, parts, renderer):
+    class Failing(Host):
+        def map(self, patches: list[Patch]) -> Iterator[tuple[int, Any]]:
+            try:
+                yield from super().map(patches)
+            except KeyboardInterrupt:
+                raise HostError("no host is left.") from None
+
+    answer = search(params, heard, parts, Failing(renderer, stop_after=2), changes=AMPLE)[0].run()
+    assert answer.renders == 2 and not answer.interrupted and not answer.thorough
+    assert answer.failure is not None and answer.failure.endswith("no host is left.")
+    assert answer.best.mss_db == min(c.mss_db for c in answer.candidates)
+    with pytest.raises(HostError, match="no host is left"):
+        search(params, heard, parts, Failing(renderer, stop_after=0))[0].run()
+
+
 def test_a_search_cancelled_from_another_thread_ends_with_the_best_so_far(params, heard, parts, renderer):
     host = Host(renderer)
     found, told = search(params, heard, parts, host, polish_s=60.0)
@@ -167,6 +185,21 @@ def test_fast_renders_a_few_proposals_and_nothing_else(params, heard, parts, ren
     host = Host(renderer)
     answer = search(params, heard, parts, host, fast=True)[0].run()
     assert answer.renders == params.unmix.fast_candidates and answer.best.source == "proposal"
+    assert not answer.thorough
+
+
+def test_fast_hears_as_many_candidates_as_are_asked_for(params, heard, parts, renderer):
+    asked = params.unmix.fast_proposals * params.unmix.fast_notes + 2
+    assert search(params, heard, parts, Host(renderer), changes=AMPLE, fast=True, candidates=asked)[0].run().renders == asked
+
+
+def test_changes_are_refined_for_no_more_steps_than_the_person_allows(params, heard, parts, renderer, monkeypatch):
+    found, _ = search(params, heard, parts, Host(renderer), changes=AMPLE | {"changes_refined": 1, "changes_steps": 15})
+    asked: list[int | None] = []
+    monkeypatch.setattr(found, "_refined", lambda patches, seconds, steps=None: asked.append(steps) or list(patches))
+    found._hear([Patch.init(heard.note, heard.gate_s)], "proposal")
+    found._change(found.seconds + 60.0)
+    assert asked and set(asked) == {found.itf.steps} and found.itf.steps < 15
 
 
 def test_without_itf_and_polish_only_proposals_are_rendered(params, heard, parts, renderer):

@@ -6,6 +6,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import pandas as pd
@@ -42,6 +43,10 @@ CANNOT = (
     "This synth probably cannot make that: the best of {renders} renders still differs by {mss_db:.1f} dB, more than the "
     "{poor_db:g} dB that a usable match stays under. The patch is the nearest one found, not a reconstruction."
 )
+UNTOLD = (
+    "Not searched enough to tell whether this synth can make that: the best of {renders} renders still differs by "
+    "{mss_db:.1f} dB, more than the {poor_db:g} dB that a usable match stays under."
+)
 SOURCES = {
     "proposal": "proposed",
     "refined": "refined through the proxy",
@@ -50,9 +55,11 @@ SOURCES = {
 }
 
 
-def verdict(mss_db: float, renders: int, poor_db: float) -> str | None:
-    """The honest sentence when the best that was found is far off, else None."""
-    return CANNOT.format(renders=renders, mss_db=mss_db, poor_db=poor_db) if mss_db > poor_db else None
+def verdict(mss_db: float, renders: int, poor_db: float, *, thorough: bool = True) -> str | None:
+    """The honest sentence when the best that was found is far off, else None. `thorough`: the search was a whole one."""
+    if mss_db <= poor_db:
+        return None
+    return (CANNOT if thorough else UNTOLD).format(renders=renders, mss_db=mss_db, poor_db=poor_db)
 
 
 def page(
@@ -83,7 +90,7 @@ def page(
     if files:
         report.heading("Files beside this page")
         links = "".join(
-            f'<li><a href="{html.escape(path)}">{html.escape(path)}</a>: {html.escape(what)}</li>'
+            f'<li><a href="{html.escape(quote(path))}">{html.escape(path)}</a>: {html.escape(what)}</li>'
             for path, what in files.items()
         )
         report.blocks.append((f"<ul>{links}</ul>", "".join(f"- {path}: {what}\n" for path, what in files.items())))

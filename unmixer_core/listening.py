@@ -27,6 +27,9 @@ POLYPHONIC, RIVAL = 0.2, 0.6
 """Salience of what is left without the note, and of another note beside it, above which more than one note seems to
 sound: 8 % of single rendered notes with one oscillator exceed one of them, 22 % of those with a second oscillator."""
 CHANGE_ST, CHANGE_FRAMES = 0.8, 5
+SURE, UNLIKE = 4.0, 0.3
+"""Times TONAL: salience of a pitch that is beyond doubt. Share of the best's salience below which another note is none of it:
+single tones have less than 0.2 of one a semitone to a fifth away."""
 OUTSIDE = 0.2
 """Salience a candidate loses per octave outside the notes the model was trained on."""
 SETTLED_S = 0.05
@@ -64,7 +67,7 @@ def listen(
     """The first note of a file. `note_range`: the notes the model knows. Raises AudioError when there is none to be had."""
     sound = sound_file.read(path)
     remarks = _about_file(sound)
-    samples, clipped = _levelled(sound.samples, path)
+    samples, clipped = _levelled(sound, path)
     if clipped:
         remarks.append("The recording is clipped: its distortion will be taken for the synth's.")
     start_s, end_s = _first(samples, sound, path, remarks)
@@ -73,12 +76,11 @@ def listen(
         remarks.append(f"The sound goes on after {clip_s:g} s; only that much of it is compared.")
     if end_s - start_s < SHORT_S:
         remarks.append(f"The sound lasts {1000 * (end_s - start_s):.0f} ms: too short to tell most knobs.")
-    candidates = (note,) if note is not None else _notes(clip, rate, note_range, remarks)
-    if note is None:
-        clip = _first_pitch(clip, rate, remarks)
+    candidates = _notes(clip, rate, note_range, note, remarks)
+    clip = _first_pitch(clip, rate, remarks)
     gate = gate_s if gate_s is not None else _gate(clip, rate, min(end_s - start_s, clip_s), remarks)
     about = {
-        "file": str(path),
+        "file": sound_file.shown(path),
         "rate_hz": sound.rate,
         "channels": sound.channels,
         "start_s": round(start_s, 4),
@@ -98,17 +100,20 @@ def _about_file(sound: sound_file.Sound) -> list[str]:
     return remarks
 
 
-def _levelled(samples: Array, path: Path) -> tuple[Array, bool]:
+def _levelled(sound: sound_file.Sound, path: Path) -> tuple[Array, bool]:
     """Without offset, two channels; and whether the recording is clipped. Refuses silence and absurd levels."""
+    samples, silent = sound.samples, f"{sound_file.shown(path)} is silent"
+    if sound.longer:
+        silent += f" in its first {sound_file.MAX_S:g} s, and no more is read"
     loudest = audio.peak(samples)
     if loudest < SILENT_PEAK:
-        raise AudioError(f"{sound_file.shown(path)} is silent: nothing in it is above -80 dBFS.")
+        raise AudioError(f"{silent}: nothing there is above -80 dBFS.")
     if loudest > 1e6:
         raise AudioError(f"{sound_file.shown(path)} holds samples up to {loudest:.1e}, but full scale is 1.")
     offset = np.median(samples, axis=1, keepdims=True)
     centred = samples - np.where(np.abs(offset) > OFFSET * loudest, offset, 0.0)
     if audio.peak(centred) < SILENT_PEAK:
-        raise AudioError(f"{sound_file.shown(path)} is silent but for a constant offset.")
+        raise AudioError(f"{silent}, but for a constant offset.")
     stereo = centred if len(centred) == 2 else np.repeat(centred, 2, axis=0)
     return stereo.astype(np.float32), _clipped(samples)
 
@@ -149,12 +154,22 @@ def _first(samples: Array, sound: sound_file.Sound, path: Path, remarks: list[st
 
 
 def _another(samples: Array, rate: int, first: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Whether a later stretch is a note of its own and no echo: an echo is quieter."""
+    """Whether a later stretch is a note of its own and no echo: an echo is quieter and has the note's pitch."""
+    before, after = (samples[:, round(a * rate) : round(b * rate)] for a, b in (first, other))
+    return audio.peak(after) > 0.7 * audio.peak(before) or _other_pitch(before, after, rate)
 
-    def peak(stretch: tuple[float, float]) -> float:
-        return audio.peak(samples[:, round(stretch[0] * rate) : round(stretch[1] * rate)])
 
-    return peak(other) > 0.7 * peak(first)
+def _other_pitch(before: Array, after: Array, rate: int) -> bool:
+    """Whether two stretches surely have two pitches: both clear, neither even a candidate of the other, and no harmonic."""
+    if min(before.shape[1], after.shape[1]) < rate * pitch.SIZE / pitch.RATE:
+        return False
+    one, two = (pitch.detect(_mono(part[:, : round(PITCH_S * rate)], rate)) for part in (before, after))
+    if min(one.salience, two.salience) < SURE * pitch.TONAL:
+        return False
+    apart = abs(two.notes[0] - one.notes[0])
+    if apart < CHANGE_ST or any(abs(apart - harmonic) < CHANGE_ST for harmonic in pitch.HARMONICS_ST):
+        return False
+    return max(one.share(two.notes[0]), two.share(one.notes[0])) < UNLIKE
 
 
 def _clip(samples: Array, rate_in: int, start_s: float, end_s: float, rate: int, clip_s: float) -> tuple[Array, bool]:
@@ -168,8 +183,10 @@ def _clip(samples: Array, rate_in: int, start_s: float, end_s: float, rate: int,
     return np.ascontiguousarray(clip, dtype=np.float32), more
 
 
-def _notes(clip: Array, rate: int, note_range: tuple[int, int], remarks: list[str]) -> tuple[int, ...]:
-    """Candidate notes, best first, then the octaves of the best."""
+def _notes(
+    clip: Array, rate: int, note_range: tuple[int, int], told: int | None, remarks: list[str]
+) -> tuple[int, ...]:
+    """Candidate notes, best first, then the octaves of the best; the one that a person told alone, but with every remark."""
     mono = _mono(clip, rate)
     begin = int(SETTLED_S * pitch.RATE)
     used = mono[begin : begin + int(PITCH_S * pitch.RATE)]
@@ -188,8 +205,11 @@ def _notes(clip: Array, rate: int, note_range: tuple[int, int], remarks: list[st
         second = rival if beside > RIVAL else peeled.note
         which = f"{name(best)} and {name(second)}" if second != best else f"beside {name(best)}"
         remarks.append(f"More than one note seems to sound ({which}); one patch plays one note.")
-    if not low <= best <= high:
-        remarks.append(f"The note {name(best)} lies outside {name(low)} to {name(high)}, where the model was trained.")
+    played = best if told is None else told
+    if not low <= played <= high:
+        remarks.append(f"The note {name(played)} lies outside {name(low)} to {name(high)}, where the model was trained.")
+    if told is not None:
+        return (told,)
     octaves = [n for n in (best - 12, best + 12) if low <= n <= high]
     return tuple(dict.fromkeys([best, *(n for n in octaves + ranked[1:] if 0 <= n <= 127)]))
 
@@ -199,7 +219,7 @@ def _first_pitch(clip: Array, rate: int, remarks: list[str]) -> Array:
     mono = _mono(clip, rate)
     notes, salience = pitch.track(mono)
     level = np.sqrt(np.square(_framed(mono, len(notes))).mean(axis=1))
-    sure = (salience > 4 * pitch.TONAL) & (level > 0.1 * max(float(level.max()), 1e-12))
+    sure = (salience > SURE * pitch.TONAL) & (level > 0.1 * max(float(level.max()), 1e-12))
     if sure.sum() < 2 * CHANGE_FRAMES:
         return clip
     at = np.flatnonzero(sure)

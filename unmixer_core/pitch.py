@@ -49,6 +49,11 @@ class Pitch:
         note, salience = max(apart, key=lambda pair: pair[1], default=(self.notes[0], 0.0))
         return int(np.floor(note + 0.5)), max(salience, 0.0) / max(self.salience, TONAL)
 
+    def share(self, note: float) -> float:
+        """How salient a note is beside the best, as far as it is among the candidates; else 0."""
+        near = [s for n, s in zip(self.notes, self.saliences, strict=True) if abs(n - note) < 0.8]
+        return max(near, default=0.0) / max(self.salience, TONAL)
+
     def _apart(self, note: float) -> bool:
         above = note - self.notes[0]
         return above > 0.7 and all(abs(above - harmonic) > 0.7 for harmonic in HARMONICS_ST)

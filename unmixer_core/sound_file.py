@@ -1,12 +1,14 @@
-"""Sound files from strangers: read with limits, block by block, and refused in one sentence.
+"""Sound files of strangers: read with limits, block by block, and refused in one sentence; and written where they ask.
 
 A header may claim anything, so nothing is allocated for what it claims: blocks are read until the decoder has no more, or
 until `MAX_S` seconds. Only regular files are opened (a pipe would wait for ever), and libsndfile is told no format: it
-recognises WAV, AIFF, FLAC, OGG and MP3 by content, whatever the file is called.
+recognises WAV, AIFF, FLAC, OGG and MP3 by content, whatever the file is called. Files are opened here and not by libsndfile,
+which knows neither names outside UTF-8 nor why a file cannot be written.
 """
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from dataclasses import dataclass
@@ -43,7 +45,7 @@ def read(path: Path) -> Sound:
     """Decode a file's first two channels. Raises AudioError, one sentence, for everything that is no usable sound."""
     _regular(path)
     try:
-        with soundfile.SoundFile(path) as file:
+        with path.open("rb") as opened, soundfile.SoundFile(opened.fileno(), closefd=False) as file:
             _plausible(path, file)
             samples = _blocks(file)
             channels, rate = int(file.channels), int(file.samplerate)
@@ -55,6 +57,24 @@ def read(path: Path) -> Sound:
     if not np.isfinite(samples).all():
         raise AudioError(f"{shown(path)} holds samples that are not numbers; export it again.")
     return Sound(samples[:, :limit], rate, channels, samples.shape[1] > limit)
+
+
+def write(path: Path, clip: NDArray[np.float32], rate: int, subtype: str | None = None) -> None:
+    """float32 [channel, time] → a file whose format follows its suffix; written to a temporary name, then moved. Raises
+    AudioError when the format cannot hold it, OSError when the file cannot be written."""
+    encoded = io.BytesIO()
+    try:
+        soundfile.write(encoded, clip.T, rate, subtype=subtype, format=path.suffix.lstrip(".").upper())
+    except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
+        raise AudioError(f"{shown(path)} cannot be written as audio ({_reason(error)}).") from None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        temporary.write_bytes(encoded.getbuffer())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 def _regular(path: Path) -> None:

@@ -36,6 +36,8 @@ SHARE_FOR_RANKING, SHARE_FOR_ITF = 0.25, 0.6
 """Of all the time; of what is left before refinement."""
 AS_THEY_ARE = 2
 """Nearest training patches that are also tried as they are."""
+FEW_RENDERS = 24
+"""Fewer renders than this tell nothing of what the synth cannot do: the default search hears a few hundred."""
 MIN_SPREAD, MAX_SPREAD = 0.02, 0.3
 RANK_BATCH = 8
 Tell = Callable[[str, "Candidate | None"], None]
@@ -98,7 +100,9 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Answer:
-    """The best candidate, the best of each refined line (best first), (seconds, renders, MSS) of every improvement, ..."""
+    """The best candidate, the best of each refined line (best first), (seconds, renders, MSS) of every improvement, ...;
+    `failure`: a sentence when the host failed before the search was over; `thorough`: no step was cut short or left out for
+    speed, so that a poor best says something about the synth."""
 
     best: Candidate
     candidates: list[Candidate]
@@ -107,6 +111,8 @@ class Answer:
     renders: int
     interrupted: bool
     ear: Ear
+    failure: str | None = None
+    thorough: bool = True
 
 
 class Search:
@@ -133,18 +139,23 @@ class Search:
         self.distance = finetune.target_distance(tools.proxy, heard.clip, heard.rate, itf.clip_s)
 
     def run(self) -> Answer:
-        """All steps. KeyboardInterrupt ends it with the best so far, or goes on when there is none yet."""
-        interrupted = False
+        """All steps. KeyboardInterrupt and HostError end it with the best so far, or go on when there is none yet."""
+        interrupted, failure = False, None
         try:
             self._steps()
         except KeyboardInterrupt:
             interrupted = True
             if self.best is None:
                 raise
+        except HostError as error:
+            if self.best is None:
+                raise
+            failure = f"The search ended early, after {self.seconds:.0f} s: {' '.join(str(error).split())}"
         if self.best is None:
             raise HostError("the host rendered none of the candidates.")
         kept = sorted(self.kept, key=lambda c: c.mss_db)
-        return Answer(self.best, kept, self.curve, self.seconds, self.renders, interrupted, self.ear)
+        cut = interrupted or failure is not None or self.options.fast or self.renders < FEW_RENDERS
+        return Answer(self.best, kept, self.curve, self.seconds, self.renders, interrupted, self.ear, failure, not cut)
 
     def cancel(self) -> None:
         """From any thread: `run` ends within one render or one step of refinement, as after Ctrl-C."""
@@ -185,7 +196,7 @@ class Search:
         never further than what retrieval alone finds); then the network's for each note that the sound may be and those
         of the nearest training renders, in turns."""
         s, constraints, heard = self.settings, self.options.constraints, self.heard
-        n = s.fast_proposals if self.options.fast else max(s.proposals, self.options.candidates or 0)
+        n = max(s.fast_proposals if self.options.fast else s.proposals, self.options.candidates or 0)
         notes = heard.notes[: s.fast_notes if self.options.fast else s.notes]
         sources = [self.ear.propose(note, heard.gate_s, n, s.seed, constraints) for note in notes]
         near, neighbours = self._neighbours()
@@ -294,7 +305,8 @@ class Search:
             costs = self._hear(chosen, "changed")
             if itf and s.changes_refined and self.seconds < end_s:
                 nearest = [chosen[i] for i in np.argsort(costs, kind="stable")[: s.changes_refined]]
-                self._hear(self._refined(nearest, end_s - self.seconds, s.changes_steps), "changed")
+                steps = min(s.changes_steps, self.itf.steps)
+                self._hear(self._refined(nearest, end_s - self.seconds, steps), "changed")
             if self.best.mss_db >= before:
                 return
 

@@ -17,10 +17,11 @@ import psutil
 import pytest
 import soundfile
 
-from app import cli
+from app import answer_folder, cli
 from tests import hostile
 from tests.model import tiny
-from unmixer_core import config, patch_file
+from unmixer_core import config, patch_file, sound_file
+from unmixer_core.errors import UnmixerError
 from unmixer_core.model import checkpoint
 from unmixer_core.proxy.proxy import Proxy
 
@@ -175,6 +176,36 @@ def test_a_header_that_claims_ten_gigabytes_is_read_for_what_is_there(model: Pat
     assert (tmp_path / "o" / "patch.json").exists()
 
 
+def test_a_sound_and_a_folder_whose_names_are_no_utf8_are_answered(model: Path, tmp_path: Path):
+    sound, out = tmp_path / os.fsdecode(b"caf\xe9.wav"), tmp_path / os.fsdecode(b"r\xe9ponse")
+    sound.write_bytes(hostile.encoded(hostile.tone(0.4, 50.0)))
+    done = unmix(sound, "--out", out, "--model", model, "--fast", "--json")
+    document = json.loads(done.stdout)
+    assert document["input"]["file"].endswith("caf?.wav") and (out / "r-ponse.vital").exists()
+    assert "caf?.wav" in (out / "report.html").read_text(encoding="utf-8")
+    unmix("render", out / "patch.json", out / "again.wav")
+    assert sound_file.read(out / "again.wav").rate == 44100
+    failed = unmix("render", out / "patch.json", sound / "again.wav", status=1)
+    assert failed.stderr.startswith("error: File exists: ") and len(failed.stderr.splitlines()) == 1
+
+
+def test_a_recording_in_the_folder_of_its_answer_stays(sample: Path, model: Path):
+    sample = sample.rename(sample.with_name("input.wav"))
+    before = sample.read_bytes()
+    done = unmix(sample, "--out", sample.parent, "--model", model, status=1)
+    assert "would replace" in done.stderr and len(done.stderr.splitlines()) == 1
+    assert sample.read_bytes() == before and [path.name for path in sample.parent.iterdir()] == ["input.wav"]
+
+
+def test_an_answer_that_cannot_be_written_after_all_is_one_sentence(sample: Path, model: Path, tmp_path: Path):
+    out = tmp_path / "answer"
+    answer_folder.claim(out, sample)
+    (out / "rerender.wav").mkdir()
+    done = unmix(sample, "--out", out, "--model", model, "--fast", status=1)
+    assert done.stderr.splitlines()[-1] == f"error: Is a directory: {out / 'rerender.wav'}."
+    assert not (out / "patch.json").exists() and not list(out.rglob(".*.tmp"))
+
+
 def test_a_folder_without_sounds_is_refused(model: Path, tmp_path: Path):
     (tmp_path / "empty").mkdir()
     done = unmix(tmp_path / "empty", "--model", model, status=1)
@@ -214,6 +245,28 @@ def test_a_wrong_number_is_refused_by_the_option(words: list[str], capsys: pytes
 def test_a_wrong_constraint_is_one_sentence(words: list[str], capsys: pytest.CaptureFixture[str]):
     assert cli.run(["sample.wav", *words]) == 1
     assert capsys.readouterr().err.startswith(f"error: {words[0]}")
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (OSError(28, "No space left on device", "a\nb\x1b[31m.wav"), "No space left on device: a?b?[31m.wav."),
+        (OSError(28, "No space left on device"), "No space left on device."),
+        (OSError(36, "File name too long", "x" * 5000), "x."),
+        (UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates not allowed"), "a name holds characters"),
+        (UnmixerError("bad\x1b[31m name\n" * 3), "bad?[31m name bad?[31m name bad?[31m name"),
+    ],
+)
+def test_every_error_is_one_short_line(
+    error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    def fail(words: object) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_unmix", fail)
+    assert cli.run(["sample.wav"]) == 1
+    said = capsys.readouterr().err
+    assert sentence in said and len(said.splitlines()) == 1 and said.strip().isprintable() and len(said) < 300
 
 
 @pytest.mark.parametrize("words", [["render", "nothing.json", "out.wav"], ["push", "nothing.json"]])
