@@ -70,7 +70,7 @@ class Gate:
         headers, path = Headers(scope=scope), scope["path"]
         if not self._ours(headers.get("host", "")):
             return 421, "this address is not one of the service's; add it to UNMIXER_SERVE_NAMES if it is.", {}
-        if not self._same_origin(headers):
+        if not self._same_origin(headers, scope["method"]):
             return 403, "requests from other sites are not answered.", {}
         limit = self._limit(path)
         if _length(headers) > limit:
@@ -101,9 +101,11 @@ class Gate:
             return False
         return address.is_loopback or not loopback(self.settings.host)  # numbers cannot be rebound
 
-    def _same_origin(self, headers: Headers) -> bool:
+    def _same_origin(self, headers: Headers, method: str) -> bool:
+        """A link from elsewhere may be followed; a form of another page is a navigation too, but it posts."""
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+            followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+            return followed and method in ("GET", "HEAD")
         origin = headers.get("origin")
         if origin is None:
             return True

@@ -61,6 +61,7 @@ def test_a_configured_name_is_answered():
     [
         {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": "http://127.0.0.1:9999"}, {"origin": "http://["},
         {"sec_fetch_site": "cross-site"}, {"sec_fetch_site": "same-site", "sec_fetch_mode": "cors"},
+        {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"},
     ],
 )  # fmt: skip
 def test_another_sites_page_cannot_use_a_visitors_browser(headers: dict[str, str]):
