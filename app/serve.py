@@ -17,7 +17,7 @@ from app import faults
 from app.gate import Gate
 from app.routes import router
 from app.service.service import Service
-from app.service.settings import Settings, loopback
+from app.service.settings import Settings
 from unmixer_core.errors import UnmixerError
 
 PAGE = Path(__file__).resolve().parent / "page"
@@ -66,7 +66,7 @@ def main() -> int:
         sys.stderr.write(f"error: {error}\n")
         return 1
     sys.stderr.write(f"The Un-Mixer is at {settings.url} (Ctrl-C ends it)\n")
-    if settings.token and not loopback(settings.host):
+    if settings.reachable:
         sys.stderr.write("It can be reached from other machines: whoever has the token in that address may use it.\n")
     server = uvicorn.Server(
         uvicorn.Config(
