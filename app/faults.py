@@ -1,9 +1,9 @@
-"""Whatever goes wrong, as a status and one sentence."""
+"""Whatever can go wrong, as a status and one sentence; what nobody expected is answered by the gate."""
 
 from __future__ import annotations
 
 import errno
-import logging
+import sqlite3
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -11,29 +11,41 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from app.gate import Refusal
 from app.service.child import ChildEnded, Failed
 from app.service.renders import Busy
-from app.service.service import NotReady, NotYet, Unknown
+from app.service.service import DiskFull, NotReady, NotYet, Service, Unknown
 from app.service.store import QueueFull
 from unmixer_core import errors
-
-log = logging.getLogger(__name__)
+from unmixer_core.errors import UnmixerError
 
 STATUS: dict[type[Exception], int] = {
     Unknown: 404, NotYet: 409, errors.AudioError: 415, errors.ConfigError: 422, errors.SchemaMismatch: 422,
-    QueueFull: 429, Busy: 429, Failed: 502, errors.HostError: 502, ChildEnded: 503, NotReady: 503,
+    QueueFull: 429, Busy: 429, Failed: 502, errors.HostError: 502, ChildEnded: 503, NotReady: 503, DiskFull: 507,
 }  # fmt: skip
-REFUSALS = {415: "audio", 422: "options", 429: "full", 503: "not ready"}
+REFUSALS = {415: "audio", 422: "options", 429: "full", 503: "not ready", 507: "disk"}
 """What the meters call a refused upload."""
+FULL = "the disk is full; free some space, or lower UNMIXER_SERVE_KEEP_MIB."
 RETRY_S = {429: 10, 503: 5}
 
 
 def install(app: FastAPI) -> None:
-    app.add_exception_handler(errors.UnmixerError, _ours)
+    app.add_exception_handler(UnmixerError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(OSError, _disk)
-    app.add_exception_handler(Exception, _unexpected)
+    app.add_exception_handler(sqlite3.Error, _disk)
+
+
+def refusal(service: Service) -> Refusal | None:
+    """Why the service accepts no sound now, counted; None when it does."""
+    try:
+        service.check()
+    except UnmixerError as error:
+        status = _status(error)
+        service.meters.refused(REFUSALS[status])
+        return status, str(error), {"retry-after": str(RETRY_S[status])}
+    return None
 
 
 def answer(status: int, sentence: str) -> JSONResponse:
@@ -42,7 +54,9 @@ def answer(status: int, sentence: str) -> JSONResponse:
 
 
 async def _ours(request: Request, error: Exception) -> JSONResponse:
-    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS or kind is errors.UnmixerError)
+    status = _status(error)
+    if status == 500:
+        raise error
     if status in REFUSALS and request.url.path == "/unmix":
         request.app.state.service.meters.refused(REFUSALS[status])
     return answer(status, str(error))
@@ -70,13 +84,17 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
 
 async def _disk(request: Request, error: Exception) -> JSONResponse:
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return answer(507, "the disk is full; free some space, or lower UNMIXER_SERVE_KEEP_MIB.")
-    return await _unexpected(request, error)
+        return answer(507, FULL)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL:
+        return answer(507, FULL)
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return answer(503, "the jobs' file is locked by another program; try again in a moment.")
+    raise error  # the gate answers
 
 
-async def _unexpected(request: Request, error: Exception) -> JSONResponse:
-    log.error("unexpected at %s %s", request.method, request.url.path, exc_info=error)
-    return answer(500, f"something unexpected went wrong ({type(error).__name__}); please report it with the service's log.")
+def _status(error: Exception) -> int:
+    return next(STATUS.get(kind, 500) for kind in type(error).__mro__ if kind in STATUS or kind is UnmixerError)
 
 
 def _small(text: str) -> str:

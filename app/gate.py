@@ -1,17 +1,21 @@
-"""Who may come in: the Host and the Origin are ours, the token is right, and nobody asks too often.
+"""Who may come in: the Host and the Origin are ours, the token is right, and nobody asks too often or too much at once.
 
 A page on the web can make a visitor's browser send requests to 127.0.0.1, so being bound to loopback is not enough: a
 foreign Origin, a cross-site fetch and a Host that is not ours (DNS rebinding) are refused. No CORS header is ever sent.
+What the application did not expect is answered here too, so that every answer has these headers and is counted.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import ipaddress
 import json
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -20,7 +24,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.service.settings import Settings, loopback
 
+log = logging.getLogger(__name__)
+
+Refusal = tuple[int, str, dict[str, str]]
+"""Status, sentence, headers."""
 BURST_S = 5.0
+UPLOADS, REQUESTS = 40, 256
+"""In flight at once, at most: so many bodies of sounds, so many requests (event streams included)."""
+DRAIN_S = 2.0
+"""An upload that finds no room is read on so long, unkept: a client that is still sending hears no answer."""
 PATCH_BYTES = 1 << 20
 """Largest body of every request but an upload."""
 CLIENTS = 4096
@@ -40,10 +52,15 @@ HEADERS = {
 
 
 class Gate:
-    """ASGI middleware. `page`: paths (and below) that hold the page itself, which needs no token; `count(method, status)`."""
+    """ASGI middleware. `page`: paths (and below) that hold the page itself, which needs no token; `count(method, status)`;
+    `admit()`: why no sound is accepted now, asked before a body is read."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, page: tuple[str, ...], count: Callable[[str, int], None]) -> None:
-        self.app, self.settings, self.page, self.count = app, settings, page, count
+    def __init__(
+        self, app: ASGIApp, settings: Settings, page: tuple[str, ...], count: Callable[[str, int], None],
+        admit: Callable[[], Refusal | None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self.app, self.settings, self.page, self.count, self.admit = app, settings, page, count, admit
+        self.uploads = self.requests = 0
         self.buckets = Buckets(settings.rate, settings.rate * BURST_S)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -51,8 +68,12 @@ class Gate:
             await self.app(scope, receive, send)
             return
 
+        started = False
+
         async def send_on(message: Message) -> None:
+            nonlocal started
             if message["type"] == "http.response.start":
+                started = True
                 self.count(scope["method"], message["status"])
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
@@ -61,16 +82,39 @@ class Gate:
             await send(message)
 
         refusal = self._refusal(scope)
-        if refusal is None:
-            await self.app(scope, _counted(receive, self._limit(scope["path"])), send_on)
-        else:
+        upload = scope["method"] == "POST" and scope["path"] == "/unmix"
+        if refusal is None and (refusal := self._crowded(upload, scope["path"])) and upload:
+            await _drain(receive)
+        if refusal is not None:
             await _refuse(send_on, *refusal)
+            return
+        self.requests, self.uploads = self.requests + 1, self.uploads + upload
+        try:
+            await self.app(scope, _counted(receive, self._limit(scope["path"])), send_on)
+        except Exception as error:
+            log.exception("unexpected at %s %s", scope["method"], scope["path"])
+            if started:
+                raise
+            name = type(error).__name__
+            sentence = f"something unexpected went wrong ({name}); please report it with the service's log."
+            await _refuse(send_on, 500, sentence, {})
+        finally:
+            self.requests, self.uploads = self.requests - 1, self.uploads - upload
 
-    def _refusal(self, scope: Scope) -> tuple[int, str, dict[str, str]] | None:
+    def _crowded(self, upload: bool, path: str) -> Refusal | None:
+        if self.requests >= REQUESTS and path not in OPEN_PATHS:
+            return 429, f"{REQUESTS} requests are being answered already; try again in a moment.", {"retry-after": "2"}
+        if not upload:
+            return None
+        if self.uploads >= UPLOADS:
+            return 429, f"{UPLOADS} sounds are being read already; try again in a moment.", {"retry-after": "2"}
+        return self.admit()
+
+    def _refusal(self, scope: Scope) -> Refusal | None:
         headers, path = Headers(scope=scope), scope["path"]
         if not self._ours(headers.get("host", "")):
             return 421, "this address is not one of the service's; add it to UNMIXER_SERVE_NAMES if it is.", {}
-        if not self._same_origin(headers):
+        if not self._same_origin(headers, scope["method"]):
             return 403, "requests from other sites are not answered.", {}
         limit = self._limit(path)
         if _length(headers) > limit:
@@ -101,9 +145,11 @@ class Gate:
             return False
         return address.is_loopback or not loopback(self.settings.host)  # numbers cannot be rebound
 
-    def _same_origin(self, headers: Headers) -> bool:
+    def _same_origin(self, headers: Headers, method: str) -> bool:
+        """A link from elsewhere may be followed; a form of another page is a navigation too, but it posts."""
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            return headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+            followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+            return followed and method in ("GET", "HEAD")
         origin = headers.get("origin")
         if origin is None:
             return True
@@ -160,6 +206,14 @@ def _counted(receive: Receive, limit: int) -> Receive:
         return message
 
     return receive_on
+
+
+async def _drain(receive: Receive) -> None:
+    """Reads a body and keeps nothing of it."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 def _too_large(limit: int) -> str:

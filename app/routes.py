@@ -6,9 +6,10 @@ import asyncio
 import time
 from collections.abc import AsyncIterable
 from typing import Annotated, Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from app import views
@@ -56,6 +57,13 @@ def streamed_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def binary(media: str, what: str) -> dict[int | str, dict[str, Any]]:
     return {200: {"description": what, "content": {media: {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+def _file(content: bytes, media: str, name: str) -> Response:
+    """A download under a name."""
+    plain = name.isascii()
+    called = f'filename="{name}"' if plain else f"filename*=utf-8''{quote(name)}"
+    return Response(content, media_type=media, headers={"content-disposition": f"attachment; {called}"})
 
 
 async def _service(request: Request) -> Service:
@@ -137,32 +145,32 @@ async def rerender(id: JobId, service: Ours) -> Response:
 
 
 @router.get(
-    "/jobs/{id}/input.wav", tags=["answers"], response_class=FileResponse,
+    "/jobs/{id}/input.wav", tags=["answers"], response_class=Response,
     responses=problems(404) | binary(WAV, "The note that is un-mixed."),
 )  # fmt: skip
-async def recording(id: JobId, service: Ours) -> FileResponse:
+async def recording(id: JobId, service: Ours) -> Response:
     """The note of the recording that is un-mixed: cut at its onset, at the clips' rate and length."""
-    return FileResponse(service.recording(id), media_type=WAV, filename=views.file_name(service.get(id), ".wav"))
+    return _file(service.recorded(id), WAV, views.file_name(service.get(id), ".wav"))
 
 
 @router.get(
-    "/jobs/{id}/preset.vital", tags=["answers"], response_class=FileResponse,
+    "/jobs/{id}/preset.vital", tags=["answers"], response_class=Response,
     responses=problems(404, 409) | binary("application/octet-stream", "A preset that Vital opens."),
 )  # fmt: skip
-async def preset(id: JobId, service: Ours) -> FileResponse:
+async def preset(id: JobId, service: Ours) -> Response:
     """The patch as a Vital preset."""
     name = views.file_name(service.get(id), ".vital")
-    return FileResponse(service.part(id, "answer.vital"), media_type="application/octet-stream", filename=name)
+    return _file(service.content(id, "answer.vital"), "application/octet-stream", name)
 
 
 @router.get(
-    "/jobs/{id}/report.html", tags=["answers"], response_class=FileResponse,
+    "/jobs/{id}/report.html", tags=["answers"], response_class=Response,
     responses=problems(404, 409) | binary("text/html", "A page that stands for itself."),
 )  # fmt: skip
-async def report(id: JobId, service: Ours) -> FileResponse:
+async def report(id: JobId, service: Ours) -> Response:
     """The answer as one page with sounds and pictures in it, to keep or to send."""
     name = views.file_name(service.get(id), "-report.html")
-    return FileResponse(service.part(id, "report.html"), media_type="text/html", filename=name)
+    return _file(service.content(id, "report.html"), "text/html", name)
 
 
 @router.get("/jobs/{id}/candidates", tags=["answers"], responses=problems(404, 409))
@@ -179,12 +187,12 @@ async def candidate_patch(id: JobId, number: Number, service: Ours) -> dict[str,
 
 
 @router.get(
-    "/jobs/{id}/candidates/{number}/sound.wav", tags=["answers"], response_class=FileResponse,
+    "/jobs/{id}/candidates/{number}/sound.wav", tags=["answers"], response_class=Response,
     responses=problems(404, 409) | binary(WAV, "The candidate's sound at the recording's level."),
 )  # fmt: skip
-async def candidate_sound(id: JobId, number: Number, service: Ours) -> FileResponse:
+async def candidate_sound(id: JobId, number: Number, service: Ours) -> Response:
     """What a candidate sounds like."""
-    return FileResponse(service.part(id, "candidates", f"{number:02d}.wav"), media_type=WAV)
+    return Response(service.content(id, "candidates", f"{number:02d}.wav"), media_type=WAV)
 
 
 @router.post("/jobs/{id}/push", tags=["Live"], responses=problems(404, 409, 413, 502, 503))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
@@ -17,11 +19,13 @@ from app import faults
 from app.gate import Gate
 from app.routes import router
 from app.service.service import Service
-from app.service.settings import Settings, loopback
+from app.service.settings import Settings
+from app.service.store import Store
 from unmixer_core.errors import UnmixerError
 
 PAGE = Path(__file__).resolve().parent / "page"
-CONNECTIONS = 256
+CONNECTIONS = 512
+"""Uvicorn's own bound, which it answers with plain text: above the gate's of requests, for connections that never ask."""
 GOODBYE_S = 2
 ABOUT = (
     "From a sound to the Ableton Live patch that makes it. Upload a sound, follow its job, take the patch; or render, "
@@ -29,12 +33,12 @@ ABOUT = (
 )
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """The ASGI application. Its lifespan opens the service: raises ConfigError when that cannot be."""
+def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
+    """The ASGI application. Its lifespan runs `service`, or opens one of its own: raises ConfigError when that cannot be."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with Service.open(settings) as app.state.service:
+        async with service.running() if service else Service.open(settings) as app.state.service:
             yield
 
     app = FastAPI(
@@ -49,6 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(
         Gate, settings=settings, page=("/page", "/favicon.ico"),
         count=lambda method, status: app.state.service.meters.requested(method, status),
+        admit=lambda: faults.refusal(app.state.service),
     )  # fmt: skip
     return app
 
@@ -62,21 +67,35 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
         settings = Settings.from_environment()
+        with Store.open(settings.folder, settings.queue) as store:
+            server = Server(settings, Service(settings, store))
+            with suppress(KeyboardInterrupt):  # uvicorn has shut down and raises it again
+                server.run()
+            return 0 if server.started else 1
     except UnmixerError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    sys.stderr.write(f"The Un-Mixer is at {settings.url} (Ctrl-C ends it)\n")
-    if settings.token and not loopback(settings.host):
-        sys.stderr.write("It can be reached from other machines: whoever has the token in that address may use it.\n")
-    server = uvicorn.Server(
-        uvicorn.Config(
-            create_app(settings), host=settings.host, port=settings.port, log_level="warning", access_log=False,
-            limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GOODBYE_S, server_header=False, proxy_headers=False,
-        )
-    )  # fmt: skip
-    with suppress(KeyboardInterrupt):  # uvicorn has shut down and raises it again
-        server.run()
-    return 0 if server.started else 1
+
+
+class Server(uvicorn.Server):
+    """Tells where it is once it is there."""
+
+    def __init__(self, settings: Settings, service: Service) -> None:
+        super().__init__(
+            uvicorn.Config(
+                create_app(settings, service), host=settings.host, port=settings.port, log_level="warning", access_log=False,
+                limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GOODBYE_S, server_header=False, proxy_headers=False,
+            )
+        )  # fmt: skip
+        self.settings = settings
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            port = self.servers[0].sockets[0].getsockname()[1]
+            sys.stderr.write(f"The Un-Mixer is at {replace(self.settings, port=port).url} (Ctrl-C ends it)\n")
+            if self.settings.reachable:
+                sys.stderr.write("It can be reached from other machines: whoever has the token in that address may use it.\n")
 
 
 if __name__ == "__main__":

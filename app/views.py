@@ -12,7 +12,7 @@ import numpy as np
 from app.models import Best, CandidateView, JobView, PatchBody, PushedValue, PushView, Ready
 from app.service.service import Service
 from app.service.store import DONE, WAITING, Job
-from unmixer_core import patch_file
+from unmixer_core import config, patch_file
 from unmixer_core.live.push import PushReport
 from unmixer_core.schema.chain import MAX_EFFECTS
 from unmixer_core.schema.devices import Device
@@ -26,12 +26,21 @@ def job(job: Job, service: Service) -> JobView:
     return JobView(
         id=job.id, name=job.name, state=job.state, step="" if job.ended else known.get("step", ""),
         position=service.position(job) if job.state == WAITING else None, seconds=known.get("seconds"),
-        budget_s=None if job.options.get("fast") else service.params.unmix.seconds,
+        budget_s=budget_s(job.options, service.params.unmix),
         renders=known.get("renders", 0), best=Best(**known["best"]) if "best" in known else None,
         note=job.heard["note"], gate_s=job.heard["gate_s"], remarks=job.heard["remarks"], message=job.message,
         created=job.created_s, finished=job.finished_s, options=job.options,
         expires=job.finished_s + service.settings.keep_s if job.finished_s and job.state == DONE else None,
     )  # fmt: skip
+
+
+def budget_s(options: dict[str, Any], unmix: config.Unmix) -> float | None:
+    """Seconds the search may take, about: `polish_s` begins where refinement has ended. None: it is over in seconds."""
+    polish_s = options.get("polish_s")
+    if polish_s is None:
+        return None if options.get("fast") else unmix.seconds
+    refined = options.get("itf", True) and not options.get("fast")
+    return float(polish_s + (unmix.itf_seconds if refined else 0.0))
 
 
 def file_name(job: Job, ending: str) -> str:

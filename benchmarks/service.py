@@ -7,7 +7,7 @@
 the first quarter and at the end. `killed`: kill -9 with jobs queued and running, start again; every accepted job ends.
 `render`: POST /render on a warm host, with and without a search beside it. `cancel`: from DELETE to a searcher that
 takes its next job. `--tiny`: an untrained model of the tests' size, where none is trained. A line a part; the last line is
-one JSON object of all.
+one JSON object of all, and the exit status is 1 when one of the bars does not hold.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import statistics
+import sys
 import tempfile
 import threading
 import time
@@ -39,7 +40,8 @@ HEALTH_MS, CANCEL_S, RENDER_S, GROWTH = 200.0, 2.0, 1.0, 1.10
 QUEUE, RENDERS, CANCELS = 64, 20, 5
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 1 when a bar does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--uploads", type=int, default=32)
     parser.add_argument("--jobs", type=int, default=200)
@@ -59,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 print(json.dumps({name: found[name]}), flush=True)
     found["holds"] = {name: HOLDS[name](found[name]) for name in options.only}
     print(json.dumps(found))
+    return 0 if all(found["holds"].values()) else 1
 
 
 def _concurrent(server: Server, options: argparse.Namespace) -> dict[str, Any]:
@@ -214,4 +217,4 @@ def _total(found: dict[str, Any], when: str) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -59,11 +59,15 @@ function microphone(send, fail) {
     const fresh = new Recorder((value) => {
       level.value = value;
     });
+    record.disabled = true; // while the browser asks whether the microphone may be used
     try {
       await fresh.start();
     } catch (error) {
       return fail(error.message);
+    } finally {
+      record.disabled = false;
     }
+    record.focus();
     recorder = fresh;
     begun = Date.now();
     level.hidden = false;

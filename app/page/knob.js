@@ -1,4 +1,4 @@
-// A knob: drag up and down, wheel, arrow keys; the arcs behind it are the model's intervals.
+// A knob: drag up and down, arrow keys (the wheel scrolls the page); the arcs behind it are the model's intervals.
 
 import { physical, unitOf, words } from "./laws.js";
 
@@ -85,6 +85,7 @@ export function knob(spec, entry, { locked, home, turned }) {
   });
   dial.addEventListener("dblclick", () => turn(home, true));
   dial.title = `${spec.name}${intervalWords(spec, entry)}`;
+  if (intervalWords(spec, entry)) dial.setAttribute("aria-description", intervalWords(spec, entry).slice(2));
   show();
   return root;
 }

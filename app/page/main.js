@@ -50,6 +50,7 @@ async function watchState() {
     let found;
     try {
       found = await api.ready();
+      if (!schema) start();
       shown.uploadBytes = found.upload_bytes ?? shown.uploadBytes;
       byId("state").textContent = found.ready ? (found.queued ? `Ready, ${found.queued} waiting` : "Ready") : api.capital(found.problems.join(" "));
     } catch (error) {
@@ -87,19 +88,19 @@ async function send(file, name) {
 
 async function open(id) {
   shown.following?.abort();
-  shown.following = new AbortController();
+  const { signal } = (shown.following = new AbortController()); // aborted: another job was opened meanwhile
   player.stop();
   edits.forget();
   Object.assign(shown, { job: null, answer: null, bestDb: null });
   byId("answer").hidden = true;
   const job = await attempt(() => api.job(id));
+  if (signal.aborted) return;
   byId("work").hidden = !job;
   document.body.classList.toggle("working", Boolean(job));
   if (!job) return;
   shown.job = job;
   showJob(job);
   blank();
-  const signal = shown.following.signal;
   const recording = await attempt(async () => player.decode(await api.get(`/jobs/${id}/input.wav`)));
   if (signal.aborted) return;
   if (recording) {
@@ -116,12 +117,13 @@ function followed(job) {
   shown.job = job;
   showJob(job);
   if (["done", "failed", "cancelled"].includes(job.state)) {
+    listJobs().catch(() => {});
     if (job.state === "failed") notice(`The search failed: ${job.message}`);
     if (job.state === "cancelled") notice("The search was cancelled.");
     if (job.state === "done") showAnswer(job.id);
   }
+  else if (before !== job.state) listJobs().catch(() => {});
   if (job.state === "running" && job.best && job.best.mss_db !== shown.bestDb) showBest(job);
-  if (before !== job.state || job.state === "done") attempt(listJobs);
 }
 
 // The best so far can be heard and seen while the search goes on.
@@ -157,9 +159,11 @@ async function showAnswer(id) {
   const found = await attempt(() => Promise.all([api.answer(id), api.get(`/jobs/${id}/rerender.wav`), api.candidates(id)]));
   if (!found || shown.job?.id !== id) return;
   const [document, wav, candidates] = found;
+  const sound = await player.decode(wav);
+  if (shown.job?.id !== id) return;
   shown.answer = document;
   byId("answer").hidden = false;
-  player.set("b", await player.decode(wav));
+  player.set("b", sound);
   draw("b");
   hear("b");
   use(document);
@@ -367,13 +371,23 @@ function wire() {
 }
 
 function route() {
+  if (!schema) return start();
   const id = new URLSearchParams(location.hash.slice(1)).get("job");
   if (id && /^[0-9a-f]{16}$/.test(id)) open(id);
   attempt(listJobs);
 }
 
-async function start() {
-  schema = await attempt(api.schema);
+// Once at a time; tried again by watchState until it has worked.
+let starting = null;
+
+function start() {
+  starting ??= begin().finally(() => {
+    starting = null;
+  });
+}
+
+async function begin() {
+  schema ??= await attempt(api.schema);
   if (schema) route();
 }
 

@@ -73,10 +73,13 @@ export class Rack {
   }
 
   #key(event, device, place) {
+    if (event.ctrlKey || event.metaKey) return; // the browser's: Ctrl+L is its address line
     const sideways = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (event.altKey && sideways && place && !device.locked) {
-      if (this.patch.move(device.key, sideways)) this.#moved(device);
-    } else if (sideways && !event.altKey) {
+    if (event.altKey && sideways) {
+      if (place && device.locked) this.said(`${device.name} is locked.`);
+      else if (place && this.patch.move(device.key, sideways)) this.#moved(device);
+    } else if (event.altKey) return;
+    else if (sideways) {
       const items = [...this.row.children], next = items[items.indexOf(event.currentTarget) + sideways];
       next?.querySelector(".name").focus();
     } else if (event.key.toLowerCase() === "o" && place) this.#power(device);

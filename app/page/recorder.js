@@ -18,11 +18,21 @@ export class Recorder {
     } catch (error) {
       throw new Error(error.name === "NotFoundError" ? "There is no microphone." : "The microphone may not be used; allow it in the browser.");
     }
-    this.context = new AudioContext();
-    await this.context.audioWorklet.addModule("/page/recorder-worklet.js");
-    const node = new AudioWorkletNode(this.context, "tap", { numberOfOutputs: 0 });
-    node.port.onmessage = ({ data }) => this.#take(data);
-    this.context.createMediaStreamSource(this.stream).connect(node);
+    try {
+      this.context = new AudioContext();
+      await this.context.audioWorklet.addModule("/page/recorder-worklet.js");
+      const node = new AudioWorkletNode(this.context, "tap", { numberOfOutputs: 0 });
+      node.port.onmessage = ({ data }) => this.#take(data);
+      this.context.createMediaStreamSource(this.stream).connect(node);
+    } catch {
+      await this.#release();
+      throw new Error("The microphone cannot be heard in this browser.");
+    }
+  }
+
+  async #release() {
+    for (const track of this.stream.getTracks()) track.stop();
+    await this.context?.close();
   }
 
   #take(channels) {
@@ -33,9 +43,8 @@ export class Recorder {
   }
 
   async stop() {
-    for (const track of this.stream.getTracks()) track.stop();
     const rate = this.context.sampleRate;
-    await this.context.close();
+    await this.#release();
     return new Blob([encode(this.parts, this.samples, rate)], { type: "audio/wav" });
   }
 }

@@ -11,11 +11,12 @@ import asyncio
 import json
 import os
 import queue
+import re
 import signal
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +25,12 @@ from unmixer_core.errors import UnmixerError
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 120.0
 LINE_BYTES = 4 << 20
+ORDINARY = re.compile(".*", re.DOTALL)
+BARE = re.compile(r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|DYLD_\w+|PYTHON\w+|VIRTUAL_ENV")
+SECRET = re.compile(
+    r"(?i)^(aws|azure|google|gcp|gcloud|cloudsdk|boto|s3|hf|wandb|mlflow|dvc)_|token|secret|passw|credential|auth|(^|_)key(_|$)|apikey"
+)
+"""Names of variables that no child needs: the service's token, keys of clouds."""
 Message = dict[str, Any]
 
 
@@ -32,14 +39,19 @@ class ChildEnded(UnmixerError):
 
 
 class Failed(UnmixerError):
-    """The process says, in a sentence, why it cannot do what it was asked."""
+    """The process says, in a sentence, why it cannot do what it was asked; `why` in a word, where that matters."""
+
+    def __init__(self, sentence: str, why: str = "") -> None:
+        super().__init__(sentence)
+        self.why = why
 
 
 class Child:
-    """`python -m <module> <words>` as seen from the server. `threads`: compute threads of its libraries."""
+    """`python -m <module> <words>` as seen from the server. `threads`: compute threads of its libraries; `bare`: it reads
+    what strangers sent, so it gets of the environment only what Python needs."""
 
-    def __init__(self, module: str, words: Sequence[str] = (), threads: int = 1) -> None:
-        self.module, self.words, self.threads = module, tuple(words), threads
+    def __init__(self, module: str, words: Sequence[str] = (), threads: int = 1, bare: bool = False) -> None:
+        self.module, self.words, self.threads, self.bare = module, tuple(words), threads, bare
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
@@ -50,7 +62,8 @@ class Child:
     async def start(self) -> None:
         """Starts it and waits for its first word. Raises Failed with its reason, ChildEnded when it has none."""
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", self.module, *self.words, cwd=ROOT, env=_environment(self.threads), limit=LINE_BYTES,
+            sys.executable, "-m", self.module, *self.words, cwd=ROOT, limit=LINE_BYTES,
+            env=environment(os.environ, self.threads, self.bare),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         try:
@@ -65,9 +78,9 @@ class Child:
             await self.stop()
             raise Failed(first["failed"])
 
-    async def ask(self, request: Message, patience_s: float) -> AsyncIterator[Message]:
+    async def ask(self, request: Message, patience_s: float) -> AsyncGenerator[Message, None]:
         """What it tells, the last line (with "done") included. Raises Failed, or ChildEnded when it ends or is silent for
-        `patience_s`; a child that was left in the middle of an answer is stopped."""
+        `patience_s`. A child that is left in the middle of an answer is stopped: by `aclosing`, at once."""
         async with self._turn:
             whole = False
             try:
@@ -77,7 +90,7 @@ class Child:
                         message = await self._read()
                     whole = "done" in message or "failed" in message
                     if "failed" in message:
-                        raise Failed(message["failed"])
+                        raise Failed(message["failed"], message.get("why", ""))
                     yield message
             except TimeoutError:
                 raise ChildEnded(f"the process stood still for {patience_s:.0f} s and was stopped.") from None
@@ -88,8 +101,9 @@ class Child:
     async def answer(self, request: Message, patience_s: float) -> Any:
         """What the last line holds under "done"."""
         last: Message = {}
-        async for message in self.ask(request, patience_s):
-            last = message
+        async with aclosing(self.ask(request, patience_s)) as told:
+            async for message in told:
+                last = message
         return last["done"]
 
     def signal(self, number: signal.Signals) -> None:
@@ -111,25 +125,30 @@ class Child:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
             await self._process.stdin.drain()
         except (BrokenPipeError, ConnectionResetError):
-            raise await self._end() from None
+            raise await self.gone() from None
 
     async def _read(self) -> Message:
         assert self._process is not None and self._process.stdout is not None
         line = await self._process.stdout.readline()
         if not line.endswith(b"\n"):
-            raise await self._end()
+            raise await self.gone()
         message: Message = json.loads(line)
         return message
 
-    async def _end(self) -> ChildEnded:
+    async def gone(self) -> ChildEnded:
+        """Waits until it has ended; the error says how."""
         assert self._process is not None
         code = await self._process.wait()
         return ChildEnded(f"the process ended {f'by signal {-code}' if code < 0 else f'with status {code}'}.")
 
 
-def _environment(threads: int) -> dict[str, str]:
-    """Renders are the embedded host's, whatever Live the environment names: Live is for pushing."""
-    kept = {name: value for name, value in os.environ.items() if name != "UNMIXER_LIVE_HOST"}
+def environment(given: Mapping[str, str], threads: int, bare: bool) -> dict[str, str]:
+    """What a child gets of ours: no secrets (SECRET). Renders are the embedded host's, whatever Live is named: Live is for
+    pushing."""
+    kept = {
+        name: value for name, value in given.items()
+        if (BARE if bare else ORDINARY).fullmatch(name) and not SECRET.search(name) and name != "UNMIXER_LIVE_HOST"
+    }  # fmt: skip
     names = ("UNMIXER_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     return kept | dict.fromkeys(names, str(threads)) | {"GOMP_SPINCOUNT": "20000", "UNMIXER_TRACKING": "off"}
 

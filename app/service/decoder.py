@@ -6,6 +6,7 @@ if libsndfile is made to crash or to loop, that process ends and a sentence come
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -27,7 +28,8 @@ ENDS: dict[int, str] = {signal.SIGXCPU: "it took too long", signal.SIGALRM: "it 
 
 
 def main() -> None:
-    """Requests are {"folder", "name", "note", "gate_s"}; done is heard.json's content."""
+    """Requests are {"folder", "name", "note", "gate_s"}; done is heard.json's content. Beside "failed", "why" tells that the
+    file is not to blame."""
     params = config.load(ROOT / "params.yaml")
     warm = listening.name(60), audio.resample, sound_file.SUFFIXES
     from scipy.signal import resample_poly  # once, before any fork
@@ -79,7 +81,8 @@ def _limited(request: dict[str, Any], params: config.Params) -> dict[str, Any]:
     except MemoryError:
         return {"failed": f"{request['name']} cannot be read as audio (it takes too much memory)."}
     except OSError as error:
-        return {"failed": f"{request['name']} cannot be kept ({error.strerror})."}
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return {"failed": f"{request['name']} cannot be kept ({error.strerror}).", "why": "disk" if full else "machine"}
 
 
 def confine() -> None:

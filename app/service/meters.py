@@ -12,6 +12,8 @@ from app.service.store import STATES
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 SEARCH_S = (1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 300)
+METHODS = {"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"}
+"""Others count as "other": whoever asks must not be able to make series without end."""
 RENDER_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10)
 
 
@@ -35,7 +37,7 @@ class Meters:
         self._memory = Gauge("unmixer_server_peak_bytes", "Largest memory of the server's own process.", registry=registry)
 
     def requested(self, method: str, status: int) -> None:
-        self._requests.labels(method, str(status)).inc()
+        self._requests.labels(method if method in METHODS else "other", str(status)).inc()
 
     def searched(self, seconds: float, state: str) -> None:
         self._searches.labels(state).inc()

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from app.service.child import Child, ChildEnded, Failed
 from app.service.meters import Meters
 from app.service.searcher import BEST, DROP, KEEP
 from app.service.settings import Settings
-from app.service.store import ATTEMPTS, CANCELLED, DONE, FAILED, RUNNING, WAITING, Job, Store
+from app.service.store import ATTEMPTS, CANCELLED, DONE, ENDED, FAILED, RUNNING, WAITING, Job, Store
 from unmixer_core.errors import UnmixerError
 
 log = logging.getLogger(__name__)
@@ -37,8 +38,12 @@ class Pool:
         self._work = asyncio.Event()
         self._changes: dict[str, asyncio.Event] = {}
         self._running: dict[str, Child] = {}
+        self._broken: dict[str, str] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._enders: set[asyncio.Task[None]] = set()
+
+    def searcher(self) -> Child:
+        return Child("app.service.searcher", (str(self.settings.models),), self.settings.threads)
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._keep_one()) for _ in range(self.settings.workers)]
@@ -90,43 +95,53 @@ class Pool:
             await child.stop()
 
     async def _keep_one(self) -> None:
-        """One searcher, started again whenever it ends."""
+        """One searcher, started again whenever it ends; whatever goes wrong, it is tried again."""
         failures = 0
         while True:
-            child = Child("app.service.searcher", (str(self.settings.models),), self.settings.threads)
+            child = self.searcher()
             try:
                 await child.start()
-            except UnmixerError as error:
-                if str(error) != self.problem:
-                    log.warning("searcher: %s", error)
-                self.problem = str(error)
-                await asyncio.sleep(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
-                failures += 1
-                continue
-            self.problem, failures = "", 0
-            self.ready += 1
-            try:
+                self.problem = ""
                 await self._feed(child)
-            except ChildEnded as error:
-                log.warning("searcher: %s", error)
+                failures = 0
+                continue
+            except UnmixerError as error:
+                self._trouble(str(error))
+            except Exception as error:
+                self._trouble(f"the searcher cannot work ({type(error).__name__}: {error}).", error)
             finally:
-                self.ready -= 1
                 await child.stop()
+            await asyncio.sleep(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
+            failures += 1
+
+    def _trouble(self, sentence: str, error: Exception | None = None) -> None:
+        if sentence != self.problem:
+            log.warning("searcher: %s", sentence, exc_info=error)
+        self.problem = sentence
 
     async def _feed(self, child: Child) -> None:
-        """Jobs for one searcher until it ends (ChildEnded)."""
-        while True:
-            job = self.store.claim()
-            if job is None:
-                self._work.clear()
-                await self._work.wait()
-                continue
-            self._tell(job.id)
-            self._running[job.id] = child
-            try:
-                await self._run(job, child)
-            finally:
-                self._running.pop(job.id, None)
+        """Jobs for one searcher until it ends."""
+        self.ready += 1
+        try:
+            while True:
+                if child.pid is None:
+                    raise await child.gone()
+                self._give_up_broken()
+                job = self.store.claim()
+                if job is None:
+                    self._work.clear()
+                    await _first(self._work.wait(), child.gone())
+                    continue
+                self._tell(job.id)
+                self._running[job.id] = child
+                try:
+                    await self._run(job, child)
+                finally:
+                    self._running.pop(job.id, None)
+        except ChildEnded as error:
+            log.warning("searcher: %s", error)
+        finally:
+            self.ready -= 1
 
     async def _run(self, job: Job, child: Child) -> None:
         folder = self.folder(job.id)
@@ -134,21 +149,37 @@ class Pool:
         request = {"folder": str(folder), "out": str(work / ANSWER), "name": job.name, "options": job.options}
         begun, document = time.perf_counter(), None
         try:
-            async for message in child.ask(request, PATIENCE_S):
-                document = message.get("done", document)
-                if "step" in message:
-                    self.store.progress(job.id, message)
-                    self._tell(job.id)
+            async with aclosing(child.ask(request, PATIENCE_S)) as told:
+                async for message in told:
+                    document = message.get("done", document)
+                    if "step" in message:
+                        self.store.progress(job.id, message)
+                        self._tell(job.id)
             self._finish(job, work, document)
         except Failed as error:
             self._end(job.id, FAILED, str(error))
         except ChildEnded as error:
             self._lost(job, error)
             raise
+        except Exception as error:  # a full disk, a locked database, a line that is no JSON: this job's end, not the pool's
+            log.exception("job %s", job.id)
+            self._broken[job.id] = f"the search broke ({type(error).__name__}: {error}); the service's log says more."
+            self._give_up_broken()
         finally:
             shutil.rmtree(work, ignore_errors=True)
             (folder / BEST).unlink(missing_ok=True)
-            self.meters.searched(time.perf_counter() - begun, getattr(self.store.get(job.id), "state", CANCELLED))
+            self._weigh(job.id)
+            state = getattr(self.store.get(job.id), "state", CANCELLED)
+            if state in ENDED:
+                self.meters.searched(time.perf_counter() - begun, state)
+
+    def _give_up_broken(self) -> None:
+        """Ends the jobs that broke; one whose end cannot be written now stays for the next time."""
+        for identity, sentence in list(self._broken.items()):
+            job = self.store.get(identity)
+            if job is not None and job.state == RUNNING:
+                self._end(identity, FAILED, sentence)
+            self._broken.pop(identity, None)
 
     def _finish(self, job: Job, work: Path, document: dict[str, Any] | None) -> None:
         now = self.store.get(job.id)
@@ -173,11 +204,14 @@ class Pool:
             self._tell(job.id)
 
     def _end(self, identity: str, state: str, message: str = "") -> None:
-        folder = self.folder(identity)
-        if state == CANCELLED:
-            shutil.rmtree(folder / ANSWER, ignore_errors=True)
-        self.store.end(identity, state, message, size_of(folder))
+        self.store.end(identity, state, message)
         self._tell(identity)
+        if state == CANCELLED:
+            shutil.rmtree(self.folder(identity) / ANSWER, ignore_errors=True)
+        self._weigh(identity)
+
+    def _weigh(self, identity: str) -> None:
+        self.store.weigh(identity, size_of(self.folder(identity)))
 
     def _tell(self, identity: str) -> None:
         """Wakes who listens to this job."""
@@ -191,5 +225,20 @@ class Pool:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    """Bytes of all files below a folder, while a process may still be writing and removing some."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                total += os.lstat(os.path.join(place, name)).st_size
+    return total
+
+
+async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
+    """Returns when one of them does; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -18,6 +18,10 @@ from unmixer_core.schema.patch import Patch
 
 log = logging.getLogger(__name__)
 
+PAUSES_S = (1.0, 5.0, 15.0, 30.0)
+"""Before a host that ended is started again; one that a render waits for is started at once."""
+STEADY_S = 60.0
+"""A host that lived so long begins with the first pause again."""
 WAITING = 8
 WITHIN_S = 20.0
 
@@ -35,6 +39,7 @@ class Renders:
         self._waiting = 0
         self._turn = asyncio.Lock()
         self._starting: asyncio.Task[None] | None = None
+        self._keeper: asyncio.Task[None] | None = None
         self.problem = ""
 
     @property
@@ -44,12 +49,13 @@ class Renders:
     def start(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder.mkdir(parents=True)
-        self._starting = asyncio.create_task(self._start())
+        self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
+        tasks = [task for task in (self._keeper, self._starting) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await self._child.stop()
 
     async def render(self, patch: Patch, like: Path | None) -> tuple[bytes, dict[str, float]]:
@@ -73,6 +79,19 @@ class Renders:
             with contextlib.suppress(OSError):
                 out.unlink(missing_ok=True)
 
+    async def _keep(self) -> None:
+        """Starts a host, and another one whenever it ends, whether or not somebody renders."""
+        failures = 0
+        while True:
+            begun = time.monotonic()
+            try:
+                await self._stand()
+                log.warning("renderer: %s", await self._child.gone())
+            except UnmixerError:
+                pass  # `problem` holds it, and the log
+            failures = 0 if time.monotonic() - begun > STEADY_S else failures + 1
+            await asyncio.sleep(PAUSES_S[min(failures, len(PAUSES_S) - 1)])
+
     async def _stand(self) -> None:
         """Waits for the host that is being started; starts one when the last one is gone."""
         if self._starting is None or (self._starting.done() and self._child.pid is None):
@@ -85,6 +104,8 @@ class Renders:
         try:
             await self._child.start()
             self.problem = ""
-        except UnmixerError as error:
-            self.problem = str(error)
-            log.warning("renderer: %s", error)
+        except Exception as error:
+            sentence = str(error) if isinstance(error, UnmixerError) else f"the host broke ({type(error).__name__}: {error})."
+            if sentence != self.problem:
+                log.warning("renderer: %s", sentence, exc_info=None if isinstance(error, UnmixerError) else error)
+            self.problem = sentence

@@ -56,6 +56,14 @@ class NotYet(UnmixerError):
     """The job has no answer (yet)."""
 
 
+class DiskFull(UnmixerError):
+    """There is no room for what was sent."""
+
+
+BLAME: dict[str, type[UnmixerError]] = {"disk": DiskFull, "machine": NotReady}
+"""Why the decoder failed, where not because of the file."""
+
+
 class Service:
     """Use `Service.open`. Methods raise UnmixerErrors whose sentences are meant for the user."""
 
@@ -71,29 +79,34 @@ class Service:
     @classmethod
     @asynccontextmanager
     async def open(cls, settings: Settings) -> AsyncIterator[Service]:
-        """Everything started; jobs of an earlier process wait again. Raises ConfigError."""
+        """A service that runs, with its store. Raises ConfigError."""
         with Store.open(settings.folder, settings.queue) as store:
-            service = cls(settings, store)
-            service._recover()
-            for _ in range(DECODERS):
-                service._decoders.put_nowait(Child("app.service.decoder"))
-            service.pool.start()
-            service.renders.start()
-            janitor = asyncio.create_task(service._keep_clear())
-            try:
+            async with cls(settings, store).running() as service:
                 yield service
-            finally:
-                janitor.cancel()
-                await asyncio.gather(janitor, service.pool.stop(), service.renders.stop(), return_exceptions=True)
-                while not service._decoders.empty():
-                    await service._decoders.get_nowait().stop()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Service]:
+        """Everything started; jobs of an earlier process wait again."""
+        self._recover()
+        for _ in range(DECODERS):
+            self._decoders.put_nowait(Child("app.service.decoder", bare=True))
+        self.pool.start()
+        self.renders.start()
+        janitor = asyncio.create_task(self._keep_clear())
+        try:
+            yield self
+        finally:
+            janitor.cancel()
+            await asyncio.gather(janitor, self.pool.stop(), self.renders.stop(), return_exceptions=True)
+            while not self._decoders.empty():
+                await self._decoders.get_nowait().stop()
 
     # --- jobs ------------------------------------------------------------------------------------------------------
 
     async def accept(self, name: str, file: BinaryIO, asked: dict[str, Any]) -> Job:
         """A sound and its options as a job. Raises AudioError, ConfigError, QueueFull, NotReady."""
         options.constraints(asked)
-        self._check()
+        self.check()
         identity, shown = secrets.token_hex(8), display(name)
         folder = self.pool.folder(identity)
         with _on_failure(lambda: shutil.rmtree(folder, ignore_errors=True)):
@@ -105,13 +118,14 @@ class Service:
     def again(self, identity: str, asked: dict[str, Any]) -> Job:
         """A new job on the sound of an old one, with other options."""
         options.constraints(asked)
-        self._check()
+        self.check()
         old, new = self.get(identity), secrets.token_hex(8)
         source, target = self.pool.folder(old.id), self.pool.folder(new)
         with _on_failure(lambda: shutil.rmtree(target, ignore_errors=True)):
             target.mkdir(parents=True)
-            for part in (heard_file.CLIP, heard_file.ABOUT):
-                shutil.copyfile(source / part, target / part)
+            with _still_there(identity):
+                for part in (heard_file.CLIP, heard_file.ABOUT):
+                    shutil.copyfile(source / part, target / part)
             heard = _played(target / heard_file.ABOUT, asked)
             return self._add(Job(new, old.name, asked, heard))
 
@@ -157,7 +171,19 @@ class Service:
         if self.get(identity).state == RUNNING:
             with suppress(FileNotFoundError):
                 return (self.pool.folder(identity) / BEST).read_bytes()
-        return self.part(identity, "rerender.wav").read_bytes()
+        return self.content(identity, "rerender.wav")
+
+    def content(self, identity: str, *names: str) -> bytes:
+        """Of a file of a job's answer. Raises Unknown, NotYet."""
+        path = self.part(identity, *names)
+        with _still_there(identity):
+            return path.read_bytes()
+
+    def recorded(self, identity: str) -> bytes:
+        """The note that is un-mixed, as WAV. Raises Unknown."""
+        path = self.recording(identity)
+        with _still_there(identity):
+            return path.read_bytes()
 
     def recording(self, identity: str) -> Path:
         """The note that is un-mixed. Raises Unknown."""
@@ -168,13 +194,14 @@ class Service:
 
     def document(self, identity: str) -> dict[str, Any]:
         """patch.json's content."""
-        found: dict[str, Any] = json.loads(self.part(identity, "patch.json").read_text(encoding="utf-8"))
+        found: dict[str, Any] = json.loads(self.content(identity, "patch.json"))
         return found
 
     def candidates(self, identity: str) -> list[dict[str, Any]]:
         """patch.json's of the other candidates, best first."""
         folder = self.part(identity, "patch.json").parent / "candidates"
-        return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+        with _still_there(identity):
+            return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
 
     # --- patches ---------------------------------------------------------------------------------------------------
 
@@ -202,9 +229,10 @@ class Service:
 
     def measurements(self) -> bytes:
         """Prometheus text."""
-        return self.meters.text(self.store.counts(), self.pool.ready, sum(job.bytes for job in self.store.recent(-1)))
+        return self.meters.text(self.store.counts(), self.pool.ready, self.store.total_bytes())
 
-    def _check(self) -> None:
+    def check(self) -> None:
+        """Whether a sound would be accepted now. Raises NotReady, QueueFull."""
         if self.pool.problem and not self.pool.ready:
             raise NotReady(self.pool.problem)
         self.store.check_room()
@@ -215,21 +243,28 @@ class Service:
         return job
 
     async def _decode(self, folder: Path, name: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """In a limited process. Raises AudioError when there is no note in it."""
+        """In a limited process. Raises AudioError when there is no note in it, DiskFull, and NotReady when it is not to blame."""
         child = await self._decoders.get()
         request = {"folder": str(folder), "name": name, "note": asked.get("note"), "gate_s": asked.get("gate_s")}
         try:
-            if child.pid is None:
-                await child.start()
+            await self._reader(child)
             heard: dict[str, Any] = await child.answer(request, DECODE_WITHIN_S)
             return heard
         except Failed as error:
-            raise AudioError(str(error)) from None
+            raise BLAME.get(error.why, AudioError)(str(error)) from None
         except ChildEnded as error:
-            raise AudioError(f"{name} could not be read: {error}") from None
+            raise NotReady(f"{name} could not be read: {error}") from None
         finally:
             self._decoders.put_nowait(child)
             (folder / UPLOAD).unlink(missing_ok=True)
+
+    async def _reader(self, child: Child) -> None:
+        """Starts a decoder that is not running. Raises NotReady, ChildEnded."""
+        if child.pid is None:
+            try:
+                await child.start()
+            except Failed as error:
+                raise NotReady(str(error)) from None
 
     def _recover(self) -> None:
         """Jobs of an earlier process wait again; what it was in the middle of is removed."""
@@ -245,7 +280,10 @@ class Service:
 
     async def _keep_clear(self) -> None:
         while True:
-            self.clear()
+            try:
+                self.clear()
+            except Exception:  # a locked database, a folder that cannot be read: tried again
+                log.exception("clearing away")
             await asyncio.sleep(CLEAR_EVERY_S)
 
     def clear(self) -> None:
@@ -259,7 +297,9 @@ def display(name: str) -> str:
     """A file's name as it may be shown and stored; it never names a file."""
     text = NAME.sub("_", name.replace("\\", "/").rpartition("/")[2]).strip(" .") or "sound"
     stem, dot, suffix = text.rpartition(".")
-    return text if len(text) <= NAME_LENGTH else f"{stem[: NAME_LENGTH - 1 - len(suffix[:8])]}{dot}{suffix[:8]}"
+    if len(text) <= NAME_LENGTH or not dot:
+        return text[:NAME_LENGTH]
+    return f"{stem[: NAME_LENGTH - 1 - len(suffix[:8])]}.{suffix[:8]}"
 
 
 def _copy(file: BinaryIO, target: Path) -> None:
@@ -277,6 +317,15 @@ def _played(about: Path, asked: dict[str, Any]) -> dict[str, Any]:
         heard["gate_s"] = asked["gate_s"]
     about.write_text(json.dumps(heard), encoding="utf-8")
     return heard
+
+
+@contextmanager
+def _still_there(identity: str) -> Iterator[None]:
+    """A file that is cleared away while it is asked for is not there: raises Unknown."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise Unknown(f"job {identity} was removed just now.") from None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class Settings:
-    """`token`: what a client must send; "" = none is asked for, which only a loopback address allows.
+    """`token`: what a client must send; "" = none is asked for, which only loopback allows.
 
     `names`: Host headers that are answered besides the address itself. `models`: folder with full/ and proxy/, or
     pretrained/. `rate`: requests a second and client, five times as many at once.
@@ -41,18 +41,19 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Raises ConfigError naming the variable. Bound to more than loopback without a token, one is made up."""
+        """Raises ConfigError naming the variable. Where others can come from, a token is made up if none is given."""
         cores = os.cpu_count() or 1
         threads = _whole(environ, "UNMIXER_THREADS", min(cores, 2), 1, 1024)
         host = environ.get("UNMIXER_SERVE_HOST") or cls.host
+        names = tuple(name.strip().lower() for name in environ.get("UNMIXER_SERVE_NAMES", "").split(",") if name.strip())
         token = environ.get("UNMIXER_SERVE_TOKEN", "")
         if token and not (len(token) >= 16 and token.isascii() and token.isprintable() and " " not in token):
             raise ConfigError("UNMIXER_SERVE_TOKEN must be at least 16 printable ASCII characters without spaces.")
         return cls(
             host=host,
             port=_whole(environ, "UNMIXER_SERVE_PORT", cls.port, 0, 65535),
-            token=token or ("" if loopback(host) else secrets.token_urlsafe(24)),
-            names=tuple(name.strip().lower() for name in environ.get("UNMIXER_SERVE_NAMES", "").split(",") if name.strip()),
+            token=token or (secrets.token_urlsafe(24) if _reachable(host, names) else ""),
+            names=names,
             folder=Path(environ.get("UNMIXER_SERVE_FOLDER") or cls.folder),
             models=Path(environ.get("UNMIXER_SERVE_MODELS") or cls.models),
             workers=_whole(environ, "UNMIXER_SERVE_WORKERS", max(1, cores // threads), 1, 256),
@@ -64,6 +65,11 @@ class Settings:
             rate=float(_whole(environ, "UNMIXER_SERVE_RATE", int(cls.rate), 1, 100_000)),
             live=Endpoint.from_environment(environ),
         )  # fmt: skip
+
+    @property
+    def reachable(self) -> bool:
+        """Whether requests may come from other machines: directly, or through a reverse proxy under another name."""
+        return _reachable(self.host, self.names)
 
     @property
     def url(self) -> str:
@@ -79,6 +85,10 @@ def loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _reachable(host: str, names: tuple[str, ...]) -> bool:
+    return not all(loopback(name) for name in (host, *names))
 
 
 def _whole(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:

@@ -135,6 +135,14 @@ class Store:
             (state, message, time.time(), size, identity),
         )
 
+    def weigh(self, identity: str, size: int) -> None:
+        """What a job's folder takes on disk now."""
+        self._db.execute("UPDATE jobs SET bytes = ? WHERE id = ?", (size, identity))
+
+    def total_bytes(self) -> int:
+        """Of all jobs."""
+        return int(self._db.execute("SELECT COALESCE(SUM(bytes), 0) FROM jobs").fetchone()[0])
+
     def recover(self) -> list[Job]:
         """After a start: what ran when the last process ended waits again, or is given up; returns those jobs as they are now."""
         running = [job.id for job in self._select("state = ?", RUNNING)]

@@ -21,6 +21,9 @@ from unmixer_core.schema import sampling
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
+CANCEL_S, LOAD_S = 2.0, 4.0
+"""What is promised on a machine that does nothing else (benchmarks/service.py asks for it there), and what other tests may add."""
+
 
 def audio(data: bytes) -> tuple[np.ndarray, int]:
     samples, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
@@ -113,12 +116,14 @@ def test_a_locked_control_stays_in_another_search(server: Server, answered: str)
 
 
 def test_cancel_ends_a_search_within_two_seconds_and_the_next_one_starts(server: Server):
-    long = server.unmix(fast="false", polish_s="600")
-    server.until(lambda: server.client.get(f"/jobs/{long}").json()["state"] == "running")
+    long = server.unmix(fast="false", itf="false", polish_s="600")
+    server.until(lambda: server.client.get(f"/jobs/{long}").json()["best"] is not None)
     waiting, begun = server.unmix(), time.monotonic()
     assert server.client.delete(f"/jobs/{long}").json()["state"] == "cancelled"
     server.until(lambda: server.client.get(f"/jobs/{waiting}").json()["state"] != "queued", 60)
-    assert server.ended(waiting)["state"] == "done", f"{time.monotonic() - begun:.1f} s"
+    taken_s = time.monotonic() - begun
+    assert taken_s < CANCEL_S + LOAD_S, f"{taken_s:.1f} s until the next search began"
+    assert server.ended(waiting)["state"] == "done"
     assert server.client.get(f"/jobs/{long}").json()["state"] == "cancelled"
     assert server.client.get(f"/jobs/{long}/patch.json").status_code == 409
 

@@ -3,6 +3,7 @@ the document promises. Half of the drawn job ids are replaced by one that exists
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +23,8 @@ from app.serve import create_app
 from app.service.settings import Settings
 from tests.app.serving import Server
 
-EXAMPLES = 6
+EXAMPLES = int(os.environ.get("UNMIXER_FUZZ", "0"))
+"""Set, so many new requests an operation are drawn each time; left out, the same six."""
 CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
 SCHEMA = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
 OPERATIONS = [(found.method.upper(), found.path) for found in (result.ok() for result in SCHEMA.get_all_operations())]
@@ -45,7 +47,10 @@ def test_the_document_holds_the_whole_api():
 def test_no_request_is_answered_with_a_500_or_with_something_unpromised(
     server: Server, answered: str, idle: None, method: str, path: str, mode: GenerationMode
 ):
-    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=EXAMPLES or 6, derandomize=not EXAMPLES, deadline=None, database=None,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
     @given(case=SCHEMA[path][method].as_strategy(generation_mode=mode))
     def ask(case: Any) -> None:
         parameters = case.path_parameters or {}

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from app.gate import Buckets, Gate
+from app import gate as gates
+from app.gate import UPLOADS, Buckets, Gate
 from app.service.settings import Settings
 
 TOKEN = "0123456789abcdef"
@@ -33,6 +34,10 @@ def ask(gate: Gate, path: str = "/jobs", method: str = "GET", client: str = "127
     found = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
     body = sent[1]["body"]
     return sent[0]["status"], found, json.loads(body)["detail"] if body else ""
+
+
+async def broken_house(scope: Any, receive: Any, send: Any) -> None:
+    raise ZeroDivisionError("secret")
 
 
 def gate(**settings: Any) -> Gate:
@@ -61,6 +66,7 @@ def test_a_configured_name_is_answered():
     [
         {"origin": "https://evil.example"}, {"origin": "null"}, {"origin": "http://127.0.0.1:9999"}, {"origin": "http://["},
         {"sec_fetch_site": "cross-site"}, {"sec_fetch_site": "same-site", "sec_fetch_mode": "cors"},
+        {"sec_fetch_site": "cross-site", "sec_fetch_mode": "navigate", "sec_fetch_dest": "document"},
     ],
 )  # fmt: skip
 def test_another_sites_page_cannot_use_a_visitors_browser(headers: dict[str, str]):
@@ -114,3 +120,71 @@ def test_a_body_that_says_it_is_too_large_is_not_read():
     assert ask(large, "/unmix", "POST", content_length=str(5 << 20))[0] == 200
     assert ask(large, "/unmix", "POST", content_length=str((5 << 20) + 1))[0::2] == (413, "at most 5 MiB are accepted here.")
     assert ask(large, "/render", "POST", content_length=str(2 << 20))[0] == 413
+
+
+def test_what_nobody_expected_is_answered_with_the_same_headers_and_counted():
+    counted: list[tuple[str, int]] = []
+    broken = Gate(broken_house, Settings(), ("/page",), lambda method, status: counted.append((method, status)))
+    status, found, sentence = ask(broken)
+    assert status == 500 and "ZeroDivisionError" in sentence and "secret" not in sentence
+    assert "default-src 'none'" in found["content-security-policy"] and counted == [("GET", 500)]
+    assert (broken.requests, broken.uploads) == (0, 0)
+
+
+class Crowd:
+    """Requests at once: what is behind the gate waits until all have come."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **bounds: int) -> None:
+        for name, value in bounds.items():
+            monkeypatch.setattr(gates, name, value)
+        self.read: list[str] = []
+
+    def ask(self, gate: Gate, paths: list[str]) -> list[int]:
+        statuses: list[int] = []
+
+        async def all_at_once() -> None:
+            go = asyncio.Event()
+
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                await go.wait()
+                await open_house(scope, receive, send)
+
+            async def one(path: str) -> None:
+                method = "POST" if path == "/unmix" else "GET"
+                scope = {"type": "http", "method": method, "path": path, "headers": [(b"host", b"localhost")], "client": ("a", 1)}
+                bodies = [{"type": "http.request", "body": b"x", "more_body": more} for more in (True, False)]
+
+                async def receive() -> Any:
+                    self.read.append(path)
+                    return bodies.pop(0)
+
+                async def send(message: Any) -> None:
+                    statuses.append(message.get("status", 0))
+
+                await gate(scope, receive, send)
+
+            gate.app = app
+            asks = [asyncio.create_task(one(path)) for path in paths]
+            await asyncio.sleep(0.01)
+            go.set()
+            await asyncio.gather(*asks)
+
+        asyncio.run(all_at_once())
+        return [status for status in statuses if status]
+
+
+def test_more_uploads_at_once_than_may_be_are_refused_and_what_they_send_is_not_kept(monkeypatch: pytest.MonkeyPatch):
+    crowd = Crowd(monkeypatch, UPLOADS=2)
+    assert sorted(crowd.ask(gate(), ["/unmix"] * 3 + ["/jobs"])) == [200, 200, 200, 429]
+    assert crowd.read == ["/unmix"] * 2, "the refused one's body is read on, by nobody"
+    assert 32 < UPLOADS
+
+
+def test_more_requests_at_once_than_may_be_are_refused_in_a_sentence(monkeypatch: pytest.MonkeyPatch):
+    crowd = Crowd(monkeypatch, REQUESTS=2)
+    assert sorted(crowd.ask(gate(), ["/jobs"] * 3 + ["/health"])) == [200, 200, 200, 429]
+
+
+def test_an_upload_for_which_there_is_no_room_is_refused_before_it_is_parsed(monkeypatch: pytest.MonkeyPatch):
+    full = Gate(broken_house, Settings(), (), lambda method, status: None, lambda: (429, "64 wait.", {"retry-after": "10"}))
+    assert Crowd(monkeypatch).ask(full, ["/unmix", "/jobs"]) == [429, 200]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -15,9 +16,11 @@ from tests.app.serving import REPO, Server, sound
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
-sync_api = pytest.importorskip("playwright.sync_api")
+CI = bool(os.environ.get("CI"))
+"""There, what cannot be tested has failed."""
+sync_api = importlib.import_module("playwright.sync_api") if CI else pytest.importorskip("playwright.sync_api")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; `make browser` installs Debian's")
+pytestmark = pytest.mark.skipif(CHROMIUM is None and not CI, reason="no chromium here; `make browser` installs Debian's")
 SHOTS = REPO / "artifacts" / "page"
 FLAGS = [
     "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -30,6 +33,7 @@ DESK, PHONE = {"width": 1240, "height": 900}, {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
+    assert CHROMIUM, "CI needs chromium; `make browser` installs Debian's"
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         yield started
@@ -175,6 +179,16 @@ def test_the_chain_is_worked_by_keyboard(page: Any):
     assert page.locator("[data-key=saturator] .lock").get_attribute("aria-pressed") == "true"
     page.keyboard.press("Alt+ArrowRight")
     assert chain(page) == ["Delay", "Saturator", "Reverb"], "what is locked stays"
+    assert page.text_content("#chain-said") == "Saturator is locked."
+    left_alone = """(name, options) => {
+      const event = new KeyboardEvent('keydown', {bubbles: true, cancelable: true, ...options});
+      return document.querySelector('[data-key=saturator] .name').dispatchEvent(event);
+    }"""
+    asks = lambda **options: page.evaluate(f"options => ({left_alone})(0, options)", options)  # noqa: E731
+    assert not asks(key="ArrowLeft", altKey=True), "the browser does not go back"
+    assert asks(key="l", ctrlKey=True) and asks(key="o", metaKey=True), "the browser's own keys stay its own"
+    assert page.locator("[data-key=saturator] .lock").get_attribute("aria-pressed") == "true"
+    assert page.locator("[data-key=saturator].off").count() == 0
     page.keyboard.press("Enter")
     page.wait_for_selector("#device.locked .dial[aria-disabled=true]")
 
@@ -205,6 +219,7 @@ def test_a_knob_is_turned_and_heard(page: Any):
     page.click("[data-key=reverb] .name")
     dial = page.locator("#device .dial[aria-label='Decay Time']")
     assert page.locator("#device .dial .interval").count() >= 2
+    assert dial.get_attribute("aria-description").startswith("90 % between ")
     before, score = dial.get_attribute("aria-valuenow"), page.text_content("#similarity")
     asked = rerendered(page, lambda: [dial.press("PageUp") for _ in range(3)])
     assert float(dial.get_attribute("aria-valuenow")) > float(before)
@@ -294,6 +309,84 @@ def test_a_recording_becomes_a_job(opened: Callable[..., Any]):
     assert told.value.status == 202 and told.value.json()["name"].startswith("recording ")
 
 
+def test_a_second_click_while_the_browser_asks_for_the_microphone_starts_no_second_recorder(opened: Callable[..., Any]):
+    page = opened()
+    page.evaluate("""() => {
+      const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+      window.asked = 0;
+      navigator.mediaDevices.getUserMedia = async (wanted) => {
+        window.asked += 1;
+        await new Promise((resolve) => { window.allow = resolve; });
+        return real(wanted);
+      };
+      for (let i = 0; i < 2; i++) document.querySelector('#record').click();
+    }""")
+    assert page.evaluate("window.asked") == 1 and page.is_disabled("#record")
+    page.evaluate("window.allow()")
+    page.wait_for_selector("#record[aria-pressed=true]:enabled")
+
+
+def test_a_microphone_that_cannot_be_heard_is_let_go(opened: Callable[..., Any]):
+    page = opened()
+    page.evaluate("""() => {
+      const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+      navigator.mediaDevices.getUserMedia = async (wanted) => (window.stream = await real(wanted));
+      window.AudioContext = class { constructor() { throw new Error('no sound card'); } };
+      document.querySelector('#record').click();
+    }""")
+    page.wait_for_selector("#notice:not([hidden])")
+    assert page.evaluate("window.stream.getTracks().every(track => track.readyState === 'ended')")
+    assert page.is_enabled("#record")
+
+
+def test_that_a_search_failed_stays_to_be_read(opened: Callable[..., Any], answered: str, server: Server):
+    """A failed job, as the service would tell it."""
+    failed = server.client.get(f"/jobs/{answered}").json() | {"state": "failed", "message": "it broke."}
+    page = opened()
+    page.wait_for_selector("#jobs a")
+    page.route(f"**/jobs/{answered}", lambda route: route.fulfill(json=failed | {"state": "running"}))
+    events = f"event: end\ndata: {json.dumps(failed)}\n\n"
+    page.route("**/events", lambda route: route.fulfill(body=events, content_type="text/event-stream"))
+    with page.expect_response(lambda response: response.url.endswith("/events")):
+        page.evaluate(f"location.hash = 'job={answered}'")
+    with page.expect_response(lambda response: response.url.endswith("/jobs")):
+        page.wait_for_selector("#notice:not([hidden])")
+    page.wait_for_timeout(300)
+    assert page.text_content("#notice") == "The search failed: it broke." and page.is_visible("#notice")
+
+
+def test_of_two_quick_clicks_the_second_counts(opened: Callable[..., Any], answered: str, server: Server):
+    """The first job's answer comes later than the second's."""
+    slow = "f" * 16
+    page = opened()
+    held: list[Any] = []
+    page.route(f"**/jobs/{slow}", held.append)
+    page.evaluate(f"location.hash = 'job={slow}'")
+    page.wait_for_timeout(200)
+    page.evaluate(f"location.hash = 'job={answered}'")
+    page.wait_for_selector("#answer:not([hidden]) .dial")
+    assert len(held) == 1
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    held[0].fulfill(json=server.client.get(f"/jobs/{answered}").json() | {"id": slow, "name": "late.wav"})
+    page.wait_for_timeout(500)
+    assert page.text_content("#job-name") == "pluck.wav" and page.is_visible("#answer")
+    assert not any(slow in url for url in asked)
+
+
+def test_a_page_that_was_opened_too_early_gets_going_by_itself(opened: Callable[..., Any], answered: str, server: Server):
+    page = opened("/page/icon.svg")
+    left = [1]
+
+    def refuse_once(route: Any) -> None:
+        left[0] -= 1
+        route.abort() if left[0] >= 0 else route.continue_()
+
+    page.route("**/schema", refuse_once)
+    page.goto(f"{server.url}/#job={answered}")
+    page.wait_for_selector("#answer:not([hidden]) .dial")
+
+
 @pytest.mark.parametrize("name", ["dark", "phone", "phone-dark"])
 def test_the_page_holds_in_the_dark_and_on_a_phone(opened: Callable[..., Any], answered: str, name: str):
     options: dict[str, Any] = {"color_scheme": "dark" if "dark" in name else "light"}
@@ -313,6 +406,7 @@ def test_everything_is_reached_by_tab_and_named(page: Any):
     nameless = page.evaluate("""() => [...document.querySelectorAll('button, select, input, [role=slider], a, canvas')]
       .filter(e => e.checkVisibility())
       .filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.closest('label')?.textContent.trim()))
+      .concat([...document.querySelectorAll('meter:not([aria-label]), progress:not([aria-label])')])
       .map(e => e.outerHTML)""")
     assert nameless == []
     reached = set()

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import io
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from app import faults, views
 from app.service import heard_file
-from app.service.service import NotReady, NotYet, Service, Unknown
+from app.service import service as services
+from app.service.child import Child
+from app.service.meters import Meters
+from app.service.service import NAME_LENGTH, DiskFull, NotReady, NotYet, Service, Unknown, display
 from app.service.settings import Settings
 from app.service.store import DONE, FAILED, RUNNING, Job, QueueFull, Store
-from unmixer_core.errors import ConfigError
+from unmixer_core import config
+from unmixer_core.errors import AudioError, ConfigError, UnmixerError
 
 HEARD = {"note": 48, "gate_s": 0.5, "notes": [48, 60], "remarks": [], "about": {}}
 
@@ -98,3 +107,99 @@ def test_without_a_searcher_nothing_is_accepted_for_it(service: Service):
         service.again("1" * 16, {})
     service.pool.ready = 1
     assert service.again("1" * 16, {}).state == "queued"
+
+
+def test_what_is_cleared_away_while_it_is_asked_for_is_not_there(service: Service, monkeypatch: pytest.MonkeyPatch):
+    folder = kept(service, "1" * 16)
+    monkeypatch.setattr(service, "part", lambda identity, *names: folder / "answer" / "gone")
+    monkeypatch.setattr(service, "recording", lambda identity: folder / "gone")
+    for ask in (service.document, service.recorded, lambda identity: service.content(identity, "answer.vital")):
+        with pytest.raises(Unknown, match="removed just now"):
+            ask("1" * 16)
+    (folder / heard_file.CLIP).unlink()
+    with pytest.raises(Unknown, match="removed just now"):
+        service.again("1" * 16, {})
+
+
+def test_clearing_away_goes_on_after_it_failed(service: Service, monkeypatch: pytest.MonkeyPatch):
+    cleared: list[int] = []
+
+    def clear() -> None:
+        cleared.append(1)
+        if len(cleared) == 1:
+            raise sqlite3.OperationalError("database is locked")
+
+    monkeypatch.setattr(services, "CLEAR_EVERY_S", 0.001)
+    monkeypatch.setattr(service, "clear", clear)
+
+    async def watch() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(service._keep_clear(), 0.2)
+
+    asyncio.run(watch())
+    assert len(cleared) > 1
+
+
+SAID = [
+    ('{"failed": "a.wav is silent."}', AudioError, 415),
+    ('{"failed": "a.wav cannot be kept (no space).", "why": "disk"}', DiskFull, 507),
+    ('{"failed": "a.wav cannot be kept (input/output error).", "why": "machine"}', NotReady, 503),
+    ("die", NotReady, 503),
+]
+
+
+@pytest.mark.parametrize(("act", "kind", "status"), SAID)
+def test_only_what_the_file_is_to_blame_for_is_a_refusal_of_it(
+    service: Service, monkeypatch: pytest.MonkeyPatch, act: str, kind: type[UnmixerError], status: int
+):
+    child = Child("tests.app.service.puppet")
+    answer = child.answer
+    monkeypatch.setattr(child, "answer", lambda request, patience_s: answer(request | {"act": act}, patience_s))
+
+    async def upload() -> None:
+        service._decoders.put_nowait(child)
+        try:
+            await service.accept("a.wav", io.BytesIO(b"sound"), {})
+        finally:
+            await child.stop()
+
+    with pytest.raises(kind) as told:
+        asyncio.run(upload())
+    assert type(told.value) is kind and faults._status(told.value) == status
+    assert not list((service.settings.folder / "jobs").iterdir())
+
+
+def test_a_full_disk_is_told_as_one_wherever_it_shows():
+    full = sqlite3.OperationalError("database or disk is full")
+    full.sqlite_errorcode = sqlite3.SQLITE_FULL
+    for error in (full, OSError(errno.ENOSPC, "no space left")):
+        assert asyncio.run(faults._disk(None, error)).status_code == 507  # type: ignore[arg-type]
+    with pytest.raises(PermissionError):
+        asyncio.run(faults._disk(None, PermissionError(errno.EACCES, "denied")))  # type: ignore[arg-type]
+    assert faults._status(UnmixerError("of a kind that nobody thought of")) == 500
+
+
+def test_a_method_that_nobody_knows_makes_no_series_of_its_own():
+    meters = Meters()
+    for method in ("GET", "BREW", "B" * 100):
+        meters.requested(method, 405)
+    text = meters.text(dict.fromkeys(("queued", "running", "done", "failed", "cancelled"), 0), 0, 0).decode()
+    assert 'method="other",status="405"} 2.0' in text and "BREW" not in text
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a/b\\kick.wav", "kick.wav"), ("x" * 100, "x" * NAME_LENGTH), ("x" * 100 + ".wav", "x" * (NAME_LENGTH - 4) + ".wav"),
+        ("a." + "b" * 100, "a." + "b" * 8), ("", "sound"),
+    ],
+)  # fmt: skip
+def test_a_long_name_is_shortened_and_keeps_its_ending(name: str, shown: str):
+    assert display(name) == shown and len(shown) <= NAME_LENGTH
+
+
+def test_the_budget_of_a_search_is_what_was_asked_for(params: config.Params):
+    unmix = params.unmix
+    assert views.budget_s({}, unmix) == unmix.seconds and views.budget_s({"fast": True}, unmix) is None
+    assert views.budget_s({"polish_s": 600}, unmix) == 600 + unmix.itf_seconds
+    assert views.budget_s({"polish_s": 5, "fast": True}, unmix) == views.budget_s({"polish_s": 5, "itf": False}, unmix) == 5

@@ -20,6 +20,13 @@ def test_bound_elsewhere_there_is_always_a_token(host: str):
     assert own.token == "0123456789abcdef"
 
 
+def test_behind_a_reverse_proxy_there_is_always_a_token():
+    found = Settings.from_environment({"UNMIXER_SERVE_NAMES": "unmixer.studio"})
+    assert len(found.token) >= 24 and found.reachable and found.names == ("unmixer.studio",)
+    own = Settings.from_environment({"UNMIXER_SERVE_NAMES": "localhost,127.0.0.1"})
+    assert own.token == "" and not own.reachable
+
+
 def test_sizes_and_times_are_in_the_units_of_their_names():
     names = {"UPLOAD_MIB": "3", "KEEP_HOURS": "2", "KEEP_MIB": "5", "QUEUE": "7", "RATE": "9", "WORKERS": "2"}
     found = Settings.from_environment({f"UNMIXER_SERVE_{name}": value for name, value in names.items()})
