@@ -12,7 +12,7 @@ from fastapi import APIRouter, Body, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
-from app import views
+from app import faults, views
 from app.models import (
     CandidateView,
     Compared,
@@ -41,18 +41,27 @@ SENTENCES = {
     421: "The Host header is not the service's.", 422: "A value is not allowed.", 429: "Too many requests or waiting jobs.",
     502: "The host or Live refused.", 503: "Not ready; the sentence says why.", 507: "The disk is full.",
 }  # fmt: skip
-ALWAYS = (400, 401, 403, 421, 422, 429)
+ALWAYS = (400, 401, 403, 413, 421, 422, 429)
+RETRY = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}, "example": 5}}
+LOCATION = {"Location": {"description": "Where the job is.", "schema": {"type": "string"}, "example": "/jobs/7c9e6679f3a1b2c4"}}
+ACCEPTED: dict[int | str, dict[str, Any]] = {202: {"headers": LOCATION}}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for these and for what any request may meet."""
-    return {s: {"model": Problem, "description": SENTENCES[s]} for s in sorted({*statuses, *ALWAYS})}
+    return {
+        s: {"model": Problem, "description": SENTENCES[s]} | ({"headers": RETRY} if s in faults.RETRY_S else {})
+        for s in sorted({*statuses, *ALWAYS})
+    }
 
 
 def streamed_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The same for a route whose success is no JSON but a stream."""
     problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": told["description"], "content": problem} for status, told in problems(*statuses).items()}
+    return {
+        status: {name: value for name, value in told.items() if name != "model"} | {"content": problem}
+        for status, told in problems(*statuses).items()
+    }
 
 
 def binary(media: str, what: str) -> dict[int | str, dict[str, Any]]:
@@ -78,7 +87,7 @@ router = APIRouter()
 # --- jobs --------------------------------------------------------------------------------------------------------------
 
 
-@router.post("/unmix", status_code=202, tags=["jobs"], responses=problems(413, 415, 503, 507))
+@router.post("/unmix", status_code=202, tags=["jobs"], responses=problems(415, 503, 507) | ACCEPTED)
 async def unmix(form: UploadForm, service: Ours, response: Response) -> JobView:
     """Upload a sound; the answer is a job that waits for a searcher. The first note in it is un-mixed."""
     options = form.model_dump(exclude={"file"}, exclude_defaults=True)
@@ -87,7 +96,7 @@ async def unmix(form: UploadForm, service: Ours, response: Response) -> JobView:
     return views.job(job, service)
 
 
-@router.post("/jobs/{id}/again", status_code=202, tags=["jobs"], responses=problems(404, 413, 503, 507))
+@router.post("/jobs/{id}/again", status_code=202, tags=["jobs"], responses=problems(404, 503, 507) | ACCEPTED)
 async def again(id: JobId, options: Options, service: Ours, response: Response) -> JobView:
     """Search once more for the same recording, with other options: what is locked stays."""
     job = service.again(id, options.model_dump(exclude_defaults=True))
@@ -195,7 +204,7 @@ async def candidate_sound(id: JobId, number: Number, service: Ours) -> Response:
     return Response(service.content(id, "candidates", f"{number:02d}.wav"), media_type=WAV)
 
 
-@router.post("/jobs/{id}/push", tags=["Live"], responses=problems(404, 409, 413, 502, 503))
+@router.post("/jobs/{id}/push", tags=["Live"], responses=problems(404, 409, 502, 503))
 async def push(
     id: JobId, service: Ours, patch: Annotated[PatchBody | None, Body(description="Default: the job's answer.")] = None,
     adapt: Annotated[bool, Query(description="Leave what stock AbletonOSC cannot set, and say so.")] = False,
@@ -216,7 +225,7 @@ Sent = Annotated[Patch, Depends(_patch)]
 
 @router.post(
     "/render", tags=["patches"], response_class=Response,
-    responses=problems(404, 413, 502, 503) | binary(WAV, "24 bits, stereo; with a job, X-MSS-dB and X-Similarity-Percent."),
+    responses=problems(404, 502, 503) | binary(WAV, "24 bits, stereo; with a job, X-MSS-dB and X-Similarity-Percent."),
 )  # fmt: skip
 async def render(patch: Sent, query: Compared, service: Ours) -> Response:
     """A patch → its sound, by a warm host; with `job`, how similar it is to that job's recording (in the headers)."""
@@ -225,7 +234,7 @@ async def render(patch: Sent, query: Compared, service: Ours) -> Response:
     return Response(sound, media_type=WAV, headers={names[key]: f"{value:g}" for key, value in found.items()})
 
 
-@router.post("/describe", tags=["patches"], responses=problems(413))
+@router.post("/describe", tags=["patches"], responses=problems())
 async def describe(patch: Sent) -> dict[str, Any]:
     """A patch → the same in full: every control in physical, unit and raw values, and which of them can be heard."""
     return patch_file.describe(patch)
@@ -233,7 +242,7 @@ async def describe(patch: Sent) -> dict[str, Any]:
 
 @router.post(
     "/preset", tags=["patches"], response_class=Response,
-    responses=problems(413) | binary("application/octet-stream", "A preset that Vital opens."),
+    responses=problems() | binary("application/octet-stream", "A preset that Vital opens."),
 )  # fmt: skip
 async def any_preset(patch: Sent) -> Response:
     """A patch → a Vital preset."""

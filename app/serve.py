@@ -11,8 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI
+from fastapi import FastAPI, Security
 from fastapi.responses import FileResponse
+from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
 from app import faults
@@ -27,6 +28,8 @@ PAGE = Path(__file__).resolve().parent / "page"
 CONNECTIONS = 512
 """Uvicorn's own bound, which it answers with plain text: above the gate's of requests, for connections that never ask."""
 GOODBYE_S = 2
+BEARER = HTTPBearer(auto_error=False, description="Asked for by the gate where the service can be reached from other machines.")
+"""For the OpenAPI document; it refuses nothing itself."""
 ABOUT = (
     "From a sound to the Ableton Live patch that makes it. Upload a sound, follow its job, take the patch; or render, "
     "describe and push patches. Every answer that is not a success holds one sentence under `detail`."
@@ -47,7 +50,7 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
         license_info={"name": "GPL-3.0-or-later"},
     )  # fmt: skip
     faults.install(app)
-    app.include_router(router)
+    app.include_router(router, dependencies=[Security(BEARER)])
     app.get("/", include_in_schema=False)(_index)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     app.add_middleware(

@@ -13,6 +13,8 @@ import pytest
 import soundfile
 from prometheus_client.parser import text_string_to_metric_families
 
+from app.serve import create_app
+from app.service.settings import Settings
 from app.service.store import STATES
 from tests.app.serving import Server, served, sound
 from tests.processes import with_words
@@ -210,22 +212,31 @@ def test_metrics_are_prometheus_text(server: Server, answered: str):
     assert families["unmixer_render_seconds"].type == "histogram" and families["unmixer_searchers_ready"].samples[0].value == 1
 
 
-def test_the_openapi_document_says_everything(server: Server):
-    document = server.client.get("/openapi.json").json()
+def test_the_openapi_document_says_everything():
+    document = create_app(Settings()).openapi()
     problem = {"$ref": "#/components/schemas/Problem"}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
             where = f"{method} {path}"
             assert operation["description"] and operation["tags"], where
-            assert {"401", "403", "421", "422", "429"} <= set(operation["responses"]), where
+            assert {"401", "403", "413", "421", "422", "429"} <= set(operation["responses"]), where
+            assert operation["security"] == [{"HTTPBearer": []}], where
+            assert "Retry-After" in operation["responses"]["429"]["headers"], where
+            assert "202" not in operation["responses"] or "Location" in operation["responses"]["202"]["headers"], where
             for status, response in operation["responses"].items():
                 if status >= "400" and (path, status) != ("/ready", "503"):
                     assert response["content"]["application/json"]["schema"] == problem, f"{where} {status}"
             assert any("content" in r for s, r in operation["responses"].items() if s < "300"), where
-    for name in ("JobView", "Best", "Options", "PatchBody", "Problem", "CandidateView", "PushView", "Ready"):
-        fields = document["components"]["schemas"][name]
-        assert all("description" in field or "$ref" in str(field) for field in fields["properties"].values()), name
-    assert "/docs" not in document["paths"] and server.client.get("/docs").status_code == 404
+    bearer = document["components"]["securitySchemes"]["HTTPBearer"]
+    assert (bearer["type"], bearer["scheme"]) == ("http", "bearer")
+    for name, fields in document["components"]["schemas"].items():
+        for key, field in fields["properties"].items():
+            assert "description" in field and ("examples" in field or key == "file"), f"{name}.{key}"
+    assert "/docs" not in document["paths"]
+
+
+def test_no_documentation_of_others_is_served(server: Server):
+    assert server.client.get("/docs").status_code == 404
 
 
 def test_killed_in_the_middle_every_accepted_job_still_ends(tmp_path: Path, model_folder: Path):
