@@ -360,7 +360,7 @@ def test_of_two_quick_clicks_the_second_counts(opened: Callable[..., Any], answe
     slow = "f" * 16
     page = opened()
     held: list[Any] = []
-    page.route(f"**/jobs/{slow}", held.append)
+    page.route(f"**/jobs/{slow}", lambda route: held.append(route))
     page.evaluate(f"location.hash = 'job={slow}'")
     page.wait_for_timeout(200)
     page.evaluate(f"location.hash = 'job={answered}'")
