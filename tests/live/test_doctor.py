@@ -21,7 +21,9 @@ TAKE = ["--clip-s", "0.4"]
 
 
 @embedded
-@pytest.mark.parametrize("options", [(), ("--stock",)], ids=["companion", "stock"])
+@pytest.mark.parametrize(
+    "options", [(), ("--stock",), ("--auto-filter-2",)], ids=["companion", "stock", "Auto Filter since 12.2"]
+)
 def test_an_embedded_host_is_found_good(options, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("UNMIXER_LIVE_HOST", "192.0.2.1")  # nobody: --embedded must not look there
     trace = tmp_path / "trace.jsonl"
@@ -31,7 +33,9 @@ def test_an_embedded_host_is_found_good(options, capsys, tmp_path, monkeypatch):
     said = "\n".join(lines)
     for words in ("Live 12.3 answers", "found by name", "latency: median", "begin 0 samples", "-200 dB", "tails"):
         assert words in said
-    assert ("frozen" in said) == bool(options) and ("companion script 1.0" in said) != bool(options)
+    stock = "--stock" in options
+    assert ("frozen" in said) == stock and ("companion script 1.0" in said) != stock
+    assert ("Auto Filter (AutoFilter2)" in said) == ("--auto-filter-2" in options)
     assert len(trace.read_text().splitlines()) > 50
 
 
@@ -52,7 +56,7 @@ def test_a_silent_host_and_a_busy_port_are_bad_findings(capsys, monkeypatch):
 
 def test_stock_without_embedded_is_a_usage_error():
     with pytest.raises(SystemExit) as left:
-        program.main(["doctor", "--stock"])
+        program.main(["doctor", "--stock", "--auto-filter-2"])
     assert left.value.code == 2
 
 

@@ -73,6 +73,15 @@ def test_a_pushed_patch_stands_on_one_new_track_with_every_value():
 
 
 @embedded
+def test_a_patch_is_pushed_to_the_auto_filter_of_live_12_2():
+    patch = Patch.init(50, 0.3, ["Auto Filter"]).with_values({"auto_filter.drive": 0.5, "auto_filter.resonance": 0.7})
+    _, report, after = asyncio.run(pushed(patch, "--auto-filter-2"))
+    assert after[-1][3] == ("InstrumentVector", "AutoFilter2") and all(value.good for value in report.values)
+    kept = {value.parameter: value.kept for value in report.values if value.device == "Auto Filter"}
+    assert kept["Drive"] == pytest.approx(0.5) and kept["Resonance"] == pytest.approx(0.7) and kept["LFO Amount"] == 0.0
+
+
+@embedded
 @pytest.mark.parametrize("layout", ["tracks", "compact"])
 def test_on_stock_the_chain_stands_on_copies_of_the_template(layout):
     before, report, after = asyncio.run(pushed(PATCH, "--stock", layout, name="Bass"))

@@ -209,7 +209,7 @@ class Lane:
         """The value every parameter should have, by the host's index: `wanted` (schema's scale) over the rest."""
         state = self.state[name]
         slots = state.table.slots
-        goal = dict(enumerate(state.rest))
+        goal = dict(enumerate(state.rest)) | dict(state.table.neutral)
         goal.update((slots[p].index, slots[p].to_host(raw)) for p, raw in wanted.items() if p in slots)
         return goal
 
