@@ -113,3 +113,7 @@ def test_all_that_is_missing_is_named_with_the_live_that_has_it():
     with pytest.raises(ParameterMissing, match="'Decay Time'.*Reverb of Live 12.0 has it.*Also missing: Predelay"):
         table(reverb, "Reverb", *columns(reverb, drop=("Decay Time", "Predelay")))
     assert set(SINCE) == set(DEVICES)
+    names, minima, maxima = columns(reverb, drop=("Decay Time",))
+    maxima[names.index("Predelay")] = 250.0
+    with pytest.raises(ParameterMissing, match=r"'Decay Time'.*Also missing: Predelay \(runs from 0 to 250\)"):
+        table(reverb, "Reverb", names, minima, maxima)

@@ -179,7 +179,8 @@ def table(
             slots[parameter.name] = Slot(f"{device.name}'s {name}", i, minima[i], maxima[i], scale.convert)
     missing = sorted(needed_parameters(device) - drift.gone - slots.keys())
     if missing:
-        more = f" Also missing: {', '.join(missing[1:])}." if missing[1:] else ""
+        more = f" Also missing: {', '.join(_found(n, class_name, drift, index, minima, maxima) for n in missing[1:])}."
+        more = more if missing[1:] else ""
         raise ParameterMissing(_missing(device, class_name, drift, missing[0], index, minima, maxima) + more)
     neutral = {
         index[name]: value
@@ -215,6 +216,14 @@ def needed_parameters(device: Device) -> set[str]:
     """Names of the parameters that a patch sets: learned, chosen, fixed, and the switch."""
     addresses = [knob.address for knob in device.knobs] + [choice.address for choice in device.choices]
     return {a.name for a in addresses if a.kind == "parameter"} | set(device.fixed) | {DEVICE_ON}
+
+
+def _found(
+    name: str, class_name: str, drift: Drift, index: Mapping[str, int], minima: Sequence[float], maxima: Sequence[float]
+) -> str:
+    """A name, and the range that the host reports for it where it has it."""
+    i = next((index[n] for n in _names(class_name, drift, name) if n in index), None)
+    return name if i is None else f"{name} (runs from {minima[i]:g} to {maxima[i]:g})"
 
 
 def _missing(

@@ -19,7 +19,7 @@ from unmixer_core.live import wire
 from unmixer_core.live.alignment import CLICK, EARLY_S, LATEST_S, onset_offset
 from unmixer_core.live.client import Client, Timing
 from unmixer_core.live.frozen import Frozen, read_frozen
-from unmixer_core.live.furnish import companion_lanes, stock_lanes
+from unmixer_core.live.furnish import Drifted, companion_lanes, stock_lanes
 from unmixer_core.live.lane import Lane
 from unmixer_core.live.placement import OneTrack
 from unmixer_core.live.recorder import NO_QUANTIZATION, TEMPO_BPM, Clip, PathMap, Recorder, Take
@@ -166,12 +166,17 @@ class Session:
 
     # -- building ----------------------------------------------------------------------------------------------------
 
-    async def build(self, lanes: int, *, delete_files: bool = False, paths: PathMap | None = None) -> None:
-        """Makes and furnishes the lanes. `open` does this; a session that was made otherwise has none before."""
+    async def build(
+        self, lanes: int, *, delete_files: bool = False, paths: PathMap | None = None, drifted: Drifted = None
+    ) -> None:
+        """Makes and furnishes the lanes. `open` does this; a session that was made otherwise has none before.
+
+        `drifted` collects the errors of effects whose parameters differ, and the lanes go without these.
+        """
         await self._set_song()
         (scenes,) = await self.client.query("/live/song/get/num_scenes")
         self._warn_of_others(await track_names(self.client))
-        self.lanes = await (self._companion_lanes(lanes) if self.info.inserts else self._stock_lanes(lanes))
+        self.lanes = await (self._companion_lanes if self.info.inserts else self._stock_lanes)(lanes, drifted)
         paths = paths or PathMap.from_environment()
         self.recorders = [
             Recorder(self.client, lane, self.take, paths, min(SCENES, int(scenes)), delete_files=delete_files)
@@ -183,20 +188,20 @@ class Session:
             *(recorder.prepare() for recorder in self.recorders),
         )
 
-    async def _companion_lanes(self, lanes: int) -> list[Lane]:
+    async def _companion_lanes(self, lanes: int, drifted: Drifted) -> list[Lane]:
         names = [(self.tracks.name(i), self.tracks.name(i, CAPTURE)) for i in range(lanes)]
         tracks = await self.tracks.adopt(names) if os.environ.get("UNMIXER_LIVE_ADOPT") == "1" else []
         if new := names[len(tracks) :]:
             first = await self.tracks.make([name for pair in new for name in pair], midi=[True, False] * len(new))
             tracks += [first + 2 * i for i in range(len(new))]
-        return await companion_lanes(self.client, tracks, names)
+        return await companion_lanes(self.client, tracks, names, drifted=drifted)
 
-    async def _stock_lanes(self, lanes: int) -> list[Lane]:
+    async def _stock_lanes(self, lanes: int, drifted: Drifted) -> list[Lane]:
         places = await build_lanes(self.client, self.tracks, lanes)
         if not self.info.companion:
             self.frozen = await read_frozen(self.client, places[0].track, places[0].names[RACK.synth.name])
             log.warning("%s", self.frozen.describe())
-        return await stock_lanes(self.client, places, self.frozen)
+        return await stock_lanes(self.client, places, self.frozen, drifted)
 
     def _warn_of_others(self, names: Sequence[str]) -> None:
         if others := left_behind(names, self.tracks.token):
