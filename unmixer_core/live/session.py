@@ -127,7 +127,7 @@ class Session:
         """Deletes the session's own tracks, restores the settings and closes the socket; a dead host is left as it is."""
         try:
             await self.tracks.delete()
-            await self.client.send(*((f"/live/song/set/{key}", (value,)) for key, value in self._settings.items()))
+            await self._restore()
             if not self._was_playing:
                 await self.client.send(("/live/song/stop_playing", ()))
         except HostError as error:
@@ -223,6 +223,20 @@ class Session:
         raise ReadbackMismatch(
             f"tempo {TEMPO_BPM:g}, no launch quantisation and no metronome were set, but Live keeps {kept}."
         )
+
+    async def _restore(self) -> None:
+        """The song's settings are what they were, confirmed; those that are not are named in a warning."""
+        left = dict(self._settings)
+        for _ in range(ATTEMPTS):
+            if not left:
+                return
+            await self.client.send(*((f"/live/song/set/{key}", (value,)) for key, value in left.items()))
+            kept = await asyncio.gather(*(self.client.query(f"/live/song/get/{key}") for key in left))
+            pairs = zip(list(left.items()), kept, strict=True)
+            left = {key: value for (key, value), (now,) in pairs if not wire.same(float(now), float(value))}
+        if left:
+            names = ", ".join(f"{key} (to {float(value):g})" for key, value in left.items())
+            log.warning("these settings of the set could not be put back, please do it by hand: %s.", names)
 
     async def _wire_capture(self, lane: Lane) -> None:
         """The audio track records the lane's track behind its effects: armed, and not monitored."""
