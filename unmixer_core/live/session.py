@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ ATTEMPTS = 4
 SCENES = 8
 """Clip slots used in turn per capture track, if the set has as many scenes."""
 OLDEST, INSERTS_SINCE = (12, 0), (12, 3)
+OLDEST_COMPANION = (1, 1)
 COUNT_IN_S = 1.0
 """A take that begins this much later than it was fired was counted in (a tick or two is usual)."""
 SETTINGS = {"tempo": TEMPO_BPM, "clip_trigger_quantization": NO_QUANTIZATION, "metronome": 0}
@@ -251,7 +253,7 @@ class Session:
 async def probe(client: Client, endpoint: Endpoint) -> HostInfo:
     """Live's version and the companion's, which may answer through AbletonOSC's port or on its own.
 
-    Raises HostRefused for a Live that is too old.
+    Raises HostRefused for a Live or a companion that is too old.
     """
     version = await client.query("/live/application/get/version")
     if tuple(version) < OLDEST:
@@ -266,7 +268,17 @@ async def probe(client: Client, endpoint: Endpoint) -> HostInfo:
         client.companion_port = port
         try:
             (companion,) = await client.companion("/unmixer/get/version", tries=tries)
-            return HostInfo((int(version[0]), int(version[1])), str(companion))
         except (HostRefused, HostTimeout) as error:
             log.debug("no companion on port %s: %s", port or endpoint.port, error)
+            continue
+        _require_companion(str(companion))
+        return HostInfo((int(version[0]), int(version[1])), str(companion))
     return HostInfo((int(version[0]), int(version[1])), "")
+
+
+def _require_companion(version: str) -> None:
+    if tuple(int(part) for part in re.findall(r"\d+", version)) < OLDEST_COMPANION:
+        raise HostRefused(
+            f"companion script {version} answers, but {'.'.join(map(str, OLDEST_COMPANION))} is needed: copy "
+            "remote_script/UnmixerCompanion beside AbletonOSC again and restart Live."
+        )
