@@ -21,6 +21,7 @@ from unmixer_core.errors import UnmixerError
 from unmixer_core.sound_file import shown
 
 INTERRUPTED = 130
+TRACE = "write every datagram to and from the host to this file, one JSON object a line"
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -74,11 +75,12 @@ def _render(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="unmix render", description="What a patch sounds like, by the host.")
     parser.add_argument("patch", type=Path, help="a patch.json")
     parser.add_argument("out", type=Path, help="the sound file to write (.wav, .flac, .ogg, .aiff)")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help=TRACE)
     options = parser.parse_args(words)
     logging.basicConfig(level=logging.CRITICAL)
     from app import single
 
-    single.render(options.patch, options.out)
+    single.render(options.patch, options.out, options.trace)
     return 0
 
 
@@ -86,11 +88,12 @@ def _push(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="unmix push", description="A patch into Ableton Live.")
     parser.add_argument("patch", type=Path, help="a patch.json")
     parser.add_argument("--adapt", action="store_true", help="leave what stock AbletonOSC cannot set, and say so")
+    parser.add_argument("--trace", type=Path, metavar="FILE", help=TRACE)
     options = parser.parse_args(words)
     logging.basicConfig(level=logging.CRITICAL)
     from app import single
 
-    sys.stdout.write(f"{single.push(options.patch, adapt=options.adapt)}\n")
+    sys.stdout.write(f"{single.push(options.patch, adapt=options.adapt, trace=options.trace)}\n")
     return 0
 
 

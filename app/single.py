@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,6 +23,7 @@ from unmixer_core.sound_file import shown
 ROOT = Path(__file__).resolve().parents[1]
 MODELS = ("full", "pretrained")
 DEFAULT_OUT = Path("unmixed")
+FLOAT_FORMATS = (".wav", ".aiff")
 
 
 @dataclass(frozen=True)
@@ -161,20 +163,22 @@ def answer(
     return document
 
 
-def render(patch_path: Path, out: Path) -> None:
-    """A patch file as a sound file."""
-    from unmixer_core import patch_file, sound_file
+def render(patch_path: Path, out: Path, trace: Path | None = None) -> None:
+    """A patch file as a sound file; `trace` gets every datagram."""
+    from unmixer_core import patch_file
     from unmixer_core.live.render import Renderer, RenderFailure
 
     patch = patch_file.read(patch_path)
     if out.suffix.lower().lstrip(".") not in ("wav", "flac", "ogg", "aiff", "aif"):
         raise ConfigError(f"{shown(out)} must end in .wav, .flac, .ogg or .aiff.")
     params = config.load(ROOT / "params.yaml")
-    with Renderer(params.audio, 1) as host:
+    with Renderer(params.audio, 1, trace=trace) as host:
         sound = host.render([patch])[0]
     if isinstance(sound, RenderFailure):
         raise UnmixerError(f"{sound}")
-    sound_file.write(out if out.suffix != ".aif" else out.with_suffix(".aiff"), sound, params.audio.sample_rate)
+    path = out if out.suffix != ".aif" else out.with_suffix(".aiff")
+    if remark := save(path, sound, params.audio.sample_rate):
+        Progress(patch_path.name).done(remark)
 
 
 def pushed(folder: Path, tell: Progress) -> None:
@@ -186,7 +190,22 @@ def pushed(folder: Path, tell: Progress) -> None:
         raise UnmixerError(f"the answer is not in Live: {str(error).rstrip('.')}; {again}.") from error
 
 
-def push(patch_path: Path, *, adapt: bool = False) -> Any:
+def save(path: Path, sound: Any, rate: int) -> str:
+    """float32 [2, samples] → a file without clipping: WAV and AIFF as 32-bit float; a format that has none is scaled down
+    where it must be. Returns a sentence about that, or ""."""
+    from unmixer_core import audio, sound_file
+
+    if path.suffix.lower() in FLOAT_FORMATS:
+        sound_file.write(path, sound, rate, "FLOAT")
+        return ""
+    peak = max(1.0, audio.peak(sound))
+    sound_file.write(path, sound / peak, rate)
+    if peak == 1.0:
+        return ""
+    return f"{shown(path.name)} is {20.0 * math.log10(peak):.1f} dB quieter than the patch, which this format would clip; .wav keeps it."
+
+
+def push(patch_path: Path, *, adapt: bool = False, trace: Path | None = None) -> Any:
     """A patch file into Live; the report of what was set. `adapt`: what stock AbletonOSC cannot set is left and reported."""
     from unmixer_core import patch_file
 
@@ -196,4 +215,4 @@ def push(patch_path: Path, *, adapt: bool = False) -> Any:
     except ModuleNotFoundError:
         raise UnmixerError("this version cannot push patches into Live yet; open the .vital preset instead.") from None
     name = patch_path.stem if patch_path.stem != "patch" else patch_path.resolve().parent.name
-    return module.push(patch, name=name, adapt=adapt)
+    return module.push(patch, name=name, adapt=adapt, trace=trace)

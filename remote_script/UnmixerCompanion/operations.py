@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from Live.Track import Track
     from Live.WavetableDevice import WavetableDevice
 
-VERSION = "1.0"
+VERSION = "1.1"
 ERROR = "/unmixer/error"
 REMEMBERED = 1024
 SETTABLE = (
@@ -62,6 +62,7 @@ class Operations:
             "/unmixer/device/get": self.get_property,
             "/unmixer/device/set_modulation": self.set_modulation,
             "/unmixer/device/get_modulation": self.get_modulation,
+            "/unmixer/device/get_all": self.get_all,
         }
 
     @property
@@ -154,6 +155,17 @@ class Operations:
         row, column = self._row(owner, target, add=False), self._column(source)
         amount = 0.0 if row < 0 else float(owner.get_modulation_value(row, column))
         return track, device, target, source, amount
+
+    def get_all(self, track: int, device: int, count: int, *keys: str) -> tuple[Any, ...]:
+        """`count` properties of SETTABLE, then pairs of target and source; → (track, device, value, …) in that order."""
+        properties, cells = keys[:count], keys[count:]
+        if len(properties) != count or len(cells) % 2:
+            raise Refused(f"get_all takes {count} properties and then pairs of target and source, not {len(keys)} names.")
+        for name in properties:
+            self._owner(track, device, name, SETTABLE)
+        values = [self.get_property(track, device, name)[-1] for name in properties]
+        pairs = zip(cells[::2], cells[1::2], strict=True)
+        return track, device, *values, *(self.get_modulation(track, device, *pair)[-1] for pair in pairs)
 
     # -- finding -------------------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import soundfile
 
-from app import answer_folder, cli
+from app import answer_folder, cli, single
 from tests import hostile
 from tests.model import tiny
 from unmixer_core import config, patch_file, sound_file
@@ -267,6 +267,28 @@ def test_every_error_is_one_short_line(
     assert cli.run(["sample.wav"]) == 1
     said = capsys.readouterr().err
     assert sentence in said and len(said.splitlines()) == 1 and said.strip().isprintable() and len(said) < 300
+
+
+@pytest.mark.parametrize(("name", "kept"), [("a.wav", True), ("a.WAV", True), ("a.aiff", True), ("a.flac", False)])
+def test_a_loud_patch_is_saved_without_clipping(name: str, kept: bool, tmp_path: Path) -> None:
+    loud = (1.31 * np.sin(np.linspace(0.0, 60.0, 4000))).astype(np.float32)
+    said = single.save(tmp_path / name, np.stack([loud, -loud]), 8000)
+    saved, _ = soundfile.read(tmp_path / name, dtype="float32")
+    if kept:
+        np.testing.assert_array_equal(saved, np.stack([loud, -loud], axis=1))
+        assert said == ""
+    else:
+        np.testing.assert_allclose(saved[:, 0], loud / np.abs(loud).max(), atol=1e-4)
+        assert said == f"{name} is 2.3 dB quieter than the patch, which this format would clip; .wav keeps it."
+        assert single.save(tmp_path / name, np.stack([loud, loud]) / 2.0, 8000) == ""
+
+
+def test_render_and_push_hand_the_trace_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(single, "render", lambda *given: seen.append(given[2]))
+    monkeypatch.setattr(single, "push", lambda _, **given: seen.append(given["trace"]))
+    assert cli.run(["render", "a.json", "a.wav", "--trace", "t.jsonl"]) == cli.run(["push", "a.json", "--trace", "t.jsonl"]) == 0
+    assert seen == [Path("t.jsonl")] * 2
 
 
 @pytest.mark.parametrize("words", [["render", "nothing.json", "out.wav"], ["push", "nothing.json"]])

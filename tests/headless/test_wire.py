@@ -143,7 +143,7 @@ def test_no_datagram_ends_the_server(wire) -> None:
 
 
 def test_companion_replies_lead_with_the_request_number(wire) -> None:
-    assert wire.ask("/unmixer/get/version", ",i", (7,)) == [("/unmixer/get/version", ",is", [7, "1.0"])]
+    assert wire.ask("/unmixer/get/version", ",i", (7,)) == [("/unmixer/get/version", ",is", [7, "1.1"])]
     assert wire.ask("/unmixer/track/insert_device", ",iisi", (8, 0, "Reverb", 0))[0][2] == [8, 0, 0]
     assert wire.ask("/unmixer/track/insert_device", ",iisi", (9, 0, "Wavetable", 5))[0][2] == [9, 0, 0]
     assert wire.ask("/unmixer/track/insert_device", ",iisi", (10, 0, "Delay", 0))[0][2] == [

@@ -344,7 +344,7 @@ class FakeHost:
     def _companion(self, address: str, arguments: list) -> tuple:
         match address.removeprefix("/unmixer/"), arguments:
             case "get/version", []:
-                return ("1.0",)
+                return ("1.1",)
             case "track/insert_device", [track, name, position]:
                 if name not in BY_NAME:
                     raise LiveError(f"Device {name} not found.")
@@ -367,6 +367,10 @@ class FakeHost:
                 return (track, index, "oscillator_1_wavetables", *(WAVETABLES if chosen else ("Noise", "Bell 2")))
             case "device/get", [track, index, "visible_modulation_target_names"]:
                 return (track, index, "visible_modulation_target_names", "Osc 1 Pos")
+            case "device/get_all", [track, index, count, *keys]:
+                device, cells = self.device(track, index), zip(keys[count::2], keys[count + 1 :: 2], strict=True)
+                properties = (device.properties[key] for key in keys[:count])
+                return (track, index, *properties, *(device.amounts.get(cell, 0.0) for cell in cells))
             case "device/get_modulation", [track, index, target, source]:
                 return (track, index, target, source, self.device(track, index).amounts.get((target, source), 0.0))
             case "device/set_modulation", [track, index, target, source, amount]:
@@ -378,7 +382,7 @@ class FakeHost:
 def lane_state(track: FakeTrack) -> list:
     """Everything that shapes a lane's sound, devices that are off left out."""
     return [
-        [d.name, _round(d.values), _sorted(d.properties), _sorted(d.amounts)]
+        [d.name, _round(d.values), _sorted(d.properties), _sorted(_moving(d.amounts))]
         for d in track.devices
         if d.values[0] != 0.0
     ]
@@ -397,7 +401,7 @@ def expected(patch) -> np.ndarray:
             }
         ordered = [wire.float32(values[p.name]) for p in BY_NAME[name].table]
         amounts = {key: wire.float32(amount) for key, amount in target.modulations.items()}
-        state.append([name, _round(ordered), _sorted(properties), _sorted(amounts)])
+        state.append([name, _round(ordered), _sorted(properties), _sorted(_moving(amounts))])
     return noise(state, (patch.note, 0.0, wire.float32(2.0 * patch.gate_s), VELOCITY, False))
 
 
@@ -406,6 +410,10 @@ def noise(state: list, note: tuple) -> np.ndarray:
     text = json.dumps([state, [note[0], round(note[2], 4), int(note[3])]])
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
     return np.random.default_rng(seed).uniform(-0.5, 0.5, (2, round(CLIP_S * RATE))).astype(np.float32)
+
+
+def _moving(amounts: dict) -> dict:
+    return {cell: amount for cell, amount in amounts.items() if amount}
 
 
 def _round(values: list[float]) -> list[float]:

@@ -143,6 +143,18 @@ def test_wavetable_is_set_and_read_back(operations):
     assert companion.answer("/unmixer/device/get_modulation", (6, *target))[1][-1] == -0.25
 
 
+def test_many_values_are_read_at_once(operations):
+    companion, track = operations
+    companion.answer("/unmixer/device/set", (1, 0, 0, "oscillator_1_wavetable_index", 5))
+    companion.answer("/unmixer/device/set_modulation", (2, 0, 0, "Osc 1 Pos", "LFO 1", 0.5))
+    asked = (2, "unison_mode", "oscillator_1_wavetable_index", "Osc 1 Pos", "LFO 1", "Filter 1 Freq", "Env 2")
+    assert companion.answer("/unmixer/device/get_all", (3, 0, 0, *asked))[1] == (3, 0, 0, 0, 5, 0.5, 0.0)
+    assert len(track.devices[0].visible_modulation_target_names) == 1  # to look at a cell adds no row
+    for bad in ((3, "unison_mode"), (0, "Osc 1 Pos"), (1, "oscillator_1_wavetables"), (1, "name")):
+        assert companion.answer("/unmixer/device/get_all", (bad[0] + 10, 0, 0, *bad))[0] == ERROR
+        companion._answers.clear()
+
+
 def test_its_osc_is_that_of_the_client():
     message = ("/unmixer/device/set", (1, "name", 2.5, True, False, "ü"))
     data = osc.encode(*message)

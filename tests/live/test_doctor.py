@@ -21,7 +21,9 @@ TAKE = ["--clip-s", "0.4"]
 
 
 @embedded
-@pytest.mark.parametrize("options", [(), ("--stock",)], ids=["companion", "stock"])
+@pytest.mark.parametrize(
+    "options", [(), ("--stock",), ("--auto-filter-2",)], ids=["companion", "stock", "Auto Filter since 12.2"]
+)
 def test_an_embedded_host_is_found_good(options, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("UNMIXER_LIVE_HOST", "192.0.2.1")  # nobody: --embedded must not look there
     trace = tmp_path / "trace.jsonl"
@@ -31,7 +33,9 @@ def test_an_embedded_host_is_found_good(options, capsys, tmp_path, monkeypatch):
     said = "\n".join(lines)
     for words in ("Live 12.3 answers", "found by name", "latency: median", "begin 0 samples", "-200 dB", "tails"):
         assert words in said
-    assert ("frozen" in said) == bool(options) and ("companion script 1.0" in said) != bool(options)
+    stock = "--stock" in options
+    assert ("frozen" in said) == stock and ("companion script 1.1" in said) != stock
+    assert ("Auto Filter (AutoFilter2)" in said) == ("--auto-filter-2" in options)
     assert len(trace.read_text().splitlines()) > 50
 
 
@@ -52,15 +56,15 @@ def test_a_silent_host_and_a_busy_port_are_bad_findings(capsys, monkeypatch):
 
 def test_stock_without_embedded_is_a_usage_error():
     with pytest.raises(SystemExit) as left:
-        program.main(["doctor", "--stock"])
+        program.main(["doctor", "--stock", "--auto-filter-2"])
     assert left.value.code == 2
 
 
 @pytest.mark.parametrize(
     ("info", "words"),
     [
-        (HostInfo((12, 3), "1.0"), "companion script 1.0 answers: devices"),
-        (HostInfo((12, 1), "1.0"), "inserting needs Live 12.3"),
+        (HostInfo((12, 3), "1.1"), "companion script 1.1 answers: devices"),
+        (HostInfo((12, 1), "1.1"), "inserting needs Live 12.3"),
         (HostInfo((12, 4), ""), "stock AbletonOSC"),
     ],
 )
@@ -72,7 +76,7 @@ def test_what_answers_is_said(info, words, tmp_path):
 def test_tracks_of_another_session_are_a_bad_finding(tmp_path):
     host = FakeHost(tmp_path)
     host.tracks.append(FakeTrack("Unmixer cafe 1", True))
-    assert [f.good for f in asyncio.run(_who(host, HostInfo((12, 3), "1.0")))][-1] is False
+    assert [f.good for f in asyncio.run(_who(host, HostInfo((12, 3), "1.1")))][-1] is False
 
 
 async def _who(host, info):
@@ -97,6 +101,18 @@ def test_every_missing_device_is_named_with_the_live_that_has_it(tmp_path, monke
     with pytest.raises(session.HostError, match=r"Phaser-Flanger \(in Live 11\), Delay \(in Live 10.1\)"):
         asyncio.run(opening)
     assert [track.name for track in host.tracks] == ["1-MIDI", "2-Audio"]
+
+
+@embedded
+@pytest.mark.parametrize("stock", [(), ("--stock",)], ids=["companion", "stock"])
+def test_every_drifted_effect_is_a_finding_and_the_rest_is_examined(stock):
+    renamed = [word for name in ("Threshold", "Room Size") for word in ("--fault", f"no_parameter:name={name}")]
+    question = doctor.Question(Take(44100, 0.4), None, True, (*stock, *renamed))
+    findings = asyncio.run(doctor.examine(question))
+    bad, good = ([f.text for f in findings if f.good == which] for which in (False, True))
+    assert len(bad) == 2 and "Compressor" in bad[0] and "'Threshold'" in bad[0] and "Reverb" in bad[1]
+    said = "\n".join(good)
+    assert "parameter of 7 devices" in said and "repeatability, Saturator: second take" in said and "tails" in said
 
 
 def test_a_live_that_is_too_old_is_named(tmp_path, monkeypatch):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from itertools import permutations
 
 import numpy as np
 import pytest
 
-from unmixer_core.live.order import plan_moves
+from unmixer_core.errors import DeviceMissing
+from unmixer_core.live.client import Client, Timing
+from unmixer_core.live.order import CompanionOrder, plan_moves
+
+from .fake_host import FakeDevice, FakeHost
 
 TRACK = ("Wavetable", "A", "B", "C", "D", "E")
 
@@ -41,3 +46,25 @@ def test_as_few_moves_as_devices_outside_the_longest_ordered_run():
 
 def test_a_chain_that_stands_needs_no_move():
     assert plan_moves(TRACK, ("A", "C", "E")) == []
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["empty track", "a Looper of the user's default track"])
+def test_a_class_that_we_do_not_know_is_named_and_not_inserted_again_and_again(before, tmp_path, monkeypatch):
+    host = FakeHost(tmp_path)
+    host.tracks[0].devices += [FakeDevice("Looper", [1.0])] * before
+    classes = {"Wavetable": "InstrumentVector", "Delay": "Delay2", "Looper": "Looper"}
+    monkeypatch.setattr(
+        host, "on_track_get_devices_class_name", lambda i: (i, *(classes[d.name] for d in host.tracks[i].devices))
+    )
+
+    async def main():
+        client = Client(host, "test", Timing(5.0))
+        try:
+            return await CompanionOrder(client).furnish(0, ("Wavetable", "Delay"))
+        finally:
+            client.close()
+
+    with pytest.raises(DeviceMissing, match="class Delay2 on track 0 for Delay, which we do not know"):
+        asyncio.run(main())
+    inserted = [arguments[2] for address, arguments in host.heard if address.endswith("insert_device")]
+    assert inserted == ["Wavetable", "Delay"] and [d.name for d in host.tracks[0].devices] == ["Wavetable", "Delay"]

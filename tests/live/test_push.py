@@ -70,6 +70,17 @@ def test_a_pushed_patch_stands_on_one_new_track_with_every_value():
     assert len(wanted) >= 5 and all(kept[name] == pytest.approx(value, abs=1e-6) for name, value in wanted.items())
     assert all(value.good for value in report.values) and len(report.values) > 60
     assert "Wavetable > Delay > Saturator on My bass" in str(report)
+    named = {value.parameter for value in report.values if value.device == "Wavetable"}
+    assert {"LFO 1 -> Osc 1 Pos", "oscillator_1_wavetable_index", "filter_routing", "unison_mode"} <= named
+
+
+@embedded
+def test_a_patch_is_pushed_to_the_auto_filter_of_live_12_2():
+    patch = Patch.init(50, 0.3, ["Auto Filter"]).with_values({"auto_filter.drive": 0.5, "auto_filter.resonance": 0.7})
+    _, report, after = asyncio.run(pushed(patch, "--auto-filter-2"))
+    assert after[-1][3] == ("InstrumentVector", "AutoFilter2") and all(value.good for value in report.values)
+    kept = {value.parameter: value.kept for value in report.values if value.device == "Auto Filter"}
+    assert kept["Drive"] == pytest.approx(0.5) and kept["Resonance"] == pytest.approx(0.7) and kept["LFO Amount"] == 0.0
 
 
 @embedded
@@ -105,6 +116,25 @@ def test_a_value_that_does_not_stay_fails_the_push_and_leaves_the_set_alone(tmp_
     with pytest.raises(ReadbackMismatch, match="reads back"):
         asyncio.run(pushing.push_async(PATCH, Endpoint(), transport=host, timing=Timing(0.05, 4)))
     assert [track.name for track in host.tracks] == before
+
+
+def test_what_reads_back_otherwise_fails_the_push_even_where_it_was_remembered(tmp_path, monkeypatch):
+    """The report compares the patch with a fresh answer: a host that loses a modulation after confirming it is found out."""
+    host = FakeHost(tmp_path)
+    monkeypatch.setattr(Lane, "verify", lambda lane: lane._read_attributes())  # reads, and leaves the verdict to the report
+    right = host._companion
+
+    def forgetful(address, arguments):
+        answer = right(address, arguments)
+        if address.endswith("get_all"):
+            names = arguments[3 + arguments[2] :]
+            where = 2 + arguments[2] + list(zip(names[::2], names[1::2], strict=True)).index(("Osc 1 Pos", "LFO 1"))
+            return (*answer[:where], 0.25, *answer[where + 1 :])
+        return answer
+
+    monkeypatch.setattr(host, "_companion", forgetful)
+    with pytest.raises(ReadbackMismatch, match="Wavetable's LFO 1 -> Osc 1 Pos was set to 0, but reads back as 0.25"):
+        asyncio.run(pushing.push_async(PATCH, Endpoint(), transport=host, timing=Timing(5.0)))
 
 
 @embedded

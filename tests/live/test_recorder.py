@@ -47,6 +47,10 @@ def test_a_folder_of_lives_machine_becomes_ours(monkeypatch):
     paths = PathMap.from_environment()
     assert paths.local("C:\\Users\\me\\Live\\Set Project\\take 1.wav") == Path("/mnt/live/Set Project/take 1.wav")
     assert paths.local("/elsewhere/take.wav") == Path("/elsewhere/take.wav")
+    for text in ("/Sets=/here", "/Sets/=/here"):
+        paths = PathMap.parse(text)
+        assert paths.local("/Sets/a.wav") == Path("/here/a.wav") and paths.local("/Sets2/a.wav") == Path("/Sets2/a.wav")
+    assert PathMap.parse("/=/here").local("/a.wav") == Path("/here/a.wav")
     monkeypatch.setenv("UNMIXER_LIVE_RECORDINGS", "/only/one")
     with pytest.raises(ConfigError, match="UNMIXER_LIVE_RECORDINGS"):
         PathMap.from_environment()

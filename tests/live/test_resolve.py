@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from unmixer_core.errors import ParameterMissing
-from unmixer_core.live.resolve import DEVICE_ON, SINCE, accepted_classes, device_names, needed_parameters, table
+from unmixer_core.errors import HostError, ParameterMissing
+from unmixer_core.live.resolve import DEVICE_ON, SINCE, accepted_classes, needed_parameters, table
 from unmixer_core.schema.devices import Parameter
 from unmixer_core.schema.rack import RACK
 
@@ -49,17 +49,47 @@ def test_another_range_is_refused_rather_than_guessed_over():
         table(reverb, "Reverb", names, minima, maxima)
 
 
-def test_auto_filter_2_takes_the_old_frequency_on_its_own_scale():
+AUTO_FILTER_2 = {
+    DEVICE_ON: (0.0, 1.0), "Frequency": (0.0, 1.0), "Resonance": (0.0, 1.0), "Morph": (0.0, 1.0), "Type": (0.0, 9.0),
+    "Slope": (0.0, 1.0), "Circuit": (0.0, 3.0), "Drive": (0.0, 1.0), "LFO Amount": (0.0, 1.0), "Env Amount": (-1.0, 1.0),
+    "Dry/Wet": (0.0, 1.0),
+}  # fmt: skip
+
+
+def auto_filter_2(**ranges):
+    """Its table, with other ranges for some names."""
+    rows = AUTO_FILTER_2 | {name.replace("_", " "): span for name, span in ranges.items()}
+    return table(DEVICES["Auto Filter"], "AutoFilter2", list(rows), *zip(*rows.values(), strict=True))
+
+
+def test_auto_filter_2_takes_every_value_on_its_own_scale():
     device = DEVICES["Auto Filter"]
-    names = [DEVICE_ON, "Frequency", "Resonance", "Type", "Slope", "Drive", "LFO Amount", "Env Amount"]
-    minima, maxima = [0.0] * 8, [1.0, 1.0, 1.0, 9.0, 1.0, 1.0, 1.0, 1.0]
-    assert "AutoFilter2" in accepted_classes(device) and device_names(["AutoFilter2", "Looper"]) == ("Auto Filter", "")
-    try:
-        found = table(device, "AutoFilter2", names, minima, maxima)
-    except ParameterMissing as error:
-        assert "Live 12.2 and later" in str(error)  # refused by name and range: never a guess
-    else:
-        assert found.slots["Frequency"].to_host(69.0) == pytest.approx(0.4475, abs=1e-3)  # 440 Hz on 20 Hz..20 kHz
+    assert "AutoFilter2" in accepted_classes(device)
+    found = auto_filter_2()
+    assert needed_parameters(device) - {"Filter Circuit - LP/HP", "Filter Circuit - BP/NO/Morph"} <= found.slots.keys()
+    assert found.slots["Frequency"].to_host(69.0) == pytest.approx(0.4475, abs=1e-3)  # 440 Hz on 20 Hz..20 kHz
+    assert found.slots["Drive"].to_host(12.0) == pytest.approx(0.5)
+    assert found.slots["Resonance"].to_host(0.8) == pytest.approx(0.8)
+    assert [found.slots["Filter Type"].to_host(float(i)) for i in range(4)] == [0.0, 1.0, 2.0, 3.0]
+    assert found.slots["LFO Amount"].to_host(0.0) == found.slots["Env. Modulation"].to_host(0.0) == 0.0
+    assert {found.names[i]: value for i, value in found.neutral.items()} == {"Circuit": 0.0, "Dry/Wet": 1.0}
+
+
+def test_other_scales_of_auto_filter_2_are_converted_or_refused():
+    assert auto_filter_2(Frequency=(20.0, 20000.0)).slots["Frequency"].to_host(69.0) == pytest.approx(440.0, rel=1e-5)
+    assert auto_filter_2(Frequency=(20.0, 135.0), Drive=(0.0, 24.0)).slots["Drive"].to_host(12.0) == pytest.approx(12.0)
+    assert auto_filter_2(LFO_Amount=(-30.0, 30.0), Env_Amount=(-127.0, 127.0)).slots["LFO Amount"].to_host(0.0) == 0.0
+    for ranges in ({"Resonance": (0.0, 2.0)}, {"Type": (0.0, 11.0)}, {"Slope": (0.0, 3.0)}, {"Drive": (-24.0, 24.0)}):
+        with pytest.raises(ParameterMissing, match="runs from .*Live 12.2 and later"):
+            auto_filter_2(**ranges)
+    with pytest.raises(ParameterMissing, match="'Env Amount' runs from 0 to 1"):  # its middle may be 0.5: not off at 0
+        auto_filter_2(Env_Amount=(0.0, 1.0))
+
+
+def test_a_resonance_beyond_the_new_scale_is_refused_and_not_clamped():
+    with pytest.raises(HostError, match="Auto Filter's Resonance should become 1.2, but runs from 0 to 1"):
+        auto_filter_2().slots["Resonance"].to_host(1.2)
+    assert auto_filter_2(Resonance=(0.0, 1.25)).slots["Resonance"].to_host(1.2) == pytest.approx(1.2)
 
 
 def test_values_stay_inside_the_range_the_host_reports():
@@ -83,3 +113,7 @@ def test_all_that_is_missing_is_named_with_the_live_that_has_it():
     with pytest.raises(ParameterMissing, match="'Decay Time'.*Reverb of Live 12.0 has it.*Also missing: Predelay"):
         table(reverb, "Reverb", *columns(reverb, drop=("Decay Time", "Predelay")))
     assert set(SINCE) == set(DEVICES)
+    names, minima, maxima = columns(reverb, drop=("Decay Time",))
+    maxima[names.index("Predelay")] = 250.0
+    with pytest.raises(ParameterMissing, match=r"'Decay Time'.*Also missing: Predelay \(runs from 0 to 250\)"):
+        table(reverb, "Reverb", names, minima, maxima)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+from collections import Counter
 from dataclasses import asdict
 
 import numpy as np
 import pytest
+import soundfile
 
 from unmixer_core.errors import HostError, HostRefused, HostTimeout, ReadbackMismatch, RecordingError
 from unmixer_core.live import recorder
@@ -20,6 +23,7 @@ from .fake_host import CLIP_S, RATE, VELOCITY, FakeHost, Faults, expected
 
 TAKE = Take(RATE, CLIP_S, VELOCITY)
 QUICK = Timing(timeout_s=0.05, tries=4)
+PATIENT = Timing(timeout_s=5.0)
 
 
 def patches(n, seed=0):
@@ -154,6 +158,105 @@ def test_a_track_that_the_user_deletes_is_named(tmp_path):
                 await live.render(0, patches(2)[1])
 
     asyncio.run(main())
+
+
+CHANGES = [
+    ("properties", "unison_mode", 1, "unison_mode was changed from 0 to 1"),
+    ("properties", "oscillator_1_wavetable_index", 7, "oscillator_1_wavetable_index was changed from 0 to 7"),
+    ("properties", "oscillator_2_wavetable_category", 0, "oscillator_2_wavetable_category was changed from 1 to 0"),
+    ("properties", "oscillator_1_effect_mode", 3, "oscillator_1_effect_mode was changed from 0 to 3"),
+    ("properties", "filter_routing", 2, "filter_routing was changed from 0 to 2"),  # no patch names it
+    ("amounts", ("Osc 1 Pos", "LFO 1"), 0.5, "LFO 1 -> Osc 1 Pos was changed from 0 to 0.5"),
+    ("amounts", ("Osc 1 Pos", "LFO 2"), -0.5, "LFO 2 -> Osc 1 Pos was changed from 0 to -0.5"),  # nor this
+]
+
+
+@pytest.mark.parametrize(("where", "key", "value", "words"), CHANGES, ids=[str(change[1]) for change in CHANGES])
+def test_what_only_the_companion_reaches_is_read_again_after_each_take(where, key, value, words, tmp_path):
+    """Somebody turns it between two takes: the lane does not send what it has set before, but finds out and then does."""
+    host = FakeHost(tmp_path)
+    plain = Patch.init(50, 0.2, ["Delay"])
+
+    async def main():
+        async with await opened(host, timing=PATIENT) as live:
+            await live.render(0, plain)
+            getattr(host.tracks[2].devices[0], where)[key] = value
+            with pytest.raises(ReadbackMismatch, match=words):
+                await live.render(0, plain)
+            return await live.render(0, plain)
+
+    np.testing.assert_array_equal(asyncio.run(main()), expected(plain))
+
+
+def test_the_second_look_costs_one_message_a_take(tmp_path):
+    host = FakeHost(tmp_path)
+
+    async def main():
+        async with await opened(host, timing=PATIENT) as live:
+            await live.render(0, patches(1)[0])
+            heard = len(host.heard)
+            await live.render(0, patches(1)[0])
+            return {(address, said[:1]) for address, said in host.heard[heard:] if address.startswith("/unmixer/")}
+
+    assert [address for address, _ in asyncio.run(main())] == ["/unmixer/device/get_all"]
+
+
+@pytest.mark.parametrize("other", [True, False], ids=["another recording", "its own"])
+def test_a_recording_that_is_not_ours_is_never_deleted(other, tmp_path):
+    mine = tmp_path / "my song.wav"
+    soundfile.write(mine, np.zeros((9000, 2)), RATE, subtype="FLOAT")
+    os.utime(mine, (1e9, 1e9))
+
+    class Confused(FakeHost):
+        def on_clip_get_file_path(self, track, slot):
+            return (track, slot, str(mine)) if other else super().on_clip_get_file_path(track, slot)
+
+    async def main():
+        async with await opened(Confused(tmp_path), timing=PATIENT) as live:
+            if not other:
+                return await live.render(0, patches(1)[0])
+            with pytest.raises(RecordingError, match="it is another recording"):
+                await live.render(0, patches(1)[0])
+
+    asyncio.run(main())
+    assert mine.exists() and (other or list(tmp_path.iterdir()) == [mine])
+
+
+@pytest.mark.parametrize("version", ["1.0", "0.9"])
+def test_an_old_companion_is_named(version, tmp_path, monkeypatch):
+    host = FakeHost(tmp_path)
+    monkeypatch.setattr(host, "_companion", lambda *_: (version,))
+    with pytest.raises(HostRefused, match=f"companion script {version} answers, but 1.1 is needed"):
+        asyncio.run(opened(host, timing=PATIENT))
+
+
+@pytest.mark.parametrize("losses", [2, 99])
+def test_what_cannot_be_put_back_is_said_by_name(losses, tmp_path, monkeypatch, caplog):
+    """Sets and deletions that do not arrive are repeated; what stays all the same is in the log."""
+    host = FakeHost(tmp_path)
+    lost: Counter[str] = Counter()
+
+    def lose(address, right):
+        def handle(*arguments):
+            lost[address] += 1
+            return None if lost[address] <= losses else right(*arguments)
+
+        return handle
+
+    async def main():
+        live = await opened(host, timing=PATIENT)
+        monkeypatch.setattr(host, "on_song_delete_track", lose("delete", host.on_song_delete_track))
+        monkeypatch.setattr(
+            host, "on_song_set_tempo", lose("tempo", lambda value: host.song.update(tempo=value)), raising=False
+        )
+        await live.close()
+        return live.tracks.token
+
+    token = asyncio.run(main())
+    if losses == 2:
+        assert host.song["tempo"] == 96.0 and len(host.tracks) == 2 and not caplog.records
+    else:
+        assert "tempo (to 96)" in caplog.text and f"Unmixer {token} 1, Unmixer {token} 1 capture" in caplog.text
 
 
 def test_a_value_that_does_not_stay_is_named(tmp_path, monkeypatch):

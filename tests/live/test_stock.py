@@ -16,6 +16,7 @@ from unmixer_core.live.client import Timing
 from unmixer_core.live.frozen import AMOUNTS, UNREACHABLE, Frozen, named_tables
 from unmixer_core.live.hosts import EmbeddedHost
 from unmixer_core.live.recorder import Take
+from unmixer_core.live.repeatability import compare
 from unmixer_core.live.session import Session
 from unmixer_core.live.stock import CAPTURE, DEVICES, NO_INPUT, SYNTH, RoutingLane
 from unmixer_core.live.tracks import track_names
@@ -76,6 +77,17 @@ def test_it_sounds_bit_for_bit_as_with_the_companion(layout):
         assert np.abs(theirs).max() > 1e-3
         np.testing.assert_array_equal(ours, theirs, err_msg=" > ".join(chain))
     assert all(np.abs(a - b).max() > 1e-4 for a, b in pairwise(stock))
+
+
+@pytest.mark.parametrize("options", [(), ("--stock", "compact")], ids=["companion", "stock"])
+def test_the_auto_filter_of_live_12_2_sounds_as_the_old_one(options):
+    """All chains, most with Auto Filter somewhere; float32 on two scales of frequency and drive leaves a little difference."""
+    patches = [patch_of(chain, seed) for seed, chain in enumerate(CHAINS)]
+    chosen = ["Lowpass", "Highpass", "Bandpass", "Notch"] * 2
+    patches = [p.with_values({"auto_filter.filter_type": chosen[i]}) for i, p in enumerate(patches)]
+    old, new = (asyncio.run(rendered(patches, *options, *more)) for more in ((), ("--auto-filter-2",)))
+    for chain, ours, theirs in zip(CHAINS, new, old, strict=True):
+        assert compare(ours, theirs).residual_db < -60.0, " > ".join(chain)
 
 
 def test_a_companion_that_cannot_insert_uses_the_template_and_freezes_nothing(monkeypatch):

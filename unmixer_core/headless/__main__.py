@@ -24,7 +24,7 @@ def main() -> int:
             options.recordings, host=options.host, port=options.port, reply_port=options.reply_port,
             workers=options.workers, tick_s=options.tick_ms / 1000.0, sample_rate=options.sample_rate,
             parent_pid=options.parent_pid, layout=options.stock or options.template, has_companion=not options.stock,
-            latency_samples=options.latency_samples,
+            latency_samples=options.latency_samples, auto_filter_2=options.auto_filter_2,
         )  # fmt: skip
         if faults:
             install(server, faults, options.fault_seed)
@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--template", choices=TEMPLATES, default="", help="a prepared template set, with the companion")
     parser.add_argument("--latency-samples", type=int, default=0, help="notes sound this much late (tests alignment)")
+    parser.add_argument("--auto-filter-2", action="store_true", help="Auto Filter as Live 12.2 and later inserts it")
     parser.add_argument("--parent-pid", type=int, help="end when this process is gone")
     parser.add_argument(
         "--fault",

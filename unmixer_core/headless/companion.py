@@ -8,7 +8,7 @@ from typing import Any
 from unmixer_core.headless.song import Song, at
 
 Args = Sequence[Any]
-VERSION = "1.0"
+VERSION = "1.1"
 
 
 def handlers(song: Song) -> dict[str, Callable[[Args], Args]]:
@@ -32,6 +32,13 @@ def handlers(song: Song) -> dict[str, Callable[[Args], Args]]:
         at(track.devices, int(source))
         return (track.move_device(int(source), int(target)),)
 
+    def get_all(device: Any, count: int, *keys: str) -> Args:
+        properties, cells = keys[:count], keys[count:]
+        if len(properties) != count or len(cells) % 2:
+            raise RuntimeError(f"get_all takes {count} properties and then pairs of target and source.")
+        amounts = (device.modulation(*pair) for pair in zip(cells[::2], cells[1::2], strict=True))
+        return (*(device.get_property(name)[0] for name in properties), *amounts)
+
     return {
         "/unmixer/get/version": lambda _: (VERSION,),
         "/unmixer/track/insert_device": on_track(
@@ -47,4 +54,5 @@ def handlers(song: Song) -> dict[str, Callable[[Args], Args]]:
         "/unmixer/device/get_modulation": on_device(
             lambda device, target, source: (target, source, device.modulation(target, source))
         ),
+        "/unmixer/device/get_all": on_device(get_all),
     }

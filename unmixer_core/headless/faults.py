@@ -61,6 +61,7 @@ def _number(part: str, value: str) -> float:
 def install(server: Server, faults: Sequence[Fault], seed: int = 0) -> None:
     """Makes `server` commit the faults; chances are drawn from `seed`."""
     by_name = {fault.name: fault.settings for fault in faults}
+    gone = [fault.settings["name"] for fault in faults if fault.name == "no_parameter"]
     server.link = FaultyLink(server.link, {name: s for name, s in by_name.items() if name in LINK_FAULTS}, seed)
     takes = FaultyTakes(server.pool, server.song, {name: s for name, s in by_name.items() if name in TAKE_FAULTS})
     server.recorder.pool = takes
@@ -68,7 +69,6 @@ def install(server: Server, faults: Sequence[Fault], seed: int = 0) -> None:
     if "no_device" in by_name:
         _refuse_device(server, str(by_name["no_device"]["name"]))
     if "no_parameter" in by_name:
-        gone = by_name["no_parameter"]["name"]
         _answer(server.live, "/live/device/get/parameters/name", lambda reply: _renamed(reply, gone))
     if "version" in by_name:
         version = (int(by_name["version"]["major"]), int(by_name["version"]["minor"]))
@@ -83,8 +83,8 @@ def _answer(table: dict[str, Any], address: str, change: Any) -> None:
     table[address] = lambda args: change(right(args))
 
 
-def _renamed(reply: Sequence[Any], gone: object) -> tuple[Any, ...]:
-    return tuple(f"{value} (renamed)" if value == gone else value for value in reply)
+def _renamed(reply: Sequence[Any], gone: Sequence[object]) -> tuple[Any, ...]:
+    return tuple(f"{value} (renamed)" if value in gone else value for value in reply)
 
 
 def _refuse_device(server: Server, name: str) -> None:

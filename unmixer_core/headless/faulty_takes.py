@@ -12,7 +12,7 @@ from typing import Any
 
 from unmixer_core.headless.job import Job
 from unmixer_core.headless.pool import Done, Takes
-from unmixer_core.headless.song import Song
+from unmixer_core.headless.song import Device, Song, Track
 
 Setting = Mapping[str, float | str]
 EVERY: dict[str, float | str] = {"take": 0.0, "note": 0.0, "once": ""}
@@ -36,6 +36,8 @@ TAKE_FAULTS: dict[str, dict[str, float | str]] = {
     "rename_track": EVERY | {"track": 4.0},
     "delete_device": EVERY | {"track": 4.0, "device": 1.0},
     "knob": EVERY | {"track": 4.0, "device": 0.0, "parameter": 1.0, "value": 0.0},
+    "property": EVERY | {"track": 4.0, "device": 0.0, "name": "unison_mode", "value": 1.0},
+    "modulation": EVERY | {"track": 4.0, "device": 0.0, "target": "Osc 1 Pos", "source": "LFO 1", "amount": 0.75},
     "tempo": EVERY | {"bpm": 60.0},
 }
 FILE_HEADER_BYTES = 58
@@ -55,7 +57,7 @@ class FaultyTakes:
         due = {name: settings for name, settings in self._faults.items() if self._is_due(settings, job)}
         for name, settings in due.items():
             if name in _IN_THE_SET:
-                _IN_THE_SET[name](self._song, {key: int(float(v)) for key, v in settings.items() if key != "once"})
+                _IN_THE_SET[name](self._song, settings)
         if "crash" in due:
             os.kill(os.getpid(), signal.SIGKILL)
         if "stuck" in due:
@@ -161,19 +163,25 @@ _IN_THE_FILE: dict[str, Callable[[Path, Setting], None]] = {
 # the set
 
 
-def _delete_device(song: Song, at: Mapping[str, int]) -> None:
-    del song.track(at["track"]).devices[at["device"]]
+def _track(song: Song, at: Setting) -> Track:
+    return song.track(int(at["track"]))
 
 
-def _knob(song: Song, at: Mapping[str, int]) -> None:
-    device = song.track(at["track"]).devices[at["device"]]
-    device.set_value(device.parameters[at["parameter"]], float(at["value"]))
+def _device(song: Song, at: Setting) -> Device:
+    return _track(song, at).devices[int(at["device"])]
 
 
-_IN_THE_SET: dict[str, Callable[[Song, Mapping[str, int]], None]] = {
-    "delete_track": lambda song, at: song.delete_track(at["track"]),
-    "rename_track": lambda song, at: song.track(at["track"]).assign("name", "My drums"),
-    "delete_device": _delete_device,
+def _knob(song: Song, at: Setting) -> None:
+    device = _device(song, at)
+    device.set_value(device.parameters[int(at["parameter"])], float(at["value"]))
+
+
+_IN_THE_SET: dict[str, Callable[[Song, Setting], Any]] = {
+    "delete_track": lambda song, at: song.delete_track(int(at["track"])),
+    "rename_track": lambda song, at: _track(song, at).assign("name", "My drums"),
+    "delete_device": lambda song, at: _track(song, at).devices.remove(_device(song, at)),
     "knob": _knob,
+    "property": lambda song, at: _device(song, at).set_property(str(at["name"]), int(at["value"])),
+    "modulation": lambda song, at: _device(song, at).set_modulation(str(at["target"]), str(at["source"]), at["amount"]),
     "tempo": lambda song, at: song.assign("tempo", float(at["bpm"])),
 }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unmixer_core.errors import HostError
 from unmixer_core.headless.job import Job
 from unmixer_core.headless.pool import Takes
 from unmixer_core.headless.routing import sound_into
@@ -86,7 +87,7 @@ class Recorder:
         self._waiting.remove(take)
         try:
             job = self._job(take, lane, notes)
-        except RuntimeError as problem:
+        except (RuntimeError, HostError) as problem:
             self._finish(take.clip, None, str(problem))
             return
         self.pool.submit(job, lambda error: self._finish(take.clip, job, error))
@@ -98,7 +99,7 @@ class Recorder:
             raise RuntimeError(f"The embedded host plays one note a clip, not {len(sounding)}")
         note = sounding[0] if sounding else Note(60, 0.0, 0.0, 0.0, False)
         return Job(
-            devices=[device.state.to_dict() for device in sound_into(self.song, take.capture)[1]],
+            devices=[device.sounding.to_dict() for device in sound_into(self.song, take.capture)[1]],
             note=note.pitch, velocity=note.velocity / 127.0,
             start_s=note.start_time * beat_s + self.latency_samples / self.sample_rate,
             gate_s=note.duration * beat_s, duration_s=take.beats * beat_s,

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from unmixer_core.headless.link import Arrival, Link, UdpLink
 from unmixer_core.headless.listeners import Listeners
 from unmixer_core.headless.pool import RenderPool
 from unmixer_core.headless.recorder import Recorder
-from unmixer_core.headless.song import Song
+from unmixer_core.headless.song import Song, make_device
 
 log = logging.getLogger(__name__)
 IDLE_S = 0.25
@@ -37,18 +38,19 @@ class Server:
     def __init__(
         self, recordings: Path, *, host: str = "127.0.0.1", port: int = 11000, reply_port: int = 11001,
         workers: int = 1, tick_s: float = 0.0, sample_rate: int = 44100, parent_pid: int | None = None,
-        layout: str = "", has_companion: bool = True, latency_samples: int = 0,
+        layout: str = "", has_companion: bool = True, latency_samples: int = 0, auto_filter_2: bool = False,
     ) -> None:  # fmt: skip
         """Binds and starts the render workers. Raises PortBusy, OSError.
 
-        `layout`: template tracks are in the set (one of template.TEMPLATES); `has_companion` False: no /unmixer addresses.
+        `layout`: template tracks are in the set (one of template.TEMPLATES); `has_companion` False: no /unmixer addresses;
+        `auto_filter_2`: Auto Filter is the class of Live 12.2 and later.
         """
         recordings.mkdir(parents=True, exist_ok=True)
         udp = UdpLink(host, port, reply_port)
         self.link: Link = udp
         self.port, self.tick_s = udp.port, tick_s
         self.client_ip = "127.0.0.1"
-        self.song = Song()
+        self.song = Song(partial(make_device, newer=auto_filter_2))
         self.pool = RenderPool(workers)
         self.recorder = Recorder(self.song, self.pool, recordings.resolve(), sample_rate, self._complain)
         self.live = live_api.handlers(self.song, self.recorder.fire)

@@ -7,10 +7,11 @@ raises them (RuntimeError, AttributeError, ArgumentError); the server turns them
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from unmixer_core.headless import routing
+from unmixer_core.headless import auto_filter_2, routing
 from unmixer_core.headless.state import PROPERTIES, SILENT_SOURCES, DeviceState
 from unmixer_core.headless.voice import DESTINATIONS, SOURCES
 from unmixer_core.schema.devices import CLASS_NAMES, TABLES, WAVETABLES, Parameter
@@ -176,9 +177,9 @@ class ClipSlot(Settable):
 class Device:
     """A device: its name, class and parameters in Live's order, over the plain `DeviceState` that the voice reads."""
 
-    def __init__(self, name: str) -> None:
-        self.state = DeviceState(name, {p.name: float32(p.default) for p in TABLES[name]})
-        self.parameters = TABLES[name]
+    def __init__(self, name: str, table: tuple[Parameter, ...] = ()) -> None:
+        self.parameters = table or TABLES[name]
+        self.state = DeviceState(name, {p.name: float32(p.default) for p in self.parameters})
 
     @property
     def name(self) -> str:
@@ -210,8 +211,13 @@ class Device:
             return int(self.get_property(name)[0])
         raise AttributeError(f"'Device' object has no attribute '{name}'")
 
+    @property
+    def sounding(self) -> DeviceState:
+        """The state as the voice reads it."""
+        return self.state
+
     def copy(self) -> Device:
-        twin = Device(self.name)
+        twin = type(self)(self.name)
         twin.state = DeviceState.from_dict(self.state.to_dict())
         return twin
 
@@ -267,6 +273,26 @@ class Device:
             raise RuntimeError(f"The embedded host cannot modulate {target} of {self.name} by {source}.")
 
 
+class AutoFilter2(Device):
+    """Auto Filter as Live 12.2 and later inserts it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, auto_filter_2.TABLE)
+
+    @property
+    def class_name(self) -> str:
+        return auto_filter_2.CLASS_NAME
+
+    @property
+    def sounding(self) -> DeviceState:
+        return auto_filter_2.as_old(self.state)
+
+
+def make_device(name: str, newer: bool = False) -> Device:
+    """`newer`: as Live 12.2 and later makes it."""
+    return AutoFilter2(name) if newer and name == auto_filter_2.NAME else Device(name)
+
+
 class Track(Settable):
     """A MIDI or audio track with eight clip slots and devices."""
 
@@ -276,8 +302,8 @@ class Track(Settable):
         "volume": Rule(float, 0.0, 1.0, OUT_OF_RANGE), "panning": Rule(float, -1.0, 1.0, OUT_OF_RANGE),
     }  # fmt: skip
 
-    def __init__(self, name: str, is_midi: bool) -> None:
-        self.name, self.is_midi, self.devices = name, is_midi, list[Device]()
+    def __init__(self, name: str, is_midi: bool, make: Callable[[str], Device] = Device) -> None:
+        self.name, self.is_midi, self.devices, self.make = name, is_midi, list[Device](), make
         self.clip_slots = [ClipSlot(self) for _ in range(SCENES)]
         self.arm = self.mute = self.solo = self.is_frozen = self.is_foldable = self.is_grouped = False
         self.is_visible = self.can_be_armed = self.has_audio_output = True
@@ -305,7 +331,7 @@ class Track(Settable):
             index = 0
         else:
             index = len(self.devices) if position < 0 else min(max(position, int(has_instrument)), len(self.devices))
-        self.devices.insert(index, Device(name))
+        self.devices.insert(index, self.make(name))
         return index
 
     def move_device(self, source: int, target: int) -> int:
@@ -332,7 +358,8 @@ class Song(Settable):
         "signature_denominator": Rule(int, 1, 16), "signature_numerator": Rule(int, 1, 99),
     }  # fmt: skip
 
-    def __init__(self) -> None:
+    def __init__(self, make: Callable[[str], Device] = Device) -> None:
+        self.make = make
         self.tempo, self.current_song_time, self.is_playing = 120.0, 0.0, False
         self.can_undo, self.can_redo, self.song_length, self.session_record_status = True, False, 64.0, 0
         self.metronome = self.loop = self.record_mode = self.session_record = self.arrangement_overdub = False
@@ -342,8 +369,12 @@ class Song(Settable):
         self.loop_start, self.loop_length, self.root_note, self.scale_name = 8.0, 16.0, 0, "Major"
         self.signature_numerator = self.signature_denominator = 4
         self.tracks = [
-            Track(f"{i}-{kind}", kind == "MIDI") for i, kind in enumerate(("MIDI", "MIDI", "Audio", "Audio"), 1)
+            self.new_track(f"{i}-{kind}", kind == "MIDI") for i, kind in enumerate(("MIDI", "MIDI", "Audio", "Audio"), 1)
         ]
+
+    def new_track(self, name: str, is_midi: bool) -> Track:
+        """A track that is not in the set yet."""
+        return Track(name, is_midi, self.make)
 
     def track(self, index: int) -> Track:
         return at(self.tracks, index)
@@ -356,14 +387,14 @@ class Song(Settable):
         place = len(self.tracks) if index == -1 else index
         if not 0 <= place <= len(self.tracks):
             raise IndexError("Index out of range")
-        self.tracks.insert(place, Track(f"{place + 1}-{'MIDI' if is_midi else 'Audio'}", is_midi))
+        self.tracks.insert(place, self.new_track(f"{place + 1}-{'MIDI' if is_midi else 'Audio'}", is_midi))
 
     def delete_track(self, index: int) -> None:
         self.tracks.remove(self.track(index))
 
     def duplicate_track(self, index: int) -> None:
         original = self.track(index)
-        twin = Track(original.name, original.is_midi)
+        twin = self.new_track(original.name, original.is_midi)
         twin.devices = [device.copy() for device in original.devices]
         for name in (
             *Track.rules,

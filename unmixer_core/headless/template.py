@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from unmixer_core.headless.song import Song, Track
+from unmixer_core.headless.song import Song
 from unmixer_core.schema.rack import RACK
 
 TEMPLATES = ("tracks", "compact")
@@ -21,7 +21,7 @@ def prepare(song: Song, layout: str) -> None:
 
 
 def _add(song: Song, name: str, is_midi: bool, devices: list[str]) -> None:
-    track = Track(f"{PREFIX} {name}", is_midi)
+    track = song.new_track(f"{PREFIX} {name}", is_midi)
     for device in devices:
         track.insert_device(device, -1)
     song.tracks.append(track)

@@ -8,9 +8,9 @@ Shapes, Live's default), and its envelope 2 and LFO 1 must move nothing.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from unmixer_core.errors import ChoiceFrozen, DeviceMissing
+from unmixer_core.errors import ChoiceFrozen, DeviceMissing, ReadbackMismatch
 from unmixer_core.live.client import Client
 from unmixer_core.live.targets import FIXED_PROPERTIES
 from unmixer_core.schema.devices import WAVETABLES
@@ -24,6 +24,11 @@ TABLE_CHOICES = {"wavetable.osc_1_wavetable": 0, "wavetable.osc_2_wavetable": 1}
 UNREACHABLE = {
     ref.id: ref.choice for ref in RACK.choices if ref.choice.address.kind == "property" and ref.id not in TABLE_CHOICES
 }
+SCALARS = (
+    *(choice.address.name for choice in UNREACHABLE.values()), *FIXED_PROPERTIES,
+    *(f"oscillator_{n}_wavetable_{kind}" for n in (1, 2) for kind in ("category", "index")),
+)  # fmt: skip
+"""Wavetable's properties that `track_data` reads."""
 AMOUNTS = [ref.id for ref in RACK.knobs if ref.knob.address.kind == "modulation"]
 CENTRE = 0.5
 """Unit value of a modulation amount of zero."""
@@ -49,6 +54,8 @@ class Frozen:
     items: Mapping[str, str]
     named: bool = True
     """Whether the user named the device after its tables; otherwise Basic Shapes is taken for granted."""
+    device: tuple[object, ...] = field(default=(), compare=False)
+    """The device's name and its scalars as they were read, whatever they mean: a table is known by its number only."""
 
     def differences(self, patch: Patch) -> tuple[Difference, ...]:
         """Where the patch would sound otherwise; controls that cannot be heard do not count."""
@@ -86,10 +93,8 @@ class Frozen:
 
 async def read_frozen(client: Client, track: int, track_name: str) -> Frozen:
     """Reads Wavetable's properties, the only device of `track`. Raises DeviceMissing for a state we have no name for."""
-    keys = [choice.address.name for choice in UNREACHABLE.values()]
-    wanted = ["device.name", *(f"device.{key}" for key in (*keys, *FIXED_PROPERTIES))]
-    reply = await client.query("/live/song/get/track_data", track_name, asked=(track, track + 1, "track.name", *wanted))
-    values = dict(zip((*keys, *FIXED_PROPERTIES), map(int, reply[1:]), strict=True))
+    reply = await _read_device(client, track, track_name)
+    values = dict(zip(SCALARS, (int(str(value)) for value in reply[1:]), strict=True))
     _check_fixed(values)
     items = {}
     for key, choice in UNREACHABLE.items():
@@ -101,7 +106,24 @@ async def read_frozen(client: Client, track: int, track_name: str) -> Frozen:
             )
         items[key] = choice.items[choice.raws.index(raw)]
     tables, named = named_tables(str(reply[0]))
-    return Frozen({key: tables[i] for key, i in TABLE_CHOICES.items()} | items, named)
+    return Frozen({key: tables[i] for key, i in TABLE_CHOICES.items()} | items, named, reply)
+
+
+async def verify_frozen(client: Client, track: int, track_name: str, frozen: Frozen) -> None:
+    """Everything that was read is still so. Raises ReadbackMismatch; amounts of the matrix are out of stock's reach."""
+    now = await _read_device(client, track, track_name)
+    for key, before, after in zip(("name", *SCALARS), frozen.device, now, strict=False):
+        if before != after:
+            raise ReadbackMismatch(
+                f"Wavetable's {key} on track {track + 1} was changed from {before} to {after} since the session began; "
+                "stock AbletonOSC cannot set it back: leave the tracks named Unmixer alone while a render runs."
+            )
+
+
+async def _read_device(client: Client, track: int, track_name: str) -> tuple[object, ...]:
+    """The name of Wavetable, the only device of `track`, and its SCALARS."""
+    wanted = ("track.name", "device.name", *(f"device.{key}" for key in SCALARS))
+    return await client.query("/live/song/get/track_data", track_name, asked=(track, track + 1, *wanted))
 
 
 def named_tables(device_name: str) -> tuple[tuple[str, str], bool]:

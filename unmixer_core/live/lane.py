@@ -2,6 +2,7 @@
 
 A lane remembers what the host last confirmed and sends only what differs: per device one datagram of values, then one
 read-back of all of them. What reads back differently is sent again, and ends in ReadbackMismatch, never in a wrong sound.
+What was remembered and not sent may have been changed by somebody else, so after a take all of it is read once more.
 Between takes every sounding device is switched off, which flushes the tails of delays and reverbs; setting the next patch
 switches its own devices on.
 """
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +19,7 @@ from unmixer_core.errors import ReadbackMismatch
 from unmixer_core.live import wire
 from unmixer_core.live.catalog import Catalog
 from unmixer_core.live.client import Client
-from unmixer_core.live.frozen import Frozen
+from unmixer_core.live.frozen import Frozen, verify_frozen
 from unmixer_core.live.matrix import clear_matrix
 from unmixer_core.live.placement import Placement
 from unmixer_core.live.resolve import DEVICE_ON, Table
@@ -33,6 +34,8 @@ ATTEMPTS = 4
 FEW = 6
 """Up to this many differing parameters go as single sets in a bundle, more as one list from index 0."""
 WAVETABLE = RACK.synth.name
+Key = str | tuple[str, str]
+"""What only the companion reaches: a property of Wavetable, or (target, source) of its modulation matrix."""
 
 
 @dataclass
@@ -46,7 +49,7 @@ class DeviceState:
     rest: list[float] = field(default_factory=list)
     values: list[float] | None = None
     on: bool | None = None
-    attributes: dict[Any, float] = field(default_factory=dict)
+    attributes: dict[Key, float] = field(default_factory=dict)
 
     def forget(self) -> None:
         self.values, self.on = None, None
@@ -63,6 +66,8 @@ class Lane:
     frozen: Frozen | None = None
     state: dict[str, DeviceState] = field(default_factory=dict)
     _wanted: dict[str, Target] = field(default_factory=dict)
+    _still: list[tuple[str, str]] = field(default_factory=list)
+    """(target, source) of the matrix that are zero unless the patch names them."""
 
     @property
     def track(self) -> int:
@@ -85,7 +90,8 @@ class Lane:
             *(self._set_property(WAVETABLE, key, value) for key, value in properties.items()),
         )
         if self.frozen is None:
-            await clear_matrix(self.client, *self.place.where(WAVETABLE))
+            self._still = await clear_matrix(self.client, *self.place.where(WAVETABLE))
+            self.state[WAVETABLE].attributes.update(dict.fromkeys(self._still, 0.0))
 
     async def apply(self, patch: Patch) -> None:
         """Makes the lane sound as `patch` and confirms every value.
@@ -108,9 +114,10 @@ class Lane:
             self._note_switch(name, on)
 
     async def verify(self) -> None:
-        """Nothing moved while it was recorded: order, switches and every parameter of the patch. Raises ReadbackMismatch."""
+        """Nothing moved while it was recorded: order, switches, every parameter of the patch and what only the companion
+        reaches (on stock: what it can read of that). All is asked for in one tick. Raises ReadbackMismatch."""
         order = self.place.order
-        await asyncio.gather(self.inspect(), *(self._read(name) for name in self._wanted))
+        await asyncio.gather(self.inspect(), *(self._read(name) for name in self._wanted), self._read_attributes())
         if self.place.order != order or any(state.on != (name in self._wanted) for name, state in self.state.items()):
             raise ReadbackMismatch(
                 f"the devices of track {self.track + 1} were moved or switched while it was recorded."
@@ -120,17 +127,27 @@ class Lane:
             moved = self._differing(state, self._goal(name, target.parameters))
             if moved:
                 raise ReadbackMismatch(f"{name}'s {state.table.names[moved[0]]} was moved while it was recorded.")
+        for key, value in self._wanted_attributes().items():
+            kept = self.state[WAVETABLE].attributes[key]
+            if not wire.same(value, kept):
+                raise ReadbackMismatch(
+                    f"{WAVETABLE}'s {_words(key)} was changed from {value:g} to {kept:g} while it was recorded."
+                )
 
     def readings(self) -> list[tuple[str, str, float, float]]:
-        """(device, parameter, value asked for, value read back) of everything the patch names, in Live's own scale."""
+        """(device, parameter, value asked for, value that `verify` read back) of everything the patch names, in Live's scale."""
         found = []
         for name, target in self._wanted.items():
             state = self.state[name]
             goal = self._goal(name, target.parameters)
             slots = {p: state.table.slots[p].index for p in target.parameters if p in state.table.slots}
             found += [(name, parameter, goal[i], (state.values or [])[i]) for parameter, i in slots.items()]
-            found += [(name, str(key), value, value) for key, value in state.attributes.items()]
-        return found
+        attributes = self.state[WAVETABLE].attributes
+        return found + [
+            (WAVETABLE, _words(key), value, attributes.get(key, float("nan")))
+            for key, value in self._wanted_attributes().items()
+            if key not in self._still or key in self._wanted[WAVETABLE].modulations
+        ]
 
     def _note_switch(self, name: str, on: bool) -> None:
         state = self.state[name]
@@ -169,11 +186,13 @@ class Lane:
         if self.frozen is not None:
             await self._set_all_parameters(name, target.parameters)
             return
+        properties = (FIXED_PROPERTIES if name == WAVETABLE else {}) | dict(target.properties)
         await asyncio.gather(
             self._set_all_parameters(name, target.parameters),
-            *(self._set_property(name, key, value) for key, value in target.properties.items()),
+            *(self._set_property(name, key, value) for key, value in properties.items()),
             *(self._set_table(name, oscillator, table) for oscillator, table in target.tables.items()),
             *(self._set_modulation(name, key, amount) for key, amount in target.modulations.items()),
+            *([self._settle_matrix(target)] if name == WAVETABLE else []),
         )
 
     async def _set_all_parameters(self, name: str, wanted: Mapping[str, float]) -> None:
@@ -209,7 +228,7 @@ class Lane:
         """The value every parameter should have, by the host's index: `wanted` (schema's scale) over the rest."""
         state = self.state[name]
         slots = state.table.slots
-        goal = dict(enumerate(state.rest))
+        goal = dict(enumerate(state.rest)) | dict(state.table.neutral)
         goal.update((slots[p].index, slots[p].to_host(raw)) for p, raw in wanted.items() if p in slots)
         return goal
 
@@ -276,7 +295,44 @@ class Lane:
             await self._set_property(name, f"{key}category", category)
         await self._set_property(name, f"{key}index", index)
 
-    async def _confirm(self, name: str, key: Any, value: float, address: str, *arguments: Any) -> None:
+    def _wanted_attributes(self) -> dict[Key, float]:
+        """Everything beyond the parameters that Wavetable should have now; nothing on stock."""
+        if self.frozen is not None or WAVETABLE not in self._wanted:
+            return {}
+        target = self._wanted[WAVETABLE]
+        wanted: dict[Key, float] = {key: float(v) for key, v in {**FIXED_PROPERTIES, **target.properties}.items()}
+        for oscillator, table in target.tables.items():
+            category, index = self.catalog.find(table)
+            wanted[f"oscillator_{oscillator}_wavetable_category"] = float(category)
+            wanted[f"oscillator_{oscillator}_wavetable_index"] = float(index)
+        wanted.update(dict.fromkeys(self._still, 0.0))
+        wanted.update({cell: wire.float32(amount) for cell, amount in target.modulations.items()})
+        return wanted
+
+    async def _read_attributes(self) -> None:
+        """All of them in one question. On stock: the few that can be read are as they were. Raises ReadbackMismatch."""
+        if self.frozen is not None:
+            await verify_frozen(self.client, self.track, self.names[0], self.frozen)
+        elif wanted := self._wanted_attributes():
+            properties = [key for key in wanted if isinstance(key, str)]
+            cells = [key for key in wanted if not isinstance(key, str)]
+            await self._read_keys(properties, cells)
+
+    async def _read_keys(self, properties: Sequence[str], cells: Sequence[tuple[str, str]]) -> None:
+        words = (len(properties), *properties, *(word for cell in cells for word in cell))
+        reply = await self.client.companion("/unmixer/device/get_all", *self.place.where(WAVETABLE), *words)
+        keys: list[Key] = [*properties, *cells]
+        self.state[WAVETABLE].attributes.update(zip(keys, map(float, reply[2:]), strict=True))
+
+    async def _settle_matrix(self, target: Target) -> None:
+        """What no patch names is still zero, or becomes so; it is read when nothing is known of it any more."""
+        attributes = self.state[WAVETABLE].attributes
+        cells = [cell for cell in self._still if cell not in target.modulations]
+        if unknown := [cell for cell in cells if cell not in attributes]:
+            await self._read_keys((), unknown)
+        await asyncio.gather(*(self._set_modulation(WAVETABLE, cell, 0.0) for cell in cells))
+
+    async def _confirm(self, name: str, key: Key, value: float, address: str, *arguments: Any) -> None:
         attributes = self.state[name].attributes
         if key in attributes and wire.same(attributes[key], value):
             return
@@ -289,5 +345,10 @@ class Lane:
                 attributes[key] = kept
                 return
         raise ReadbackMismatch(
-            f"{name}'s {arguments[:-1]} was set to {value:g} {ATTEMPTS} times, but reads back as {kept:g}."
+            f"{name}'s {_words(key)} was set to {value:g} {ATTEMPTS} times, but reads back as {kept:g}."
         )
+
+
+def _words(key: Key) -> str:
+    """A property's name, or "LFO 1 -> Osc 1 Pos"."""
+    return key if isinstance(key, str) else f"{key[1]} -> {key[0]}"

@@ -18,19 +18,23 @@ MOVING = ("Env 2", "Env 3", "LFO 1", "LFO 2", "Key", "Random")
 TARGETS = "visible_modulation_target_names"
 
 
-async def clear_matrix(client: Client, track: int, device: int) -> None:
-    """Every amount of MOVING to every target in the matrix becomes zero, confirmed. Raises ReadbackMismatch."""
+async def clear_matrix(client: Client, track: int, device: int) -> list[tuple[str, str]]:
+    """Every amount of MOVING to every target in the matrix becomes zero, confirmed.
+
+    Returns these (target, source), all zero now. Raises ReadbackMismatch.
+    """
     where = (track, device)
     try:
         names = [str(name) for name in (await client.companion("/unmixer/device/get", *where, TARGETS))[3:]]
     except HostRefused as error:
         log.info("the matrix cannot be listed (%s); it is taken to be Live's own", error)
-        return
+        return []
     cells = [(target, source) for target in names for source in MOVING]
     amounts = await asyncio.gather(*(_amount(client, where, cell) for cell in cells))
     await asyncio.gather(
         *(_clear(client, where, cell) for cell, amount in zip(cells, amounts, strict=True) if amount != 0.0)
     )
+    return cells
 
 
 async def _amount(client: Client, where: tuple[int, int], cell: tuple[str, str]) -> float:

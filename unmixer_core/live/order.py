@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from unmixer_core.errors import DeviceMissing, HostError, HostRefused, ReadbackMismatch
 from unmixer_core.live.client import Client
-from unmixer_core.live.resolve import SINCE, device_names
+from unmixer_core.live.resolve import DEVICE_OF_CLASS, SINCE, device_names
 
 ATTEMPTS = 4
 
@@ -30,9 +30,10 @@ class CompanionOrder:
     async def furnish(self, track: int, names: Sequence[str]) -> tuple[str, ...]:
         """Makes the track hold exactly `names`, in any order but the first, which is the instrument.
 
-        Raises DeviceMissing when this Live cannot insert one of them.
+        Raises DeviceMissing when this Live cannot insert one of them, or puts there a class that we do not know.
         """
-        present: tuple[str, ...] = await self.read(track)
+        classes = await self._classes(track)
+        strange, present = {c for c in classes if c not in DEVICE_OF_CLASS}, device_names(classes)
         for _ in range(ATTEMPTS):
             surplus = [i for i, name in enumerate(present) if name not in names or name in present[:i]]
             missing = [name for name in names if name not in present]
@@ -46,7 +47,14 @@ class CompanionOrder:
                 raise DeviceMissing(
                     f"this Live cannot insert {needed}: {refused[0][1]} Wavetable and all eight effects are in Live 12.3 Suite."
                 )
-            present = await self.read(track)
+            classes = await self._classes(track)
+            present = device_names(classes)
+            if new := sorted(c for c in classes if c not in DEVICE_OF_CLASS and c not in strange):
+                wanted = ", ".join(name for name in missing if name not in present)
+                raise DeviceMissing(
+                    f"the host put a device of class {', '.join(new)} on track {track} for {wanted or 'ours'}, which we do not "
+                    "know; please report it with the output of `python -m unmixer_core.live doctor`."
+                )
         raise ReadbackMismatch(
             f"track {track} should hold {', '.join(names)}, but holds {', '.join(present) or 'nothing'}."
         )
@@ -68,7 +76,10 @@ class CompanionOrder:
 
     async def read(self, track: int) -> tuple[str, ...]:
         """The schema's names of the track's devices, by class."""
-        return device_names(await self._client.query("/live/track/get/devices/class_name", track))
+        return device_names(await self._classes(track))
+
+    async def _classes(self, track: int) -> list[str]:
+        return [str(name) for name in await self._client.query("/live/track/get/devices/class_name", track)]
 
     async def _insert(self, track: int, name: str, position: int) -> str:
         """What Live said when it refused; "" when it did not."""

@@ -88,10 +88,11 @@ class PathMap:
         return cls(there, here)
 
     def local(self, path: str) -> Path:
-        if not self.there or not path.startswith(self.there):
+        folder = self.there.rstrip("/\\")
+        rest = path[len(folder) :]
+        if not self.there or not path.startswith(folder) or rest[:1] not in ("", "/", "\\"):
             return Path(path)
-        rest = path[len(self.there) :].lstrip("/\\")
-        return Path(self.here, *PureWindowsPath(rest).parts)
+        return Path(self.here, *PureWindowsPath(rest.lstrip("/\\")).parts)
 
 
 @dataclass
@@ -173,7 +174,8 @@ class Recorder:
             return clip
         finally:
             if self.delete_files:
-                with suppress(OSError):
+                with suppress(OSError, RecordingError):
+                    self._check_fresh(file, fired_at_s)  # what is another recording is somebody else's to delete
                     file.unlink()
 
     async def capture(self, slot: tuple[int, int]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from unmixer_core.live import wire
 from unmixer_core.live.alignment import CLICK, EARLY_S, LATEST_S, onset_offset
 from unmixer_core.live.client import Client, Timing
 from unmixer_core.live.frozen import Frozen, read_frozen
-from unmixer_core.live.furnish import companion_lanes, stock_lanes
+from unmixer_core.live.furnish import Drifted, companion_lanes, stock_lanes
 from unmixer_core.live.lane import Lane
 from unmixer_core.live.placement import OneTrack
 from unmixer_core.live.recorder import NO_QUANTIZATION, TEMPO_BPM, Clip, PathMap, Recorder, Take
@@ -44,6 +45,7 @@ ATTEMPTS = 4
 SCENES = 8
 """Clip slots used in turn per capture track, if the set has as many scenes."""
 OLDEST, INSERTS_SINCE = (12, 0), (12, 3)
+OLDEST_COMPANION = (1, 1)
 COUNT_IN_S = 1.0
 """A take that begins this much later than it was fired was counted in (a tick or two is usual)."""
 SETTINGS = {"tempo": TEMPO_BPM, "clip_trigger_quantization": NO_QUANTIZATION, "metronome": 0}
@@ -127,7 +129,7 @@ class Session:
         """Deletes the session's own tracks, restores the settings and closes the socket; a dead host is left as it is."""
         try:
             await self.tracks.delete()
-            await self.client.send(*((f"/live/song/set/{key}", (value,)) for key, value in self._settings.items()))
+            await self._restore()
             if not self._was_playing:
                 await self.client.send(("/live/song/stop_playing", ()))
         except HostError as error:
@@ -166,12 +168,17 @@ class Session:
 
     # -- building ----------------------------------------------------------------------------------------------------
 
-    async def build(self, lanes: int, *, delete_files: bool = False, paths: PathMap | None = None) -> None:
-        """Makes and furnishes the lanes. `open` does this; a session that was made otherwise has none before."""
+    async def build(
+        self, lanes: int, *, delete_files: bool = False, paths: PathMap | None = None, drifted: Drifted = None
+    ) -> None:
+        """Makes and furnishes the lanes. `open` does this; a session that was made otherwise has none before.
+
+        `drifted` collects the errors of effects whose parameters differ, and the lanes go without these.
+        """
         await self._set_song()
         (scenes,) = await self.client.query("/live/song/get/num_scenes")
         self._warn_of_others(await track_names(self.client))
-        self.lanes = await (self._companion_lanes(lanes) if self.info.inserts else self._stock_lanes(lanes))
+        self.lanes = await (self._companion_lanes if self.info.inserts else self._stock_lanes)(lanes, drifted)
         paths = paths or PathMap.from_environment()
         self.recorders = [
             Recorder(self.client, lane, self.take, paths, min(SCENES, int(scenes)), delete_files=delete_files)
@@ -183,20 +190,20 @@ class Session:
             *(recorder.prepare() for recorder in self.recorders),
         )
 
-    async def _companion_lanes(self, lanes: int) -> list[Lane]:
+    async def _companion_lanes(self, lanes: int, drifted: Drifted) -> list[Lane]:
         names = [(self.tracks.name(i), self.tracks.name(i, CAPTURE)) for i in range(lanes)]
         tracks = await self.tracks.adopt(names) if os.environ.get("UNMIXER_LIVE_ADOPT") == "1" else []
         if new := names[len(tracks) :]:
             first = await self.tracks.make([name for pair in new for name in pair], midi=[True, False] * len(new))
             tracks += [first + 2 * i for i in range(len(new))]
-        return await companion_lanes(self.client, tracks, names)
+        return await companion_lanes(self.client, tracks, names, drifted=drifted)
 
-    async def _stock_lanes(self, lanes: int) -> list[Lane]:
+    async def _stock_lanes(self, lanes: int, drifted: Drifted) -> list[Lane]:
         places = await build_lanes(self.client, self.tracks, lanes)
         if not self.info.companion:
             self.frozen = await read_frozen(self.client, places[0].track, places[0].names[RACK.synth.name])
             log.warning("%s", self.frozen.describe())
-        return await stock_lanes(self.client, places, self.frozen)
+        return await stock_lanes(self.client, places, self.frozen, drifted)
 
     def _warn_of_others(self, names: Sequence[str]) -> None:
         if others := left_behind(names, self.tracks.token):
@@ -219,6 +226,20 @@ class Session:
             f"tempo {TEMPO_BPM:g}, no launch quantisation and no metronome were set, but Live keeps {kept}."
         )
 
+    async def _restore(self) -> None:
+        """The song's settings are what they were, confirmed; those that are not are named in a warning."""
+        left = dict(self._settings)
+        for _ in range(ATTEMPTS):
+            if not left:
+                return
+            await self.client.send(*((f"/live/song/set/{key}", (value,)) for key, value in left.items()))
+            kept = await asyncio.gather(*(self.client.query(f"/live/song/get/{key}") for key in left))
+            pairs = zip(list(left.items()), kept, strict=True)
+            left = {key: value for (key, value), (now,) in pairs if not wire.same(float(now), float(value))}
+        if left:
+            names = ", ".join(f"{key} (to {float(value):g})" for key, value in left.items())
+            log.warning("these settings of the set could not be put back, please do it by hand: %s.", names)
+
     async def _wire_capture(self, lane: Lane) -> None:
         """The audio track records the lane's track behind its effects: armed, and not monitored."""
         types = await input_types(self.client, lane.capture)
@@ -232,7 +253,7 @@ class Session:
 async def probe(client: Client, endpoint: Endpoint) -> HostInfo:
     """Live's version and the companion's, which may answer through AbletonOSC's port or on its own.
 
-    Raises HostRefused for a Live that is too old.
+    Raises HostRefused for a Live or a companion that is too old.
     """
     version = await client.query("/live/application/get/version")
     if tuple(version) < OLDEST:
@@ -247,7 +268,17 @@ async def probe(client: Client, endpoint: Endpoint) -> HostInfo:
         client.companion_port = port
         try:
             (companion,) = await client.companion("/unmixer/get/version", tries=tries)
-            return HostInfo((int(version[0]), int(version[1])), str(companion))
         except (HostRefused, HostTimeout) as error:
             log.debug("no companion on port %s: %s", port or endpoint.port, error)
+            continue
+        _require_companion(str(companion))
+        return HostInfo((int(version[0]), int(version[1])), str(companion))
     return HostInfo((int(version[0]), int(version[1])), "")
+
+
+def _require_companion(version: str) -> None:
+    if tuple(int(part) for part in re.findall(r"\d+", version)) < OLDEST_COMPANION:
+        raise HostRefused(
+            f"companion script {version} answers, but {'.'.join(map(str, OLDEST_COMPANION))} is needed: copy "
+            "remote_script/UnmixerCompanion beside AbletonOSC again and restart Live."
+        )

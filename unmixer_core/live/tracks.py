@@ -6,6 +6,7 @@ there, found again by that name, and deleted by it.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from itertools import pairwise
 
 from unmixer_core.errors import HostError, HostRefused, ReadbackMismatch
 from unmixer_core.live.client import Client
+
+log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
 TRACKS_AT_ONCE = 32
@@ -105,13 +108,15 @@ class Tracks:
         return {name: i for i, name in enumerate(await track_names(self.client)) if name.startswith(self._ours)}
 
     async def delete(self) -> None:
-        """Deletes this session's tracks, and no other."""
+        """Deletes this session's tracks, and no other; those that stay all the same are named in a warning."""
         for _ in range(ATTEMPTS):
             found = await self.find()
             if not found:
                 return
             for i in sorted(found.values(), reverse=True):
                 await self.client.send(("/live/song/delete_track", (i,)))
+        if found := await self.find():
+            log.warning("these tracks could not be deleted, please do it by hand: %s.", ", ".join(found))
 
     @property
     def _ours(self) -> str:
