@@ -202,7 +202,8 @@ def save(path: Path, sound: Any, rate: int) -> str:
     sound_file.write(path, sound / peak, rate)
     if peak == 1.0:
         return ""
-    return f"{shown(path.name)} is {20.0 * math.log10(peak):.1f} dB quieter than the patch, which this format would clip; .wav keeps it."
+    quieter_db = 20.0 * math.log10(peak)
+    return f"{shown(path.name)} is {quieter_db:.1f} dB quieter than the patch, which this format would clip; .wav keeps it."
 
 
 def push(patch_path: Path, *, adapt: bool = False, trace: Path | None = None) -> Any:
