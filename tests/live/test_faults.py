@@ -28,7 +28,7 @@ from unmixer_core.schema.patch import Patch
 
 pytestmark = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
 AUDIO = SimpleNamespace(sample_rate=44100, clip_s=0.25, velocity=100)
-WITHIN_S = 30.0
+WITHIN_S = 45.0
 RIGHT, EITHER = "right", ""
 outcomes: Counter[str] = Counter()
 
@@ -143,10 +143,10 @@ def right() -> list[np.ndarray]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch) -> None:
     """The client's patience, made for a Live whose menus freeze it, cut to the length of a test."""
-    monkeypatch.setenv("UNMIXER_OSC_TIMEOUT_S", "0.25")
+    monkeypatch.setenv("UNMIXER_OSC_TIMEOUT_S", "0.3")
     monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.15)
-    monkeypatch.setattr(recorder, "SLACK_S", 0.6)
-    monkeypatch.setattr(recorder, "START_WITHIN_S", 0.5)
+    monkeypatch.setattr(recorder, "SLACK_S", 1.2)
+    monkeypatch.setattr(recorder, "START_WITHIN_S", 0.8)
     monkeypatch.setattr(keeper, "PAUSE_S", 0.02)
     monkeypatch.setattr(keeper, "HOST_TRIES", 3)
     monkeypatch.setattr(hosts, "STOP_WITHIN_S", 0.3)

@@ -173,7 +173,7 @@ def test_a_template_is_left_as_it_was_and_copies_go():
         async with session_on("--stock", lanes=1) as outer:
             await outer.tracks.delete()
             before = await snapshot(outer.client)
-            outer.lanes = await outer._stock_lanes(2)
+            outer.lanes = await outer._stock_lanes(2, None)
             assert len(await track_names(outer.client)) == len(before) + 2 * 10
             await outer.tracks.delete()
             return before, await snapshot(outer.client)
@@ -300,11 +300,11 @@ def test_without_template_or_companion_both_ways_are_told():
                 if name != "Unmixer Wavetable":
                     await session.client.send(("/live/song/delete_track", (index,)))
             with pytest.raises(DeviceMissing, match=r"Delay \(Live 10.1\)"):
-                await session._stock_lanes(1)
+                await session._stock_lanes(1, None)
             (index,) = (await template_tracks(session)).values()
             await session.client.send(("/live/song/delete_track", (index,)))
             with pytest.raises(HostRefused, match="remote_script.*docs/live.md"):
-                await session._stock_lanes(1)
+                await session._stock_lanes(1, None)
 
     asyncio.run(main())
 
