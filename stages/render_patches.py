@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
 
 from unmixer_core import config, stage
@@ -31,7 +32,9 @@ def main(
     state = stage.state_dir("render_patches", key, keep=True)
     store = ClipStore(state, len(table), render.shard_clips, round(audio.clip_s * audio.sample_rate), audio.sample_rate)
     if store.damaged:
-        log.text("damaged.txt", f"damaged clips, rendered again: {store.damaged}\n")
+        words = f"damaged clips, rendered again: {', '.join(map(str, store.damaged))}"
+        log.text("damaged.txt", f"{words}\n")
+        sys.stderr.write(f"{words}.\n")
     with Renderer(audio) as host:
         if host.frozen is not None:
             log.text("frozen.txt", f"{host.frozen.describe()}\n")

@@ -70,6 +70,20 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path):
     assert sorted(finished) == list(range(7))
 
 
+def test_two_kills_that_tear_the_journal_cost_the_torn_rows_alone(tmp_path):
+    table = sample(7, "full", "train", SAMPLE.seed, SAMPLE)
+    _, _, whole = _run(tmp_path, table, FakeHost(), "whole")
+    journal = tmp_path / "torn" / "journal.jsonl"
+    for stop_after in (3, 2):  # of three finished the last is torn, then two more, the last of which is torn
+        with pytest.raises(KeyboardInterrupt):
+            _run(tmp_path, table, FakeHost(stop_after=stop_after), "torn")
+        journal.write_bytes(journal.read_bytes()[:-20])
+    host = FakeHost()
+    job, _, resumed = _run(tmp_path, table, host, "torn")
+    assert job.tally.resumed == 3 and len(host.rendered) == 4
+    assert resumed == whole
+
+
 def test_silent_and_clipped_renders_are_redrawn_counted_and_repeatable(tmp_path):
     table = sample(4, "full", "train", SAMPLE.seed, SAMPLE)
     spoil = {

@@ -45,6 +45,12 @@ class ClipStore:
         self._maps = [self._open(shard) for shard in range(-(-n // shard_clips))]
         self.rows = self._read_journal()
         self._journal = (folder / "journal.jsonl").open("a", encoding="utf-8")
+        if self._torn():
+            self._journal.write("\n")  # a kill tore the last line: the next one is its own
+
+    def _torn(self) -> bool:
+        with (self.folder / "journal.jsonl").open("rb") as file:
+            return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{audio.shard_name(shard)}.npy"
