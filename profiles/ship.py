@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 REPO = Path(__file__).resolve().parents[1]
 SHIPPED = (
     ("median MSS of the one-shot prediction, full chains, dB", "full.prediction.mss_db"),
-    ("... of the per-clip better nearest training render (100 clips)", "full.nearest.mss_db"),
+    ("... of the per-clip better nearest training render, where it was rendered at the note too", "full.nearest.mss_db"),
     ("... ratio of both on the clips that have both", "full.prediction.mss_db_vs_nearest"),
     ("effects, macro-F1 with one threshold each", "full.effects.f1"),
     ("... of always naming every effect", "full.effects.always"),
