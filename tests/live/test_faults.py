@@ -121,7 +121,8 @@ CASES = [
     Case("modulation:take=1"),
     Case("modulation:take=2,target=Filter{space}1{space}Freq,source=LFO{space}2"),  # an amount that no patch names
     Case("modulation", "LFO 1 -> Osc 1 Pos was changed from 0 to 0.75", lanes=1, n=1),
-    Case("property:take=1,track=5 --stock", "unison_mode on track .* was changed from 0 to 1", lanes=1, n=1),
+    Case("property:take=1,track=5,once={once} --stock", lanes=1),
+    Case("property:track=5 --stock", "unison_mode on track .* was changed from 0 to 1", lanes=1, n=1),
     Case("tempo:take=1"),
     Case("tempo", "tempo", n=1),
     # two at once

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from unmixer_core.errors import ChoiceFrozen, DeviceMissing, ReadbackMismatch
+from unmixer_core.errors import ChoiceFrozen, DeviceMissing, HostError
 from unmixer_core.live.client import Client
 from unmixer_core.live.targets import FIXED_PROPERTIES
 from unmixer_core.schema.devices import WAVETABLES
@@ -110,11 +110,14 @@ async def read_frozen(client: Client, track: int, track_name: str) -> Frozen:
 
 
 async def verify_frozen(client: Client, track: int, track_name: str, frozen: Frozen) -> None:
-    """Everything that was read is still so. Raises ReadbackMismatch; amounts of the matrix are out of stock's reach."""
+    """Everything that was read is still so; amounts of the matrix are out of stock's reach.
+
+    Raises HostError, which ends the session: nobody but the user can set it back, but a new session has new copies.
+    """
     now = await _read_device(client, track, track_name)
     for key, before, after in zip(("name", *SCALARS), frozen.device, now, strict=False):
         if before != after:
-            raise ReadbackMismatch(
+            raise HostError(
                 f"Wavetable's {key} on track {track + 1} was changed from {before} to {after} since the session began; "
                 "stock AbletonOSC cannot set it back: leave the tracks named Unmixer alone while a render runs."
             )

@@ -115,7 +115,7 @@ class Lane:
 
     async def verify(self) -> None:
         """Nothing moved while it was recorded: order, switches, every parameter of the patch and what only the companion
-        reaches (on stock: what it can read of that). All is asked for in one tick. Raises ReadbackMismatch."""
+        reaches (on stock: what it can read of that). All is asked for in one tick. Raises ReadbackMismatch, HostError."""
         order = self.place.order
         await asyncio.gather(self.inspect(), *(self._read(name) for name in self._wanted), self._read_attributes())
         if self.place.order != order or any(state.on != (name in self._wanted) for name, state in self.state.items()):
@@ -310,7 +310,7 @@ class Lane:
         return wanted
 
     async def _read_attributes(self) -> None:
-        """All of them in one question. On stock: the few that can be read are as they were. Raises ReadbackMismatch."""
+        """All of them in one question. On stock: the few that can be read are as they were. Raises HostError if not."""
         if self.frozen is not None:
             await verify_frozen(self.client, self.track, self.names[0], self.frozen)
         elif wanted := self._wanted_attributes():
