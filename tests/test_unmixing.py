@@ -127,7 +127,7 @@ def test_every_render_of_a_constrained_search_keeps_the_constraints(params, hear
         ["saturator.drive=12", "wavetable.filter_1_type=Highpass", "wavetable.amp_attack=0.01"], "Saturator>Reverb"
     )
     host = Host(renderer)
-    found, _ = search(params, heard, parts, host, constraints=constraints, polish_s=10.0)
+    found, _ = search(params, heard, parts, host, constraints=constraints, polish_s=10.0, changes=AMPLE)
     answer = found.run()
     assert len(host.patches) > 6 and all(constraints.met_by(patch) for patch in host.patches)
     assert answer.best.patch.effects == ("Saturator", "Reverb")
@@ -159,13 +159,13 @@ def test_a_host_that_fails_later_leaves_the_best_so_far(params, heard, parts, re
 
 def test_a_search_cancelled_from_another_thread_ends_with_the_best_so_far(params, heard, parts, renderer):
     host = Host(renderer)
-    found, told = search(params, heard, parts, host, polish_s=60.0)
+    found, told = search(params, heard, parts, host, polish_s=300.0)
     timer = threading.Timer(3.0, found.cancel)
     timer.start()
     begun = time.perf_counter()
     answer = found.run()
     timer.join()
-    assert answer.interrupted and time.perf_counter() - begun < 30.0
+    assert answer.interrupted and time.perf_counter() - begun < 90.0  # a busy machine; it would search for 300
     assert answer.best.mss_db == min(db for *_, db in answer.curve) and told
 
 
