@@ -14,27 +14,17 @@ from pathlib import Path
 
 import psutil
 
-
-def mine() -> list[psutil.Process]:
-    """Every process under this one."""
-    return psutil.Process().children(recursive=True)
+from tests.processes import line_of, with_words
 
 
 def actors() -> list[psutil.Process]:
     """The actors that hold hosts."""
-    return [process for process in mine() if "HostActor" in words(process)]
+    return with_words("HostActor", recursive=True)
 
 
 def hosts() -> list[psutil.Process]:
     """The embedded hosts under this process, in actors or not."""
-    return [process for process in mine() if "-m unmixer_core.headless --port" in words(process)]
-
-
-def words(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
+    return with_words("-m unmixer_core.headless --port", recursive=True)
 
 
 def free_port() -> int:
@@ -83,5 +73,5 @@ def _start(folder: str, cores: int) -> Cluster:
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=180)
     if done.returncode:
         raise RuntimeError(f"ray start failed: {done.stderr[-500:]}")
-    started = [p for p in psutil.process_iter() if p.pid not in before and folder in words(p)]
+    started = [p for p in psutil.process_iter() if p.pid not in before and folder in line_of(p)]
     return Cluster(f"127.0.0.1:{port}", started)
