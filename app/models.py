@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import File, Form, Path, Query, UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.service.store import State
 from unmixer_core.schema.rack import RACK
 
 EFFECTS = tuple(RACK.effect_names)
@@ -16,7 +17,6 @@ JobId = Annotated[
 ]
 Number = Annotated[int, Path(ge=1, le=64, description="A candidate's number, from 1, best first.", examples=[1])]
 Word = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f]*$")]
-State = Literal["queued", "running", "done", "failed", "cancelled"]
 
 
 class Problem(BaseModel):
@@ -200,7 +200,7 @@ class PushView(BaseModel):
 class Health(BaseModel):
     """The process answers."""
 
-    status: Literal["ok"] = Field("ok", description="Always the same.", examples=["ok"])
+    status: Literal["ok"] = Field(description="Always the same.", examples=["ok"])
     uptime_s: float = Field(description="Seconds since it started.", examples=[3600.0])
 
 

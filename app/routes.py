@@ -262,7 +262,7 @@ async def schema() -> dict[str, Any]:
 @router.get("/health", tags=["state"], responses=problems())
 async def health(service: Ours) -> Health:
     """The process answers; needs no token."""
-    return Health(uptime_s=round(time.time() - service.begun_s, 3))
+    return Health(status="ok", uptime_s=round(time.time() - service.begun_s, 3))
 
 
 NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Ready, "description": "Not ready; `problems` says why."}}

@@ -203,7 +203,7 @@ def save(path: Path, sound: Any, rate: int) -> str:
     if peak == 1.0:
         return ""
     quieter_db = 20.0 * math.log10(peak)
-    return f"{shown(path.name)} is {quieter_db:.1f} dB quieter than the patch, which this format would clip; .wav keeps it."
+    return f"{shown(Path(path.name))} is {quieter_db:.1f} dB quieter than the patch, which this format would clip; .wav keeps it."
 
 
 def push(patch_path: Path, *, adapt: bool = False, trace: Path | None = None) -> Any:

@@ -39,9 +39,9 @@ def main(renders: Path, proxy: Path, audio: config.Audio, settings: config.Proxy
     results = Calibration(twin.to(device), material, settings, state, log.metrics, log.progress).run()
     twins: dict[str, Twin] = {twin.KIND: twin}
     if settings.neural_steps or settings.kind == NeuralProxy.KIND:
-        twins[NeuralProxy.KIND] = _network(material, audio, settings, state, log).to(device)
+        twins[NeuralProxy.KIND] = network = _network(material, audio, settings, state, log).to(device)
         rows = np.random.default_rng(settings.seed).permutation(material.rows("valid", 8))[: settings.held_out]
-        results["neural.levels_db"] = neural_training.levels_gap_db(twins[NeuralProxy.KIND], material, rows)
+        results["neural.levels_db"] = neural_training.levels_gap_db(network, material, rows)
     for kind, each in twins.items():
         prefix = "" if kind == twin.KIND else f"{kind}."
         report = gap_report(each, material, settings.held_out, settings.seed)
@@ -54,7 +54,9 @@ def main(renders: Path, proxy: Path, audio: config.Audio, settings: config.Proxy
 def _read(twin: Proxy, heard: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         twin.voice.spectra.copy_(heard["spectra"])
-        twin.effects[-1].early.copy_(heard["early"])
+        early = twin.effects[-1].early
+        assert isinstance(early, torch.Tensor)
+        early.copy_(heard["early"])
 
 
 def _heard(audio: config.Audio, settings: config.Proxy, state: Path, log: stage.Log) -> dict[str, torch.Tensor]:

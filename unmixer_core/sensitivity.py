@@ -24,9 +24,9 @@ MOVED = ("steps", "lr", "lambda_b")
 class Settings(finetune.Settings, Protocol):
     """The part of the `itf` section that is read here."""
 
-    try_steps: Sequence[int]
-    try_lr: Sequence[float]
-    try_lambda_b: Sequence[float]
+    try_steps: tuple[int, ...]
+    try_lr: tuple[float, ...]
+    try_lambda_b: tuple[float, ...]
 
 
 @dataclass

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -48,7 +48,7 @@ class OptimSettings(Protocol):
     beta2: float
     eps: float
     weight_decay: float
-    clip: str
+    clip: Literal["norm", "element", "none"]
     threshold: float
     percentile: float | None
     manifold_lr: float

@@ -13,13 +13,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 from filelock import FileLock, Timeout
 
 from unmixer_core.errors import ConfigError, UnmixerError
 
-WAITING, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
+State = Literal["queued", "running", "done", "failed", "cancelled"]
+WAITING: Final = "queued"
+RUNNING: Final = "running"
+DONE: Final = "done"
+FAILED: Final = "failed"
+CANCELLED: Final = "cancelled"
 STATES = (WAITING, RUNNING, DONE, FAILED, CANCELLED)
 ENDED = (DONE, FAILED, CANCELLED)
 ATTEMPTS = 3
@@ -47,7 +52,7 @@ class Job:
     name: str
     options: dict[str, Any]
     heard: dict[str, Any]
-    state: str = WAITING
+    state: State = WAITING
     progress: dict[str, Any] = field(default_factory=dict)
     message: str = ""
     created_s: float = field(default_factory=time.time)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -28,7 +28,7 @@ class ModelSettings(Protocol):
     sigma_floor: float
     stops: bool
     knob_hidden: int
-    manifold: str
+    manifold: Literal["poincare", "euclidean"]
     ball_dim: int
     curvature: float
     radius: float
