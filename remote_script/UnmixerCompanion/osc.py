@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 DATAGRAM_BYTES = 65536
+DATAGRAMS_PER_TICK = 1000
+"""The client sends 200 at most; Live must go on whatever else comes, and when the socket only fails."""
 BUNDLE = b"#bundle\x00"
 
 
@@ -32,6 +34,8 @@ def decode(data: bytes) -> Iterator[tuple[str, tuple[Any, ...]]]:
         at = 16
         while at < len(data):
             (size,) = struct.unpack_from(">i", data, at)
+            if size <= 0:
+                raise ValueError(f"a bundle's part cannot have {size} bytes")
             yield from decode(data[at + 4 : at + 4 + size])
             at += 4 + size
         return
@@ -59,11 +63,15 @@ class Port:
         self._reply_port = reply_port
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
-        self._socket.bind(("0.0.0.0", port))
+        try:
+            self._socket.bind(("0.0.0.0", port))
+        except OSError:
+            self._socket.close()
+            raise
 
     def process(self, answer: Callable[[str, tuple[Any, ...]], tuple[str, tuple[Any, ...]]]) -> None:
         """Answers everything that has come since the last tick."""
-        while True:
+        for _ in range(DATAGRAMS_PER_TICK):
             try:
                 data, sender = self._socket.recvfrom(DATAGRAM_BYTES)
             except (BlockingIOError, InterruptedError):
@@ -73,7 +81,7 @@ class Port:
             try:
                 for address, arguments in decode(data):
                     self._socket.sendto(encode(*answer(address, arguments)), (sender[0], self._reply_port))
-            except (ValueError, IndexError, struct.error, OSError):
+            except (ValueError, IndexError, struct.error, RecursionError, OSError):
                 continue
 
     def close(self) -> None:

@@ -23,7 +23,7 @@ NAMES = {
     "Velocity": "midi_velocity", "Key": "midi_note", "PB": "midi_pitch_bend", "Press": "midi_channel_pressure",
     "Mod": "midi_mod_wheel", "Random": "midi_random",
 }  # fmt: skip
-STANDARD = {"__future__", "collections", "socket", "struct", "typing"}
+STANDARD = {"__future__", "collections", "logging", "socket", "struct", "typing"}
 
 
 def stubs():
