@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -17,6 +20,8 @@ from unmixer_core import config, stage
 from unmixer_core.errors import ConfigError, TrainingError
 
 REPO = Path(__file__).resolve().parents[1]
+PATIENCE_S = 120
+"""For a process to end, on a machine that is busy."""
 
 
 @pytest.fixture
@@ -82,6 +87,8 @@ def main(out: Path, itf: config.Itf, log: stage.Log) -> dict[str, float]:
         if "fail" in sys.argv[0] or (start == 0 and step == 2 and out.name == "hang"):
             print("hanging", flush=True)
             time.sleep(60)
+        if out.name == "full":
+            Path("/dev/full").write_text("more")
         if out.name == "bad":
             raise TrainingError("the loss is not finite at step 0.")
     return {"start": start}
@@ -103,10 +110,35 @@ def start(project: Path, out: str) -> subprocess.Popen:
 
 def test_an_expected_error_is_one_sentence_and_status_1(project):
     process = start(project, "bad")
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1
     assert errors.splitlines()[-1] == "error: the loss is not finite at step 0."
     assert "Traceback" not in errors and not (project / "metrics/toy.json").exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_one_sentence_and_what_was_finished_is_kept(project):
+    process = start(project, "full")
+    _, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert re.match(r"error: the disk is full \(.+\); make room and run `dvc repro` again: .+ kept\.$", errors.splitlines()[-1])
+    assert [mark.read_text() for mark in (project / ".unmixer").glob("toy-*/done")] == ["1"]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EDQUOT, "over the quota"),
+        sqlite3.OperationalError("database or disk is full"),
+        RuntimeError("I/O error: No space left on device (os error 28)"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_full_disk_is_known_however_a_library_says_it(error):
+    later = ValueError("the file is not complete")
+    later.__cause__ = error
+    assert stage._disk_is_full(error) and stage._disk_is_full(later)
+    assert not stage._disk_is_full(ValueError("the file is not complete")) and not stage._disk_is_full(FileNotFoundError(2, "no"))
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda sign: sign.name)
@@ -114,11 +146,11 @@ def test_a_stage_ended_in_the_middle_goes_on_where_it_stopped(project, sign):
     process = start(project, "hang")
     assert process.stdout.readline() == "hanging\n"
     process.send_signal(sign)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[sign], errors
     assert not (project / "metrics/toy.json").exists()
     again = start(project, "hang")
-    _, errors = again.communicate(timeout=30)
+    _, errors = again.communicate(timeout=PATIENCE_S)
     assert "starts at 3" in errors and again.returncode == 0
     assert json.loads((project / "metrics/toy.json").read_text(encoding="utf-8")) == {"start": 3}
     assert not list((project / ".unmixer").glob("toy-*/"))
@@ -130,8 +162,8 @@ def test_a_second_process_waits_for_the_first_ones_state(project):
     second = start(project, "hang")
     assert "waiting for another process" in second.stderr.readline()
     first.kill()
-    first.communicate(timeout=30)
-    _, errors = second.communicate(timeout=30)
+    first.communicate(timeout=PATIENCE_S)
+    _, errors = second.communicate(timeout=PATIENCE_S)
     assert "starts at 3" in errors and second.returncode == 0
 
 

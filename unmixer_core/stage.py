@@ -7,7 +7,7 @@
 
 Parameters annotated `Path` come from the command line (`--patches data/patches.parquet`), those annotated with a
 section of `config` from params.yaml, a `Log` is the run's logger. What main returns goes to `--metrics FILE`. An
-`UnmixerError` ends the stage with its one sentence on stderr and status 1. Machine facts are environment variables:
+`UnmixerError` or a full disk ends the stage with one sentence on stderr and status 1. Machine facts are environment variables:
 UNMIXER_DEVICE, UNMIXER_THREADS, UNMIXER_TRACKING, and UNMIXER_NPROC for stages that run on several ranks. torch is
 imported only where a stage asks for a device or for ranks.
 """
@@ -15,6 +15,7 @@ imported only where a stage asks for a device or for ranks.
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import inspect
 import json
@@ -149,6 +150,12 @@ def run(
     except KeyboardInterrupt:
         sys.stderr.write("interrupted: what was finished is kept, the next run continues.\n")
         sys.exit(130)
+    except Exception as error:
+        if not _disk_is_full(error):
+            raise
+        words = " ".join(str(error).split())
+        _say(StageError(f"the disk is full ({words}); make room and run `dvc repro` again: what was finished is kept."))
+        sys.exit(1)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an end that is under way is not interrupted with a traceback
     sys.exit(0)
@@ -178,6 +185,17 @@ def _say(error: UnmixerError) -> None:
         distributed.report(error)
     else:
         sys.stderr.write(f"error: {error}\n")
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    """Whether that is what an error, or one it came from, is about; libraries in C and Rust say it only in words."""
+    while error is not None:
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error) for words in ("No space left on device", "disk is full", "Disk quota exceeded")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def first_rank() -> bool:
