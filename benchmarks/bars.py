@@ -29,6 +29,7 @@ import pandas as pd
 
 from app import single
 from app.progress import Progress
+from benchmarks.bound import held
 from unmixer_core import arena, audio, config, contest, contest_tables, evaluation, listening, metrics, outside, stage
 from unmixer_core.features import Features
 from unmixer_core.live.render import Renderer
@@ -154,16 +155,7 @@ def summary(rows: pd.DataFrame) -> dict[str, Any]:
     if len(dry):
         medians = dry.groupby("row")["wmfcc"].median()
         flat["outside.unmix.wmfcc_of_nearest"] = float(medians["unmix"] / medians["nearest"])
-    met = {
-        name: {"value": flat[name], "wanted": f"{sign} {bar:g}", "met": _holds(flat[name], sign, bar)}
-        for name, (sign, bar) in BARS.items()
-        if name in flat
-    }
-    return {"figures": {name: round(value, 4) for name, value in flat.items()}, "bars": met}
-
-
-def _holds(value: float, sign: str, bar: float) -> bool:
-    return bool({"<=": value <= bar, ">=": value >= bar, "<": value < bar}[sign])
+    return {"figures": {name: round(value, 4) for name, value in flat.items()}, "bars": held(flat, BARS)}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import psutil
 
+from benchmarks.bound import held
 from tests import hostile
 
 REPO = Path(__file__).resolve().parents[1]
@@ -59,7 +60,9 @@ def main() -> None:
         "wrong": {o.name: o.kind for o in outcomes if o.kind not in ("answer", "refused")},
         "longest_s": round(max(outcome.seconds for outcome in outcomes), 1),
     }
-    sys.stdout.write(json.dumps(result) + "\n")
+    figures = {"wrong": float(len(result["wrong"])), "inputs": float(len(outcomes))}
+    bars = {"wrong": ("<=", 0.0)} | ({"inputs": (">=", 200.0)} if options.every == 1 and not options.first else {})
+    sys.stdout.write(json.dumps(result | {"bars": held(figures, bars)}) + "\n")
 
 
 def one(path: Path, options: argparse.Namespace) -> Outcome:

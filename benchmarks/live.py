@@ -25,12 +25,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from benchmarks.bound import held
 from benchmarks.render import Audio, Prior
 from unmixer_core.live.recorder import Recorder
 from unmixer_core.live.render import Renderer, RenderFailure
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.sampling import sample
 
+BARS = {"idle": ("<", 0.2)}
 AS_LIVE = ("--fault", "realtime")
 """Host options: a take lasts as long as it sounds."""
 
@@ -104,7 +106,7 @@ def main() -> None:
     result |= {"lanes": options.lanes, "patches": options.patches, "tick_ms": options.tick_ms, "cores": os.cpu_count()}
     for name in ("live", "fast"):
         print(name, " ".join(f"{key} {value:.3f}" for key, value in result[name].items()))
-    print(json.dumps(result))
+    print(json.dumps(result | {"bars": held(result, BARS)}))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from benchmarks.bound import held
 from unmixer_core import config, stage
 from unmixer_core.ddsp import dynamics, spectral
 from unmixer_core.proxy.proxy import Proxy
@@ -27,6 +28,9 @@ from unmixer_core.schema import sampling
 from unmixer_core.schema.patch import Patch
 
 REPEATS = 3
+BARS = {
+    "forward_x_realtime": (">=", 25.0), "learning_x_realtime": (">=", 8.0), "peak_mib_per_clip": ("<=", 150e6 / 2**20),
+}  # fmt: skip
 Arguments = tuple[torch.Tensor, ...]
 
 
@@ -115,7 +119,7 @@ def main() -> None:
         "compressor_smoother_ms_per_clip": compressor_peers(rate, round(rate * params.audio.clip_s)),
         "peak_mib_per_clip": peak_mib / options.batch,
     }
-    print(json.dumps(figures))
+    print(json.dumps(figures | {"bars": held(figures, BARS)}))
 
 
 if __name__ == "__main__":

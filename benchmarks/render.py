@@ -27,6 +27,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
+from benchmarks.bound import held
 from unmixer_core.headless.job import Job
 from unmixer_core.headless.state import DeviceState
 from unmixer_core.live import wire
@@ -37,6 +38,7 @@ from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.sampling import sample
 
 RATE, CLIP_S, VELOCITY, BEATS_PER_S = 44100, 2.0, 100, 2.0
+BARS = {"osc_over_bare": (">=", 0.9), "bit_equal": ("==", 1.0), "idle": ("<", 0.2)}
 
 
 @dataclass(frozen=True)
@@ -196,7 +198,7 @@ def main() -> None:
     result["idle"] = idle(list(sample(32, "full", "train", prior.seed, prior)))
     for key, value in result.items():
         print(f"{key:24} {value:.3f}" if isinstance(value, float) else f"{key:24} {value}")
-    print(json.dumps(result))
+    print(json.dumps(result | {"bars": held(result, BARS)}))
 
 
 if __name__ == "__main__":

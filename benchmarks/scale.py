@@ -28,6 +28,7 @@ from types import SimpleNamespace
 import numpy as np
 
 from benchmarks import ray_cluster
+from benchmarks.bound import held
 from benchmarks.render import RATE, Audio, Prior
 from unmixer_core.clip_store import ClipStore
 from unmixer_core.errors import HostError
@@ -37,6 +38,11 @@ from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.sampling import sample
 
 ENGINES = ("local", "ray")
+BARS = {"ray_over_local": (">=", 0.85)} | {
+    f"kills.{kill}.{count}": ("==", 0.0)
+    for kill in ("local_host", "ray_host", "ray_actor", "ray_head")
+    for count in ("lost", "twice")
+}
 ANY = SimpleNamespace(min_loudness_lufs=-200.0, max_peak=1e6, max_redraws=0)
 Kill = Callable[[], None]
 
@@ -121,7 +127,7 @@ def main() -> None:
         for name, counts in found.items():
             print(name, " ".join(f"{key} {value}" for key, value in counts.items()))
     result |= {"patches": options.patches, "hosts": options.hosts, "cores": os.cpu_count(), "load": os.getloadavg()[0]}
-    print(json.dumps(result))
+    print(json.dumps(result | {"bars": held(result, BARS)}))
 
 
 if __name__ == "__main__":
