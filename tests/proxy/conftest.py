@@ -1,4 +1,4 @@
-"""Patches and a small proxy for the tests of this folder."""
+"""Patches and a small proxy for the tests of this folder, in which the shapes of ddsp's arguments are checked."""
 
 from __future__ import annotations
 
@@ -6,13 +6,23 @@ import numpy as np
 import pytest
 import torch
 
+from tests.ddsp.conftest import CHECKED, checked, modules_of
 from unmixer_core import config
+from unmixer_core import proxy as package
 from unmixer_core.proxy.calibrate import PatchBatch
 from unmixer_core.proxy.proxy import Proxy
 from unmixer_core.schema import sampling
 from unmixer_core.schema.patch import Patch
 
 RATE, CLIP_S = 8000, 0.4
+HELD = [*CHECKED, *checked(modules_of(package))]
+
+
+@pytest.fixture(autouse=True)
+def shapes_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ddsp's functions, wherever the proxy calls them, refuse what is not as their annotations say."""
+    for module, name, function in HELD:
+        monkeypatch.setattr(module, name, function)
 
 
 def batch(patches: list[Patch]) -> PatchBatch:

@@ -34,9 +34,9 @@ def hz_to_midi(frequencies: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 def exp_sigmoid(
     x: Float[Tensor, "*shape"],
-    exponent: float | Tensor = 10.0,
-    max_value: float | Tensor = 2.0,
-    threshold: float | Tensor = 1e-7,
+    exponent: float | Float[Tensor, "*#shape"] = 10.0,
+    max_value: float | Float[Tensor, "*#shape"] = 2.0,
+    threshold: float | Float[Tensor, "*#shape"] = 1e-7,
 ) -> Float[Tensor, "*shape"]:
     """Sigmoid raised to ln(exponent), bounded to (threshold, max_value + threshold): DDSP's amplitude scale (eq. 5).
 
@@ -51,7 +51,9 @@ def safe_log(x: Float[Tensor, "*shape"], eps: float = 1e-5) -> Float[Tensor, "*s
     return torch.log(x.clamp(min=eps))
 
 
-def accumulate_phase(cycles_per_sample: Float[Tensor, "*batch time"], exclusive: bool = False) -> Tensor:
+def accumulate_phase(
+    cycles_per_sample: Float[Tensor, "*batch time"], exclusive: bool = False
+) -> Float[Tensor, "*batch time"]:
     """Running phase in cycles, wrapped to [0, 1), of an instantaneous frequency / sample rate.
 
     exclusive: start at phase 0 (the sum of all *earlier* samples) instead of at the first sample's increment.
@@ -81,8 +83,10 @@ def fast_length(n_samples: int) -> int:
     return next_fast_len(n_samples, real=True)
 
 
-def convolve(signal: Float[Tensor, "*#batch time"], kernel: Float[Tensor, "*#batch taps"]) -> Tensor:
-    """Full linear convolution over the last axis, [*batch, time + taps - 1]; leading axes broadcast.
+def convolve(
+    signal: Float[Tensor, "*#batch time"], kernel: Float[Tensor, "*#batch taps"]
+) -> Float[Tensor, "*batch time+taps-1"]:
+    """Full linear convolution over the last axis; leading axes broadcast.
 
     One FFT per *distinct* row: keep a shared kernel at size 1 on the batch axis instead of expanding it.
     """
@@ -92,7 +96,9 @@ def convolve(signal: Float[Tensor, "*#batch time"], kernel: Float[Tensor, "*#bat
     return torch.fft.irfft(spectrum, n_fft)[..., :n_out]
 
 
-def causal_convolve(signal: Float[Tensor, "*#batch time"], kernel: Float[Tensor, "*#batch taps"]) -> Tensor:
+def causal_convolve(
+    signal: Float[Tensor, "*#batch time"], kernel: Float[Tensor, "*#batch taps"]
+) -> Float[Tensor, "*batch time"]:
     """Convolution cut to the signal's own length: what a causal filter or reverb has put out by then."""
     return convolve(signal, kernel)[..., : signal.shape[-1]]
 
@@ -118,6 +124,7 @@ def fft_convolve(
     padding: "same" returns `time` samples, "valid" (the original's word) all time + taps - 1.
     delay_compensation: samples cut from the front; negative: the group delay of a linear-phase response,
     (taps - 1) // 2 - 1, as the original does.
+    Raises ValueError for another padding.
     """
     if padding not in ("same", "valid"):
         raise ValueError(f"padding must be 'same' or 'valid', not {padding!r}")

@@ -106,8 +106,8 @@ def mod_delay(
     audio: Float[Tensor, "batch time"],
     gain: Float[Tensor, "batch time 1"],
     phase: Float[Tensor, "batch time 1"],
-    center_ms: float | Tensor = 15.0,
-    depth_ms: float | Tensor = 10.0,
+    center_ms: float | Float[Tensor, ""] = 15.0,
+    depth_ms: float | Float[Tensor, ""] = 10.0,
     sample_rate: int = 16000,
     add_dry: bool = True,
 ) -> Float[Tensor, "batch time"]:

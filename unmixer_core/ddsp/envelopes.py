@@ -1,16 +1,21 @@
-"""ADSR and LFO from physical times, closed form in time: no recursion, so every sample has a gradient to every time."""
+"""ADSR and LFO from physical times, closed form in time: no recursion, so every sample has a gradient to every time.
+
+The segments' shape is the exponential "power" curve of Vital's envelopes (https://github.com/mtytel/vital, `powerScale`),
+written out below.
+"""
 
 from __future__ import annotations
 
 import math
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 LINEAR_POWER = 0.01
 
 
-def power_curve(position: Tensor, power: Tensor) -> Tensor:
+def power_curve(position: Float[Tensor, "*#shape"], power: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
     """(e^{power·x} − 1)/(e^{power} − 1) for x in [0, 1]: a ramp that starts slowly (power > 0) or fast (power < 0).
 
     Below |power| = 0.01 the limit x + power·x(x − 1)/2 is used, where the quotient would lose its digits.
@@ -22,21 +27,21 @@ def power_curve(position: Tensor, power: Tensor) -> Tensor:
 
 
 def adsr(
-    time_s: Tensor,
-    attack_s: Tensor,
-    decay_s: Tensor,
-    sustain: Tensor,
-    release_s: Tensor,
-    gate_s: Tensor,
+    time_s: Float[Tensor, "time"],
+    attack_s: Float[Tensor, "batch"],
+    decay_s: Float[Tensor, "batch"],
+    sustain: Float[Tensor, "batch"],
+    release_s: Float[Tensor, "batch"],
+    gate_s: Float[Tensor, "batch"],
     *,
-    attack_power: Tensor | float = 0.0,
-    decay_power: Tensor | float = 0.0,
-    release_power: Tensor | float = 0.0,
-) -> Tensor:
+    attack_power: Float[Tensor, "*#batch"] | float = 0.0,
+    decay_power: Float[Tensor, "*#batch"] | float = 0.0,
+    release_power: Float[Tensor, "*#batch"] | float = 0.0,
+) -> Float[Tensor, "batch time"]:
     """Attack–decay–sustain–release, 0..1.
 
-    time_s [time]; the others [batch] (gate_s: when the key is released) → [batch, time]. The powers bend the segments
-    (`power_curve`); release starts from whatever level the key was released at. Times must be > 0.
+    All times in seconds, those of segments > 0; gate_s: when the key is released. sustain: level 0..1. The powers bend the
+    segments (`power_curve`); release starts from whatever level the key was released at.
     """
     column = [_column(v, time_s) for v in (attack_s, decay_s, sustain, release_s, gate_s)]
     attack, decay, level, release, gate = column
@@ -57,15 +62,28 @@ def _column(value: Tensor | float, like: Tensor) -> Tensor:
     return torch.as_tensor(value, device=like.device, dtype=like.dtype).reshape(-1, 1)
 
 
-def lfo_sine(time_s: Tensor, rate_hz: Tensor, *, phase_cycles: Tensor | float = 0.0) -> Tensor:
-    """sin(2π(rate·t + phase)): time_s [time], rate_hz [...] → [..., time] in −1..1."""
+def lfo_sine(
+    time_s: Float[Tensor, "time"],
+    rate_hz: Float[Tensor, "*batch"],
+    *,
+    phase_cycles: Float[Tensor, "*#batch"] | float = 0.0,
+) -> Float[Tensor, "*batch time"]:
+    """sin(2π(rate·t + phase)), −1..1; time in seconds, rate in Hz, phase in cycles."""
     phase = torch.as_tensor(phase_cycles, device=time_s.device, dtype=time_s.dtype)
     cycles = rate_hz[..., None] * time_s + phase[..., None]
     return torch.sin(2.0 * math.pi * cycles)
 
 
-def lfo_triangle(time_s: Tensor, rate_hz: Tensor, *, phase_cycles: Tensor | float = 0.0) -> Tensor:
-    """Triangle that starts at −1 and peaks half a period later: time_s [time], rate_hz [...] → [..., time] in −1..1."""
+def lfo_triangle(
+    time_s: Float[Tensor, "time"],
+    rate_hz: Float[Tensor, "*batch"],
+    *,
+    phase_cycles: Float[Tensor, "*#batch"] | float = 0.0,
+) -> Float[Tensor, "*batch time"]:
+    """1 − 2|2u − 1|, u = rate·t + phase wrapped to [0, 1): a triangle that starts at −1 and peaks half a period later.
+
+    Time in seconds, rate in Hz, phase in cycles.
+    """
     phase = torch.as_tensor(phase_cycles, device=time_s.device, dtype=time_s.dtype)
     cycles = rate_hz[..., None] * time_s + phase[..., None]
     saw = cycles - cycles.detach().floor()

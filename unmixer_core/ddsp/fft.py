@@ -12,18 +12,19 @@ import math
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Complex, Float, Inexact
 from torch import Tensor
 
 
 class Circle(NamedTuple):
-    """Sampling points z = e^{damping + j omega}: `omega` [bins] in radians per sample, `damping` in nepers per sample."""
+    """Sampling points z = e^{damping + j omega}: `omega` in radians per sample, `damping` in nepers per sample."""
 
     n_fft: int
-    omega: Tensor
+    omega: Float[Tensor, "bins"]
     damping: float
 
-    def frequencies_hz(self, sample_rate: float) -> Tensor:
-        """Frequency of each bin [bins]."""
+    def frequencies_hz(self, sample_rate: float) -> Float[Tensor, "bins"]:
+        """Frequency of each bin in Hz, omega · sample_rate / 2π."""
         return self.omega * (sample_rate / (2.0 * math.pi))
 
 
@@ -41,15 +42,23 @@ def fast_length(n: int) -> int:
     return best
 
 
-def circle(n_samples: int, *, pad_samples: int = 0, alias_db: float = 0.0, like: Tensor) -> Circle:
-    """The circle for clips of `n_samples`: padded by `pad_samples`, wrapped tails attenuated by `alias_db`."""
+def circle(n_samples: int, *, pad_samples: int = 0, alias_db: float = 0.0, like: Float[Tensor, "*shape"]) -> Circle:
+    """The circle for clips of `n_samples`: padded by `pad_samples`, wrapped tails attenuated by `alias_db`.
+
+    Damping alias_db · ln 10 / 20 / n_fft. `like` lends its dtype and device.
+    """
     n_fft = fast_length(n_samples + pad_samples)
     omega = torch.arange(n_fft // 2 + 1, device=like.device, dtype=like.dtype) * (2.0 * math.pi / n_fft)
     return Circle(n_fft, omega, alias_db * math.log(10.0) / 20.0 / n_fft)
 
 
-def filter_on_circle(audio: Tensor, response: Tensor, on: Circle) -> Tensor:
-    """audio [..., time] filtered by response [..., bins] sampled on the circle (shapes broadcast)."""
+def filter_on_circle(
+    audio: Float[Tensor, "*#batch time"], response: Inexact[Tensor, "*#batch bins"], on: Circle
+) -> Float[Tensor, "*batch time"]:
+    """Audio filtered by a response H(z) (linear gain) sampled on the circle; leading axes broadcast.
+
+    e^{dn} · irfft(H · rfft(e^{-dn} x)), d = on.damping.
+    """
     n_samples = audio.shape[-1]
     weight = torch.exp(-on.damping * torch.arange(n_samples, device=audio.device, dtype=audio.dtype))
     spectrum = torch.fft.rfft(audio * weight if on.damping else audio, n=on.n_fft)
@@ -57,8 +66,8 @@ def filter_on_circle(audio: Tensor, response: Tensor, on: Circle) -> Tensor:
     return filtered / weight if on.damping else filtered
 
 
-def delay_response(delay_samples: Tensor, on: Circle) -> Tensor:
-    """z^{-delay} on the circle: delay_samples [...] (may be fractional) → complex [..., bins]."""
+def delay_response(delay_samples: Float[Tensor, "*batch"], on: Circle) -> Complex[Tensor, "*batch bins"]:
+    """z^{-delay} on the circle; the delay in samples may be fractional."""
     delay = delay_samples[..., None]
     gain = torch.exp(-on.damping * delay)
     return torch.polar(gain.expand(*delay.shape[:-1], len(on.omega)), -delay * on.omega)
@@ -69,11 +78,13 @@ def frames_count(n_samples: int, hop_samples: int) -> int:
     return n_samples // hop_samples + 2
 
 
-def filter_frames(audio: Tensor, response: Tensor, *, hop_samples: int) -> Tensor:
-    """A filter that moves: audio [..., time] × response [..., frames, hop + 1] → [..., time].
+def filter_frames(
+    audio: Float[Tensor, "*#batch time"], response: Inexact[Tensor, "*#batch frames bins"], *, hop_samples: int
+) -> Float[Tensor, "*batch time"]:
+    """A filter that moves: frame m of the response (linear gain) rules around sample m · hop. Leading axes broadcast.
 
-    Square-root Hann windows of two hops before and after (perfect reconstruction where the response is 1); frame m is
-    centred on sample m · hop. `frames` = frames_count(time, hop).
+    Weighted overlap-add (Crochiere 1980) with sine windows of two hops before and after: perfect reconstruction where
+    the response is 1. frames = frames_count(time, hop), bins = hop + 1 from 0 Hz to Nyquist.
     """
     n_samples, n_fft = audio.shape[-1], 2 * hop_samples
     frames = frames_count(n_samples, hop_samples)
@@ -86,7 +97,9 @@ def filter_frames(audio: Tensor, response: Tensor, *, hop_samples: int) -> Tenso
     return summed.flatten(-2)[..., :n_samples]
 
 
-def frame_times_s(n_samples: int, hop_samples: int, sample_rate: float, like: Tensor) -> Tensor:
-    """Centre of each frame of `filter_frames` in seconds [frames]."""
+def frame_times_s(
+    n_samples: int, hop_samples: int, sample_rate: float, like: Float[Tensor, "*shape"]
+) -> Float[Tensor, "frames"]:
+    """Centre of each frame of `filter_frames` in seconds, m · hop / sample_rate. `like` lends its dtype and device."""
     index = torch.arange(frames_count(n_samples, hop_samples), device=like.device, dtype=like.dtype)
     return index * (hop_samples / sample_rate)

@@ -6,24 +6,30 @@ instability, and every parameter may change from frame to frame. Apply a respons
 `fft.filter_frames` (moving).
 
 State-variable prototypes: Zavalishin, The Art of VA Filter Design, ch. 4. Shelves and bell: Bristow-Johnson's Audio EQ
-Cookbook, analogue prototypes H(s).
+Cookbook, analogue prototypes H(s). Frequencies are in Hz and > 0, except `frequency_hz`, which may be 0.
 """
 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 LOWPASS, HIGHPASS, BANDPASS, NOTCH = range(4)
 
 
 def state_variable_response(
-    frequency_hz: Tensor, cutoff_hz: Tensor, damping: Tensor, kind: Tensor, *, steepness: Tensor | None = None
-) -> Tensor:
+    frequency_hz: Float[Tensor, "bins"],
+    cutoff_hz: Float[Tensor, "*#batch"],
+    damping: Float[Tensor, "*#batch"],
+    kind: Float[Tensor, "*#batch 4"],
+    *,
+    steepness: Float[Tensor, "*#batch"] | None = None,
+) -> Complex[Tensor, "*batch bins"]:
     """A resonant two-pole filter, or (steepness 1) that filter followed by a second one of damping 1.
 
-    frequency_hz [bins]; cutoff_hz and damping = 1/Q [...]; kind [..., 4] weights of lowpass 1/D, highpass s²/D, bandpass
-    s/D, notch (1 + s²)/D with D = 1 + damping·s + s²; steepness [...] in 0 (12 dB/octave) .. 1 (24) → complex [..., bins].
+    damping: 1/Q. kind: weights of lowpass 1/D, highpass s²/D, bandpass s/D, notch (1 + s²)/D with D = 1 + damping·s + s²,
+    s = j·frequency/cutoff. steepness: 0 (12 dB/octave) .. 1 (24).
     """
     ratio = frequency_hz / cutoff_hz[..., None]
     first = _two_pole(ratio, damping[..., None], kind)
@@ -33,51 +39,72 @@ def state_variable_response(
     return first * (1.0 + steepness[..., None] * (second - 1.0))
 
 
-def _two_pole(ratio: Tensor, damping: Tensor, kind: Tensor) -> Tensor:
+def _two_pole(
+    ratio: Float[Tensor, "*#batch bins"], damping: Float[Tensor, "*#batch one"], kind: Float[Tensor, "*#batch 4"]
+) -> Complex[Tensor, "*batch bins"]:
     low, high, band, notch = (kind[..., i, None] for i in range(4))
     squared = ratio * ratio
     numerator = torch.complex(low + notch - (high + notch) * squared, band * ratio)
     return numerator / torch.complex(1.0 - squared, damping * ratio)
 
 
-def bell_response(frequency_hz: Tensor, center_hz: Tensor, gain_db: Tensor, quality: Tensor) -> Tensor:
-    """Peaking equaliser (s² + sA/Q + 1)/(s² + s/(AQ) + 1), A = 10^(gain/40): [bins] × [...] → complex [..., bins]."""
+def bell_response(
+    frequency_hz: Float[Tensor, "bins"],
+    center_hz: Float[Tensor, "*#batch"],
+    gain_db: Float[Tensor, "*#batch"],
+    quality: Float[Tensor, "*#batch"],
+) -> Complex[Tensor, "*batch bins"]:
+    """Peaking equaliser (s² + sA/Q + 1)/(s² + s/(AQ) + 1), A = 10^(gain/40), s = j·frequency/center."""
     amplitude = _half_gain(gain_db)[..., None]
     ratio = frequency_hz / center_hz[..., None]
     real, edge = 1.0 - ratio * ratio, ratio / quality[..., None]
     return torch.complex(real, edge * amplitude) / torch.complex(real, edge / amplitude)
 
 
-def low_shelf_response(frequency_hz: Tensor, corner_hz: Tensor, gain_db: Tensor, quality: Tensor) -> Tensor:
-    """Low shelf A(s² + s√A/Q + A)/(As² + s√A/Q + 1): gain below the corner, 1 above. [bins] × [...] → [..., bins]."""
+def low_shelf_response(
+    frequency_hz: Float[Tensor, "bins"],
+    corner_hz: Float[Tensor, "*#batch"],
+    gain_db: Float[Tensor, "*#batch"],
+    quality: Float[Tensor, "*#batch"],
+) -> Complex[Tensor, "*batch bins"]:
+    """Low shelf A(s² + s√A/Q + A)/(As² + s√A/Q + 1), A = 10^(gain/40): the gain below the corner, 1 above."""
     amplitude = _half_gain(gain_db)[..., None]
     ratio = frequency_hz / corner_hz[..., None]
     squared, edge = ratio * ratio, ratio * amplitude.sqrt() / quality[..., None]
     return amplitude * torch.complex(amplitude - squared, edge) / torch.complex(1.0 - amplitude * squared, edge)
 
 
-def high_shelf_response(frequency_hz: Tensor, corner_hz: Tensor, gain_db: Tensor, quality: Tensor) -> Tensor:
-    """High shelf A(As² + s√A/Q + 1)/(s² + s√A/Q + A): gain above the corner, 1 below. [bins] × [...] → [..., bins]."""
+def high_shelf_response(
+    frequency_hz: Float[Tensor, "bins"],
+    corner_hz: Float[Tensor, "*#batch"],
+    gain_db: Float[Tensor, "*#batch"],
+    quality: Float[Tensor, "*#batch"],
+) -> Complex[Tensor, "*batch bins"]:
+    """High shelf A(As² + s√A/Q + 1)/(s² + s√A/Q + A), A = 10^(gain/40): the gain above the corner, 1 below."""
     amplitude = _half_gain(gain_db)[..., None]
     ratio = frequency_hz / corner_hz[..., None]
     squared, edge = ratio * ratio, ratio * amplitude.sqrt() / quality[..., None]
     return amplitude * torch.complex(1.0 - amplitude * squared, edge) / torch.complex(amplitude - squared, edge)
 
 
-def one_pole_response(frequency_hz: Tensor, corner_hz: Tensor, *, high: bool = False) -> Tensor:
-    """First-order lowpass 1/(1 + jr), or highpass jr/(1 + jr): [bins] × [...] → complex [..., bins]."""
+def one_pole_response(
+    frequency_hz: Float[Tensor, "bins"], corner_hz: Float[Tensor, "*batch"], *, high: bool = False
+) -> Complex[Tensor, "*batch bins"]:
+    """First-order lowpass 1/(1 + jr), or highpass jr/(1 + jr), r = frequency/corner."""
     ratio = frequency_hz / corner_hz[..., None]
     numerator = torch.complex(torch.zeros_like(ratio), ratio) if high else torch.ones_like(ratio)
     return numerator / torch.complex(torch.ones_like(ratio), ratio)
 
 
-def damping_shelf_response(frequency_hz: Tensor, corner_hz: Tensor, high_gain: Tensor) -> Tensor:
-    """First-order high shelf (1 + g·jr)/(1 + jr), r = f/corner: gain 1 below, g above. [bins] × [...] → complex [..., bins]."""
+def damping_shelf_response(
+    frequency_hz: Float[Tensor, "bins"], corner_hz: Float[Tensor, "*batch"], high_gain: Float[Tensor, ""]
+) -> Complex[Tensor, "*batch bins"]:
+    """First-order high shelf (1 + g·jr)/(1 + jr), r = frequency/corner: linear gain 1 below, g above."""
     ratio = frequency_hz / corner_hz[..., None]
     one = torch.ones_like(ratio)
     return torch.complex(one, high_gain * ratio) / torch.complex(one, ratio)
 
 
-def _half_gain(gain_db: Tensor) -> Tensor:
+def _half_gain(gain_db: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
     """10^(dB/40)."""
     return torch.exp(gain_db * (2.302585092994046 / 40.0))

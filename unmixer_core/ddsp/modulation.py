@@ -2,21 +2,24 @@
 
 Feedback around a slowly moving delay u is the geometric series 1/(1 − u), written as the product (1 + u)(1 + u²)(1 + u⁴)…,
 so that n passes of one fractional delay each make 2ⁿ echoes. The phaser moves its allpass chain frame by frame.
+
+Delay lines: Dattorro, "Effect Design, Part 2: Delay-Line Modulation and Chorus" (JAES 1997). Phaser: J. O. Smith, "An Allpass
+Approach to Digital Phasing and Flanging" (ICMC 1984).
 """
 
 from __future__ import annotations
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 from unmixer_core.ddsp.fft import filter_frames
 
 
-def fractional_delay(audio: Tensor, delay_samples: Tensor) -> Tensor:
-    """Delay that moves, linear interpolation, silence before the start.
-
-    audio [batch, time], delay_samples [batch, taps, time] ≥ 0 → [batch, taps, time].
-    """
+def fractional_delay(
+    audio: Float[Tensor, "batch time"], delay_samples: Float[Tensor, "batch taps time"]
+) -> Float[Tensor, "batch taps time"]:
+    """x(t − delay(t)): delays ≥ 0 in samples that move, linear interpolation, silence before the start."""
     n_samples = audio.shape[-1]
     index = torch.arange(n_samples, device=audio.device, dtype=delay_samples.dtype)
     place = (index - delay_samples + 1.0) * (2.0 / n_samples) - 1.0  # sample 0 is a zero put in front
@@ -25,11 +28,17 @@ def fractional_delay(audio: Tensor, delay_samples: Tensor) -> Tensor:
     return torch.nn.functional.grid_sample(source, grid, padding_mode="border", align_corners=True)[:, 0]
 
 
-def feedback_passes(audio: Tensor, delay_samples: Tensor, feedback: Tensor, *, passes: int) -> Tensor:
+def feedback_passes(
+    audio: Float[Tensor, "batch time"],
+    delay_samples: Float[Tensor, "batch time"],
+    feedback: Float[Tensor, "batch"],
+    *,
+    passes: int,
+) -> Float[Tensor, "batch time"]:
     """1/(1 − feedback · D) by `passes` doublings, i.e. 2^passes − 1 echoes, D f(t) = f(t − delay(t)).
 
-    audio and delay_samples [batch, time], feedback [batch] in −1..1 → [batch, time]. A second echo was delayed when the
-    first one was, not now: D² delays by delay(t) + delay(t − delay(t)), and so on.
+    delay_samples: ≥ 0. feedback: linear gain, −1..1. A second echo was delayed when the first one was, not now: D² delays
+    by delay(t) + delay(t − delay(t)), and so on.
     """
     gain = feedback[:, None]
     for step in range(passes):
@@ -41,10 +50,17 @@ def feedback_passes(audio: Tensor, delay_samples: Tensor, feedback: Tensor, *, p
     return audio
 
 
-def chorus(audio: Tensor, delay_ms: Tensor, feedback: Tensor, *, sample_rate: float, passes: int = 3) -> Tensor:
-    """Wet signal of a chorus: the sum of several moving delays, each fed back to itself.
+def chorus(
+    audio: Float[Tensor, "batch channel time"],
+    delay_ms: Float[Tensor, "batch channel voices time"],
+    feedback: Float[Tensor, "batch"],
+    *,
+    sample_rate: float,
+    passes: int = 3,
+) -> Float[Tensor, "batch channel time"]:
+    """Wet signal of a chorus: the sum of several moving delays, each fed back to itself, Σ D / (1 − feedback · D).
 
-    audio [batch, channel, time], delay_ms [batch, channel, voices, time], feedback [batch] → [batch, channel, time].
+    delay_ms: milliseconds ≥ 0. feedback: linear gain, −1..1, over 2^passes − 1 echoes. sample_rate: Hz.
     """
     batch, channels, voices, n_samples = delay_ms.shape
     delays = delay_ms.reshape(-1, n_samples) * (sample_rate / 1000.0)
@@ -54,10 +70,17 @@ def chorus(audio: Tensor, delay_ms: Tensor, feedback: Tensor, *, sample_rate: fl
     return heard.reshape(batch, channels, voices, n_samples).sum(dim=2)
 
 
-def flanger(audio: Tensor, delay_ms: Tensor, feedback: Tensor, *, sample_rate: float, passes: int = 4) -> Tensor:
-    """Wet signal of a flanger: one short moving delay with feedback.
+def flanger(
+    audio: Float[Tensor, "batch channel time"],
+    delay_ms: Float[Tensor, "batch channel time"],
+    feedback: Float[Tensor, "batch"],
+    *,
+    sample_rate: float,
+    passes: int = 4,
+) -> Float[Tensor, "batch channel time"]:
+    """Wet signal of a flanger: one short moving delay with feedback, D / (1 − feedback · D).
 
-    audio [batch, channel, time], delay_ms [batch, channel, time], feedback [batch] → [batch, channel, time].
+    delay_ms: milliseconds ≥ 0. feedback: linear gain, −1..1, over 2^passes − 1 echoes. sample_rate: Hz.
     """
     flat, delays = audio.flatten(0, 1), delay_ms.flatten(0, 1) * (sample_rate / 1000.0)
     looped = feedback_passes(flat, delays, feedback.repeat_interleave(audio.shape[1]), passes=passes)
@@ -65,12 +88,17 @@ def flanger(audio: Tensor, delay_ms: Tensor, feedback: Tensor, *, sample_rate: f
 
 
 def phaser(
-    audio: Tensor, center_hz: Tensor, feedback: Tensor, *, sample_rate: float, hop_samples: int, stages: int = 8
-) -> Tensor:
+    audio: Float[Tensor, "batch channel time"],
+    center_hz: Float[Tensor, "batch channel frames"],
+    feedback: Float[Tensor, "batch"],
+    *,
+    sample_rate: float,
+    hop_samples: int,
+    stages: int = 8,
+) -> Float[Tensor, "batch channel time"]:
     """Wet signal of a phaser: half the input plus half an allpass chain of `stages` first-order sections, fed back.
 
-    audio [batch, channel, time], center_hz [batch, channel, frames] (frames of `fft.filter_frames`), feedback [batch] in
-    0..1 → [batch, channel, time].
+    See `phaser_response`. center_hz: Hz > 0, by frames of `fft.filter_frames`. feedback: linear gain, 0 ≤ feedback < 1.
     """
     frequency_hz = torch.arange(hop_samples + 1, device=audio.device, dtype=audio.dtype) * (
         sample_rate / (2 * hop_samples)
@@ -80,8 +108,14 @@ def phaser(
     )
 
 
-def phaser_response(frequency_hz: Tensor, center_hz: Tensor, feedback: Tensor, *, stages: int) -> Tensor:
-    """H = ½(1 + A)/(1 − feedback·A), A = ((1 − jr)/(1 + jr))^stages, r = f/center: [bins] × [batch, ...] → [..., bins]."""
+def phaser_response(
+    frequency_hz: Float[Tensor, "bins"],
+    center_hz: Float[Tensor, "batch *frames"],
+    feedback: Float[Tensor, "batch"],
+    *,
+    stages: int,
+) -> Complex[Tensor, "batch *frames bins"]:
+    """H = ½(1 + A)/(1 − feedback·A), A = ((1 − jr)/(1 + jr))^stages, r = frequency/center, both in Hz."""
     angle = -2.0 * stages * torch.atan(frequency_hz / center_hz[..., None])
     cosine, sine = torch.cos(angle), torch.sin(angle)
     back = feedback.reshape(-1, *([1] * (angle.dim() - 1)))

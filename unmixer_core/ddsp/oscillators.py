@@ -3,6 +3,9 @@
 A table is a stack of single cycles ("frames"). It is held as harmonic spectra, so that one inverse FFT a note gives the
 cycle with exactly the harmonics that fit below Nyquist: the mip map's level, continuous in pitch. Reading is bilinear in
 phase and position (`grid_sample`), which is differentiable in table, phase and position alike.
+
+Bristow-Johnson, "Wavetable Synthesis 101" (AES 1996). Warps: Chowning, "The Synthesis of Complex Audio Spectra by Means of
+Frequency Modulation" (JAES 1973); Brandt, "Hard Sync without Aliasing" (ICMC 2001), whose aliases we do not remove.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import math
 
 import torch
+from jaxtyping import Complex, Float
 from torch import Tensor
 
 SEMITONES = 12.0
@@ -17,13 +21,17 @@ SQUARE_PLATEAU = 0.89
 
 
 def band_limited_tables(
-    spectra: Tensor, frequency_hz: Tensor, *, sample_rate: float, n_samples: int = 2048, rolloff: float = 0.06
-) -> Tensor:
-    """Harmonic spectra → single cycles without what would alias.
+    spectra: Complex[Tensor, "batch frames harmonics"],
+    frequency_hz: Float[Tensor, "batch"],
+    *,
+    sample_rate: float,
+    n_samples: int = 2048,
+    rolloff: float = 0.06,
+) -> Float[Tensor, "batch frames n_samples"]:
+    """Harmonic spectra → single cycles without what would alias: Σ Re(spectra[h] · e^{2πjhx}), x in cycles.
 
-    spectra complex [batch, frames, harmonics] (harmonic 1 first; a cosine of amplitude a and phase p is a·e^{jp}),
-    frequency_hz [batch] → cycles [batch, frames, n_samples]. Harmonics fade out over the last `rolloff` part below
-    Nyquist, so that the cycle is differentiable in pitch.
+    spectra: harmonic 1 first; a cosine of amplitude a and phase p is a·e^{jp}. frequency_hz: of the note that will be
+    played. Harmonics fade out over the last `rolloff` part below Nyquist, so that the cycle is differentiable in pitch.
     """
     harmonics = min(spectra.shape[-1], n_samples // 2 - 1)
     number = torch.arange(1, harmonics + 1, device=spectra.device, dtype=frequency_hz.dtype)
@@ -33,18 +41,23 @@ def band_limited_tables(
     return torch.fft.irfft(bins * (0.5 * n_samples), n=n_samples)
 
 
-def phase_cycles(frequency_hz: Tensor, *, n_samples: int, sample_rate: float) -> Tensor:
-    """Phase of a steady tone, wrapped to [0, 1) cycles: frequency_hz [...] → [..., time], kept in float64 until wrapped."""
+def phase_cycles(
+    frequency_hz: Float[Tensor, "*batch"], *, n_samples: int, sample_rate: float
+) -> Float[Tensor, "*batch n_samples"]:
+    """Phase frequency · n / sample_rate of a steady tone, wrapped to [0, 1) cycles; kept in float64 until wrapped."""
     time_s = torch.arange(n_samples, device=frequency_hz.device, dtype=torch.float64) / sample_rate
     cycles = frequency_hz[..., None].double() * time_s
     return (cycles - cycles.detach().floor()).to(frequency_hz.dtype)
 
 
-def wavetable_oscillator(tables: Tensor, position: Tensor, phase: Tensor) -> Tensor:
-    """Read cycles along a phase.
+def wavetable_oscillator(
+    tables: Float[Tensor, "batch frames samples"],
+    position: Float[Tensor, "#batch #voices #time"],
+    phase: Float[Tensor, "batch voices time"],
+) -> Float[Tensor, "batch voices time"]:
+    """Read cycles along a phase, bilinearly.
 
-    tables [batch, frames, samples], position [batch, voices or 1, time] in [0, 1] of the table, phase [batch, voices,
-    time] in cycles (any real number) → [batch, voices, time].
+    position: 0 = first, 1 = last frame of the table. phase: in cycles, any real number.
     """
     wrapped = phase - phase.detach().floor()
     closed = torch.cat([tables, tables[..., :1]], dim=-1)[:, None]  # [batch, 1, frames, samples + 1]
@@ -53,13 +66,15 @@ def wavetable_oscillator(tables: Tensor, position: Tensor, phase: Tensor) -> Ten
     return torch.nn.functional.grid_sample(closed, grid, padding_mode="border", align_corners=True)[:, 0]
 
 
-def detuned_hz(frequency_hz: Tensor, detune_semitones: Tensor) -> Tensor:
+def detuned_hz(
+    frequency_hz: Float[Tensor, "*#shape"], detune_semitones: Float[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
     """frequency · 2^(semitones / 12), shapes broadcast."""
     return frequency_hz * torch.exp(detune_semitones * (math.log(2.0) / SEMITONES))
 
 
-def bend_phase(phase: Tensor, amount: Tensor) -> Tensor:
-    """Bend warp: phase [...] in [0, 1) drawn along a cubic Bézier ease; amount −1 (u³) .. 0 (identity) .. 1 (1 − (1 − u)³).
+def bend_phase(phase: Float[Tensor, "*#shape"], amount: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
+    """Bend warp: phase u in [0, 1) drawn along a cubic Bézier ease; amount −1 (u³) .. 0 (identity) .. 1 (1 − (1 − u)³).
 
     u' = 3u(1−u)²·c₁ + 3u²(1−u)·c₂ + u³ with c₁ = (a + 2a²)/3, c₂ = 1 − c₁(1 − a), a = (1 + amount)/2: monotone in u.
     """
@@ -70,28 +85,34 @@ def bend_phase(phase: Tensor, amount: Tensor) -> Tensor:
     return 3.0 * phase * rest * (rest * first + phase * second) + phase**3
 
 
-def sync_phase(phase: Tensor, ratio: Tensor) -> Tensor:
-    """Hard sync: the slave runs `ratio` times through the table per cycle of the master. phase [...] in [0, 1)."""
+def sync_phase(phase: Float[Tensor, "*#shape"], ratio: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
+    """Hard sync: the slave runs `ratio` times through the table per cycle of the master, whose phase is in [0, 1) cycles."""
     return phase * ratio
 
 
-def modulated_phase(phase: Tensor, modulator: Tensor, depth_cycles: Tensor) -> Tensor:
-    """Phase modulation (the FM of synthesizers): phase + depth · modulator, all broadcast; depth in cycles."""
+def modulated_phase(
+    phase: Float[Tensor, "*#shape"], modulator: Float[Tensor, "*#shape"], depth_cycles: Float[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
+    """Phase modulation (the FM of synthesizers): phase + depth · modulator, all broadcast; phase and depth in cycles."""
     return phase + depth_cycles * modulator
 
 
-def sine(phase: Tensor) -> Tensor:
+def sine(phase: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """sin(2π phase), phase in cycles."""
     return torch.sin(2.0 * math.pi * phase)
 
 
 def sub_oscillator(
-    phase: Tensor, tone: Tensor, frequency_hz: Tensor, *, sample_rate: float, harmonics: int = 255
-) -> Tensor:
+    phase: Float[Tensor, "batch time"],
+    tone: Float[Tensor, "batch"],
+    frequency_hz: Float[Tensor, "batch"],
+    *,
+    sample_rate: float,
+    harmonics: int = 255,
+) -> Float[Tensor, "batch time"]:
     """Sine (tone 0), triangle (½), falling square (1), cross-faded linearly, as a sum of the odd harmonics below Nyquist.
 
-    phase [batch, time] in cycles, tone and frequency_hz [batch] → [batch, time]. Fourier series 8/π²·(−1)^i/h² and
-    −4/(πh); the square is scaled so that its Gibbs overshoot peaks at 1.
+    phase: in cycles. Fourier series 8/π²·(−1)^i/h² and −4/(πh); the square is scaled so that its Gibbs overshoot peaks at 1.
     """
     number = torch.arange(1, harmonics + 1, 2, device=phase.device, dtype=phase.dtype)
     sign = 1.0 - 2.0 * ((number - 1.0) / 2.0 % 2.0)

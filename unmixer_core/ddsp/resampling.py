@@ -20,13 +20,16 @@ METHODS = ("nearest", "linear", "cubic", "window")
 
 
 def resample(
-    inputs: Float[Tensor, "*shape"], n_timesteps: int, method: str = "linear", add_endpoint: bool = True
-) -> Tensor:
+    inputs: Float[Tensor, "frames"] | Float[Tensor, "batch frames *channels"],
+    n_timesteps: int,
+    method: str = "linear",
+    add_endpoint: bool = True,
+) -> Float[Tensor, "n_timesteps"] | Float[Tensor, "batch n_timesteps *channels"]:
     """Interpolate a control signal to `n_timesteps` samples.
 
-    inputs: [frames], [batch, frames], [batch, frames, channels] or [batch, frames, freq, channels].
+    inputs: any unit; [batch, frames] may have more axes, each a signal of its own. method: one of METHODS.
     add_endpoint: hold the last frame for one more hop (hop = n_timesteps / frames); False puts the last frame on the
-    last sample (for "window": hop = n_timesteps / (frames - 1)).
+    last sample (for "window": hop = n_timesteps / (frames - 1)). Raises ValueError for another method.
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, not {method!r}")

@@ -69,10 +69,10 @@ class SpectralSettings:
 
 @dataclass(frozen=True)
 class Spectra:
-    """Magnitudes of a batch at every resolution, [batch, frames of all channels, bands], and floored logarithms."""
+    """Magnitudes of a batch at every resolution (full scale = 1), frames of all channels in a row, and floored logarithms."""
 
-    magnitudes: tuple[Tensor, ...]
-    logarithms: tuple[Tensor, ...]
+    magnitudes: tuple[Float[Tensor, "batch _frames _bands"], ...]
+    logarithms: tuple[Float[Tensor, "batch _frames _bands"], ...]
     sample_rate: int
     settings: SpectralSettings
 
@@ -82,7 +82,10 @@ def prepare(
     sample_rate: int = 44100,
     settings: SpectralSettings = SpectralSettings(),
 ) -> Spectra:
-    """Spectra of a batch; hand a target's to `multiscale_spectral` when it is compared many times."""
+    """Spectra of a batch; hand a target's to `multiscale_spectral` when it is compared many times.
+
+    sample_rate: Hz. Raises ValueError for a `settings.stereo` that is none of the three.
+    """
     channels = _stereo_rows(audio, settings.stereo)
     magnitudes = []
     for size in settings.fft_sizes:
@@ -116,7 +119,9 @@ def multiscale_spectral(
     return loss / len(settings.fft_sizes)
 
 
-def mel_powers(audio: Float[Tensor, "batch time"], sample_rate: int) -> tuple[Float[Tensor, "batch frames mels"], ...]:
+def mel_powers(
+    audio: Float[Tensor, "batch time"], sample_rate: int
+) -> tuple[Float[Tensor, "batch _frames _mels"], ...]:
     """Power in Slaney mel bands at the three MSS scales (Hann windows, centred frames, zeros beyond the ends)."""
     scales = []
     for window_ms, hop_ms, n_mels in MSS_SCALES_MS:
@@ -128,7 +133,7 @@ def mel_powers(audio: Float[Tensor, "batch time"], sample_rate: int) -> tuple[Fl
 
 def mss_spectra(
     audio: Float[Tensor, "batch time"], sample_rate: int, soft_floor: bool = False
-) -> tuple[Float[Tensor, "batch frames mels"], ...]:
+) -> tuple[Float[Tensor, "batch _frames _mels"], ...]:
     """Log-mel spectrograms of the three MSS scales in dB re the clip's own peak, from -80 to 0 (silence: -80).
 
     soft_floor: powers fade into the floor instead of being cut there (at most 3 dB off), so that bins under it keep a
@@ -144,7 +149,7 @@ def mss_spectra(
 
 def mss(
     audio: Float[Tensor, "batch *channel time"],
-    target: Float[Tensor, "#batch *channel time"] | tuple[Tensor, ...],
+    target: Float[Tensor, "#batch *channel time"] | tuple[Float[Tensor, "#batch _frames _mels"], ...],
     sample_rate: int,
     soft_floor: bool = False,
 ) -> Float[Tensor, "batch"]:

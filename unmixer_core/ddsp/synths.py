@@ -86,8 +86,10 @@ def _running_cycles(cycles_per_sample: Float[Tensor, "batch time"], accurate: bo
     return total - total.detach().floor()
 
 
-def harmonic_frequencies(frequencies: Float[Tensor, "batch time 1"], n_harmonics: int) -> Tensor:
-    """Integer multiples 1 ... n_harmonics of a fundamental, [batch, time, n_harmonics]."""
+def harmonic_frequencies(
+    frequencies: Float[Tensor, "batch time 1"], n_harmonics: int
+) -> Float[Tensor, "batch time n_harmonics"]:
+    """Integer multiples 1 ... n_harmonics of a fundamental, in its unit."""
     return frequencies * torch.arange(1, n_harmonics + 1, dtype=frequencies.dtype, device=frequencies.device)
 
 
@@ -104,10 +106,10 @@ def oscillator_bank(
     sample_rate: int = 16000,
     sum_sinusoids: bool = True,
     use_angular_cumsum: bool = False,
-) -> Tensor:
-    """Sum of sinusoids with audio-rate frequencies in Hz and linear amplitudes, [batch, time].
+) -> Float[Tensor, "batch time"] | Float[Tensor, "batch time sinusoids"]:
+    """Sum of sinusoids with audio-rate frequencies in Hz and linear amplitudes.
 
-    With `sum_sinusoids` False the single sinusoids come back, [batch, time, sinusoids].
+    With `sum_sinusoids` False the single sinusoids come back.
     use_angular_cumsum: accumulate the phase in float64 and wrap it. False reproduces the original's default: a plain
     running sum in the input's dtype, whose rounding detunes float32 signals of more than a few seconds.
     """
