@@ -2,7 +2,8 @@
 
     python -m benchmarks.unmix [--detect 300] [--clips 4] [--data data] [--model models/full]
 
-Detection: onset, note (octave errors apart) and gate of training renders written behind some silence, as a recording is.
+Detection: onset, note (octave errors apart) and gate of training renders written behind some silence, as a recording is;
+beside the note Praat's, by autocorrelation and by subharmonic summation, where `pip install praat-parselmouth` was done.
 Command: sounds from outside (benchmarks/outside), un-mixed by `python -m app`, by default and with --fast, in a process of its
 own: start-up until it begins to search, seconds of the answer after that, memory of the process and its hosts together at
 its largest (unique set sizes, sampled). How good the answers are: benchmarks/bars.py. The last line is one JSON object;
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from benchmarks.bound import held
 from unmixer_core import audio, config, listening
 
 LEAD_S = 0.2
+LOWEST_HZ, HIGHEST_HZ = 30.0, 2000.0
 OUTSIDE = Path(__file__).parent / "outside"
 BARS = {
     f"command.{name}.{key}.most": ("<=", bar)
@@ -60,7 +63,8 @@ def detection(clips: audio.Clips, n: int, params: config.Params) -> dict[str, An
         found = [(_heard(clips.audio(int(row)), params), clips.patches[int(row)]) for row in rows]
         note = np.array([h.note - p.note for h, p in found])
         gate_s = np.abs([h.gate_s - p.gate_s for h, p in found])
-        result[phase] = {
+        sounds = [h.clip.mean(axis=0) for h, _ in found]
+        result[phase] = praat(sounds, [p.note for _, p in found], params.audio.sample_rate) | {
             "clips": len(rows),
             "note": float((note == 0).mean()),
             "octave_error": float(((note % 12 == 0) & (note != 0)).mean()),
@@ -70,6 +74,28 @@ def detection(clips: audio.Clips, n: int, params: config.Params) -> dict[str, An
             "onset_median_error_s": float(np.median([abs(h.about["start_s"] - LEAD_S) for h, _ in found])),
         }
     return {"detection": result}
+
+
+def praat(sounds: Sequence[np.ndarray], notes: Sequence[int], rate: int) -> dict[str, Any]:
+    """Shares of right notes of the best-kept tracker there is for Python, by both of its methods; empty without it."""
+    try:
+        import parselmouth
+    except ImportError:
+        return {}
+    wanted, result = np.array(notes), {}
+    limits = {"ceiling": HIGHEST_HZ, "time_step": 0.01}
+    for name, method in {
+        "praat_ac": lambda sound: sound.to_pitch_ac(pitch_floor=LOWEST_HZ, pitch_ceiling=HIGHEST_HZ),
+        "praat_shs": lambda sound: sound.to_pitch_shs(
+            minimum_pitch=LOWEST_HZ, maximum_frequency_component=6000.0, **limits
+        ),
+    }.items():
+        tracks = (method(parselmouth.Sound(sound.astype(float), rate)).selected_array["frequency"] for sound in sounds)
+        medians = np.array([np.median(track[track > 0]) if (track > 0).any() else np.nan for track in tracks])
+        apart = np.round(69.0 + 12.0 * np.log2(medians / 440.0)) - wanted
+        result[f"{name}_note"] = float((apart == 0).mean())
+        result[f"{name}_octave_error"] = float(((apart % 12 == 0) & (apart != 0)).mean())
+    return result
 
 
 def _heard(clip: np.ndarray, params: config.Params) -> listening.Heard:

@@ -3,6 +3,8 @@
 A candidate's comb rewards energy at its harmonics and punishes energy half-way between them, which is what keeps a pitch
 apart from the octave below it. Magnitudes enter by their square root, as loudness would. Unlike a voice, a synthesizer's
 note may hold a second oscillator or a sub octave: such a sound has more than one right answer, so candidates are ranked.
+No library's tracker is used because voices are what those were made for: Praat's names fewer of our notes and no second
+candidate (`python -m benchmarks.unmix --clips 0`).
 """
 
 from __future__ import annotations

@@ -87,6 +87,64 @@ def test_corners_of_every_range_are_finite(proxy: Proxy) -> None:
     assert all(torch.isfinite(p.grad).all() for p in proxy.parameters() if p.grad is not None)
 
 
+def drawn_corners(n: int, seed: int) -> list[Patch]:
+    """Every knob at one of its stops, every choice and the order of all eight effects drawn on their own."""
+    rng = np.random.default_rng(seed)
+    return [_drawn(rng, rng.integers(0, 2, RACK.n_knobs), rng.permutation(8)) for _ in range(n)]
+
+
+def single_stops(seed: int) -> list[Patch]:
+    """Each knob of each device at both its stops, the others anywhere, its device alone behind the voice."""
+    rng, patches = np.random.default_rng(seed), []
+    for column, ref in enumerate(RACK.knobs):
+        for stop in (0.0, 1.0):
+            knobs = rng.uniform(size=RACK.n_knobs)
+            knobs[column] = stop
+            chain = np.full(8, -1)
+            chain[0] = ref.device - 1  # the voice's own knobs: no effect
+            patches.append(_drawn(rng, knobs, chain))
+    return patches
+
+
+def _drawn(rng: np.random.Generator, knobs: np.ndarray, chain: np.ndarray) -> Patch:
+    choices = np.array([rng.integers(size) for size in RACK.sizes])
+    note, gate_s = int(rng.choice([24, 60, 108])), float(rng.choice([0.01, 0.1, 0.4]))
+    return Patch(knobs.astype(np.float32), choices, chain.astype(np.int8), note, gate_s)
+
+
+PRETRAINED = Path(__file__).resolve().parents[2] / "models" / "pretrained" / "proxy"
+TOGETHER = 16
+
+
+def not_finite(proxy: Proxy, patches: list[Patch], clip_s: float, *, weighed: bool) -> list[str]:
+    """What is NaN or infinite in the sound of these patches or in its gradient; `weighed`: choices and chain as weights."""
+    found = []
+    for start in range(0, len(patches), TOGETHER):
+        knobs, choices, chain, *played = batch(patches[start : start + TOGETHER])
+        leaves = {"knobs": knobs.requires_grad_()}
+        if weighed:
+            choices = [w.requires_grad_() for w in one_hot(patches[start : start + TOGETHER])]
+            chain = torch.nn.functional.one_hot(chain % 9, 9).float().requires_grad_()
+            leaves |= {"chain": chain} | {ref.id: w for ref, w in zip(RACK.choices, choices, strict=True)}
+        proxy.zero_grad()
+        sound = proxy(knobs, choices, chain, *played, clip_s=clip_s)
+        sound.square().mean().backward()
+        parts = {name: leaf.grad for name, leaf in leaves.items()} | {"sound": sound}
+        parts |= {name: value.grad for name, value in proxy.named_parameters() if value.grad is not None}
+        found += [f"{name} of patches from {start}" for name, value in parts.items() if not torch.isfinite(value).all()]
+    return found
+
+
+@pytest.mark.parametrize("rate", [22050, 44100])
+def test_the_shipped_calibration_is_finite_at_corners_and_stops(rate: int) -> None:
+    if not (PRETRAINED / "proxy.safetensors").exists():
+        pytest.skip(f"the shipped proxy is not here: {PRETRAINED}")
+    shipped = Proxy.load(PRETRAINED, sample_rate=rate)
+    assert not not_finite(shipped, drawn_corners(32, seed=rate), 0.3, weighed=False)
+    assert not not_finite(shipped, single_stops(seed=rate), 0.2, weighed=False)
+    assert not not_finite(shipped, drawn_corners(TOGETHER, seed=rate + 1), 0.2, weighed=True)
+
+
 def heard_patch(order: list[int], mode: int, on: int, other: int) -> Patch:
     """A patch in which many controls are heard: choices picked by a few digits, knobs off their stops."""
     rng = np.random.default_rng([mode, on, other])
