@@ -1,7 +1,7 @@
 """The tracks a session makes, each with the session's token in its name; it changes and deletes no others.
 
 Live knows tracks by index, and an index moves when the user adds or deletes a track. So a track is named as soon as it is
-there, found again by that name, and deleted by it.
+there, found again by that name, and deleted by it. A name that merely looks like ours is somebody else's track.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from unmixer_core.errors import HostError, HostRefused, ReadbackMismatch
@@ -21,7 +21,9 @@ ATTEMPTS = 4
 TRACKS_AT_ONCE = 32
 PREFIX = "Unmixer"
 CAPTURE = "capture"
-OURS = re.compile(rf"{PREFIX} [0-9a-f]{{4}} ")
+LANE = re.compile(rf"{PREFIX} [0-9a-f]{{4}} [1-9][0-9]*")
+OURS = re.compile(rf"{LANE.pattern}(?: |\Z)")
+"""How the names of a session's tracks begin; LANE is the whole name of a companion lane's first track."""
 NO_INPUT = "No Input"
 POST_FX = "Post FX"
 MONITOR_IN, MONITOR_OFF = 0, 2
@@ -29,10 +31,11 @@ MONITOR_IN, MONITOR_OFF = 0, 2
 
 @dataclass
 class Tracks:
-    """Makes, finds and deletes tracks named "Unmixer <token> …" on one host."""
+    """Makes, finds and deletes tracks named "Unmixer <token> …" on one host. `made`: the names it gave."""
 
     client: Client
     token: str
+    made: set[str] = field(default_factory=set)
 
     def name(self, lane: int, part: str = "") -> str:
         """The name of a lane's track (lanes count from 0)."""
@@ -50,7 +53,7 @@ class Tracks:
         and lose their note clip. Returns the index of each first one; fewer than `pairs` when there are no more."""
         names, adopted = await track_names(self.client), list[int]()
         for i, (name, behind) in enumerate(pairwise(names)):
-            if len(adopted) == len(pairs) or not OURS.match(name) or name.startswith(self._ours):
+            if len(adopted) == len(pairs) or not LANE.fullmatch(name) or name in self.made:
                 continue
             if behind != f"{name} {CAPTURE}":
                 continue
@@ -87,6 +90,8 @@ class Tracks:
 
     async def rename(self, index: int, name: str) -> bool:
         """False when the track is not there, or keeps another name."""
+        if name.startswith(f"{PREFIX} {self.token} "):
+            self.made.add(name)
         await self.client.send(("/live/track/set/name", (index, name)))
         try:
             return bool(await self.client.query("/live/track/get/name", index) == (name,))
@@ -105,22 +110,18 @@ class Tracks:
 
     async def find(self) -> dict[str, int]:
         """Name → index of this session's tracks."""
-        return {name: i for i, name in enumerate(await track_names(self.client)) if name.startswith(self._ours)}
+        return {name: i for i, name in enumerate(await track_names(self.client)) if name in self.made}
 
     async def delete(self) -> None:
         """Deletes this session's tracks, and no other; those that stay all the same are named in a warning."""
         for _ in range(ATTEMPTS):
-            found = await self.find()
+            found = [i for i, name in enumerate(await track_names(self.client)) if name in self.made]
             if not found:
                 return
-            for i in sorted(found.values(), reverse=True):
+            for i in reversed(found):
                 await self.client.send(("/live/song/delete_track", (i,)))
-        if found := await self.find():
-            log.warning("these tracks could not be deleted, please do it by hand: %s.", ", ".join(found))
-
-    @property
-    def _ours(self) -> str:
-        return f"{PREFIX} {self.token} "
+        if left := await self.find():
+            log.warning("these tracks could not be deleted, please do it by hand: %s.", ", ".join(left))
 
     async def _make(self, index: int, method: str, name: str) -> None:
         """One track at the end of a set of `index` tracks; a set that grew by two (a repeated datagram) loses one again."""
@@ -139,11 +140,20 @@ class Tracks:
 
 
 async def track_names(client: Client) -> list[str]:
-    """Names of all tracks, asked for in chunks that stay far below the size a datagram may have."""
+    """Names of all tracks, asked for in chunks that stay far below the size a datagram may have, and in smaller ones where
+    names are so long that the host cannot send them. Raises HostRefused when it cannot send a single one."""
     (n,) = await client.query("/live/song/get/num_tracks")
     names: list[str] = []
-    for start in range(0, n, TRACKS_AT_ONCE):
-        names += await client.query("/live/song/get/track_names", extra=(start, min(n, start + TRACKS_AT_ONCE)))
+    start, at_once = 0, TRACKS_AT_ONCE
+    while start < n:
+        end = min(n, start + at_once)
+        try:
+            names += await client.query("/live/song/get/track_names", extra=(start, end))
+            start = end
+        except HostRefused:
+            if at_once == 1:
+                raise
+            at_once //= 2
     return names
 
 
@@ -158,13 +168,18 @@ async def input_types(client: Client, track: int) -> list[str]:
 
 
 def input_name(types: Sequence[str], source: str) -> str:
-    """What Live calls the track named `source` among the `types`. Raises HostRefused when it is not there."""
-    found = next((t for t in types if t == source or t.endswith(f"-{source}")), None)
-    if found is None:
-        raise HostRefused(f"track {source!r} cannot be chosen as an input; Live offers {', '.join(types)}.")
-    return found
+    """What Live calls the track named `source` among the `types`: so, or with its number before it.
+
+    Raises HostRefused when it is not there, or when it cannot be told from another track.
+    """
+    numbered = re.compile(rf"[0-9]+-{re.escape(source)}")
+    found = [t for t in types if t == source] or [t for t in types if numbered.fullmatch(t)]
+    if len(found) != 1:
+        several = "; two tracks are called so" if found else ""
+        raise HostRefused(f"track {source!r} cannot be chosen as an input; Live offers {', '.join(types)}{several}.")
+    return found[0]
 
 
 def _plain(name: str) -> str:
     """A name without the number that Live puts before automatic names and counts up in copies."""
-    return re.sub(r"^\d+-", "", name)
+    return re.sub(r"^[0-9]+-", "", name)
