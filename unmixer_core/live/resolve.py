@@ -31,6 +31,9 @@ SINCE = {
     "Reverb": "any Live",
 }
 """Device → the Live that has it; editions below Suite lack some, and Wavetable is in Suite alone."""
+TABLE_FROM = dict.fromkeys(SINCE, "12.1") | {"Chorus-Ensemble": "12.2"}
+"""Device → the Live whose parameters schema/devices.py lists: dumps of about 12.1, and presets of 12.2 for the Chorus. Older
+ones may lack some (Saturator was redesigned in 12.1), newer ones may have changed."""
 RENAMED: dict[str, dict[str, tuple[str, str]]] = {"StereoGain": {"Gain": ("Output", "12.4")}}
 """Class → old parameter name → (its new name, the Live that renamed it), where the class stayed."""
 Convert = Callable[[float], float]
@@ -245,6 +248,6 @@ def _missing(
         )
     return (
         f"{device.name}{version} has no parameter {ours!r} on this host; it has {', '.join(sorted(index)[:12])}, …; "
-        f"{device.name} of Live {drift.since or '12.0'} has it, which is what this code was written for "
+        f"{device.name} of Live {drift.since or TABLE_FROM[device.name]} has it, which is what this code was written for "
         "(`python -m unmixer_core.live doctor` lists all)."
     )
