@@ -127,11 +127,13 @@ def _known(spec: Any) -> tuple[Any, Any]:
         return known, None
 
 
-def find_models(folder: Path | None = None, root: Path = ROOT) -> tuple[Path, Path]:
-    """(network, proxy): models/full with models/proxy, else models/pretrained, which holds its proxy in `proxy/`."""
-    names = [folder] if folder is not None else [root / "models" / name for name in MODELS]
+def find_models(folder: Path | None = None, models: Path = ROOT / "models") -> tuple[Path, Path]:
+    """(network, proxy): models/full with models/proxy, else models/pretrained, which holds its proxy in `proxy/`; or those of
+    `folder`. Raises ConfigError where there is none.
+    """
+    names = [folder] if folder is not None else [models / name for name in MODELS]
     for path in names:
-        proxies = [path / "proxy", path.parent / "proxy", root / "models" / "proxy"]
+        proxies = [path / "proxy", path.parent / "proxy", models / "proxy"]
         proxy = next((p for p in proxies if (p / "proxy.json").exists()), None)
         if (path / "model.json").exists() and proxy is not None:
             return path, proxy

@@ -23,7 +23,7 @@ from app.progress import Progress
 from app.service import heard_file, options
 from app.service.child import ROOT, Wire
 from unmixer_core import audio, config
-from unmixer_core.errors import ConfigError, UnmixerError
+from unmixer_core.errors import UnmixerError
 from unmixer_core.listening import Heard
 
 KEEP, DROP = signal.SIGUSR1, signal.SIGUSR2
@@ -38,7 +38,7 @@ def main() -> None:
     wire, stop = Wire(), _Stop()
     try:
         params = config.load(ROOT / "params.yaml")
-        request = options.request({}, params, _network(Path(sys.argv[1])))
+        request = options.request({}, params, single.find_models(models=Path(sys.argv[1]))[0])
         with single.tools(request, Progress("searcher", io.StringIO()), int(os.environ["UNMIXER_THREADS"])) as tools:
             _warm(params, tools)
             os.nice(PATIENT)
@@ -47,14 +47,6 @@ def main() -> None:
                 wire.tell(_one(asked, params, tools, wire, stop))
     except UnmixerError as error:
         wire.tell({"failed": " ".join(str(error).split())})
-
-
-def _network(models: Path) -> Path:
-    """models/full, else models/pretrained. Raises ConfigError."""
-    for name in single.MODELS:
-        if (models / name / "model.json").exists():
-            return models / name
-    raise ConfigError(f"there is no trained model in {models}; run `make repro` to train one.")
 
 
 def _one(asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop) -> dict[str, Any]:
