@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 import time
 from pathlib import Path
@@ -216,6 +217,22 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path
 def test_noise_is_remarked(tmp_path: Path):
     noise = np.random.default_rng(3).normal(size=(RATE, 1)).astype(np.float32) * 0.1
     assert any("No clear pitch" in r for r in heard(saved(tmp_path, noise)).remarks)
+
+
+@pytest.mark.parametrize(("lead_s", "tail_s"), [(0.3, 0.0), (0.0, 0.4)])
+def test_noise_of_the_recording_is_remarked_and_silence_is_not(tmp_path: Path, lead_s: float, tail_s: float):
+    parts = [np.zeros((int(lead_s * RATE), 1)), note(50), np.zeros((int(tail_s * RATE), 1))]
+    clean = np.concatenate(parts).astype(np.float32)
+    level = float(np.sqrt(np.square(note(50)).mean()))
+    white = np.random.default_rng(4).normal(size=clean.shape).astype(np.float32) * level
+    for db, remarked in ((-20.0, True), (-35.0, True), (-60.0, False)):
+        remarks = heard(saved(tmp_path, clean + white * 10 ** (db / 20))).remarks
+        found = [re.match(r"Noise (\d+) dB below", remark) for remark in remarks]
+        told = [int(match[1]) for match in found if match]
+        assert len(told) == remarked and all(abs(below + db) <= 8 for below in told), remarks
+    hum = 0.03 * level * np.sin(2 * np.pi * 50 * np.arange(len(clean)) / RATE)[:, None].astype(np.float32)
+    for quiet in (clean, clean + hum):
+        assert not any("Noise" in r for r in heard(saved(tmp_path, quiet)).remarks)
 
 
 def test_clipping_is_remarked_and_a_clean_note_is_not(tmp_path: Path):

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.signal import welch
 
 from unmixer_core import audio, envelope, pitch, sound_file
 from unmixer_core.errors import AudioError
@@ -32,6 +33,9 @@ SURE, UNLIKE = 4.0, 0.3
 single tones have less than 0.2 of one a semitone to a fifth away."""
 OUTSIDE = 0.2
 """Salience a candidate loses per octave outside the notes the model was trained on."""
+HISS_S, HISS_DB, HISS_FLAT = 0.05, (6.0, 50.0), 0.2
+"""Seconds of the quietest moment, how far it lies below the loudest, and from which flatness of its spectrum (white: 1) on it
+is the recording's noise. Inside a note chorus and saturation look like noise, so nothing is said of it there."""
 SETTLED_S = 0.05
 PITCH_S = 0.6
 FADE_S = 0.005
@@ -71,6 +75,7 @@ def listen(
     if clipped:
         remarks.append("The recording is clipped: its distortion will be taken for the synth's.")
     start_s, end_s = _first(samples, sound, path, remarks)
+    _hiss(samples, sound.rate, remarks)
     clip, more = _clip(samples, sound.rate, start_s, end_s, rate, clip_s)
     if more:
         remarks.append(f"The sound goes on after {clip_s:g} s; only that much of it is compared.")
@@ -151,6 +156,23 @@ def _first(samples: Array, sound: sound_file.Sound, path: Path, remarks: list[st
     else:
         end_s = stretches[-1][1]
     return start_s, end_s
+
+
+def _hiss(samples: Array, rate: int, remarks: list[str]) -> None:
+    """A remark when the quietest moment of the recording is broadband noise: before, after or between what sounds."""
+    n = round(HISS_S * rate)
+    power = np.square(samples.astype(np.float64)).mean(axis=0)
+    if n < 64 or len(power) < 2 * n:
+        return
+    blocks = power[: len(power) // n * n].reshape(-1, n).mean(axis=1)
+    quietest = int(blocks.argmin())
+    below_db = 10.0 * np.log10(blocks.max() / max(blocks[quietest], 1e-30))
+    _, density = welch(samples[:, quietest * n : (quietest + 1) * n], rate, nperseg=min(512, n))
+    bins = density.mean(axis=0)[2:-2] + 1e-30
+    if HISS_DB[0] < below_db < HISS_DB[1] and np.exp(np.log(bins).mean()) / bins.mean() > HISS_FLAT:
+        remarks.append(
+            f"Noise {below_db:.0f} dB below the note runs through the recording; it will be taken for the synth's."
+        )
 
 
 def _another(samples: Array, rate: int, first: tuple[float, float], other: tuple[float, float]) -> bool:

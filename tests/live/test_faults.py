@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +30,7 @@ from unmixer_core.schema.patch import Patch
 pytestmark = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
 AUDIO = SimpleNamespace(sample_rate=44100, clip_s=0.25, velocity=100)
 WITHIN_S = 45.0
+PATIENCE = (1.0, 6.0)
 RIGHT, EITHER = "right", ""
 outcomes: Counter[str] = Counter()
 
@@ -141,21 +143,37 @@ def right() -> list[np.ndarray]:
         return renderer.render(patches())
 
 
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch) -> None:
-    """The client's patience, made for a Live whose menus freeze it, cut to the length of a test."""
-    monkeypatch.setenv("UNMIXER_OSC_TIMEOUT_S", "0.3")
-    monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.15)
-    monkeypatch.setattr(recorder, "SLACK_S", 1.2)
-    monkeypatch.setattr(recorder, "START_WITHIN_S", 0.8)
+def impatient(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
+    """The client's patience, made for a Live whose menus freeze it, cut to the length of a test; `times` as much of it."""
+    monkeypatch.setenv("UNMIXER_OSC_TIMEOUT_S", str(0.3 * times))
+    monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.15 * times)
+    monkeypatch.setattr(recorder, "SLACK_S", 1.2 * times)
+    monkeypatch.setattr(recorder, "START_WITHIN_S", 0.8 * times)
     monkeypatch.setattr(keeper, "PAUSE_S", 0.02)
     monkeypatch.setattr(keeper, "HOST_TRIES", 3)
-    monkeypatch.setattr(hosts, "STOP_WITHIN_S", 0.3)
+    monkeypatch.setattr(hosts, "STOP_WITHIN_S", 0.3 * times)
 
 
 @pytest.mark.parametrize("case", CASES, ids=[re.sub(r"[{}]|,once=\S+", "", case.faults) for case in CASES])
-def test_a_fault_ends_in_the_right_sound_or_a_named_error(case, right, tmp_path) -> None:
-    options = [text.format(once=tmp_path / "once", space=" ") for text in case.options]
+def test_a_fault_ends_in_the_right_sound_or_a_named_error(case, right, tmp_path, monkeypatch) -> None:
+    """A wrong sound is one at once. Another error than the expected one may be the test's impatience on a busy machine, which
+    takes a host that was not scheduled for a third of a second for a silent one: then again, with more patience.
+    """
+    for times in PATIENCE:
+        impatient(monkeypatch, times)
+        folder = tmp_path / f"{times:g}"
+        folder.mkdir()
+        errors, lasted_s = gone_through(case, right, folder)
+        wrong = unexpected(case, errors) or (f"it took {lasted_s:.1f} s" if lasted_s > WITHIN_S * times else "")
+        if not wrong:
+            break
+    assert not wrong, wrong
+    outcomes["named error" if errors else "right"] += 1
+
+
+def gone_through(case: Case, right: list[np.ndarray], folder: Path) -> tuple[list[str], float]:
+    """The errors of one try, and its seconds; asserts that no sound is wrong, none is missing and no process is left."""
+    options = [text.format(once=folder / "once", space=" ") for text in case.options]
     start_s, errors, results, others = time.monotonic(), [], {}, host_processes()
     try:
         with Renderer(AUDIO, n_hosts=1, lanes=case.lanes, host_options=options) as renderer:
@@ -169,20 +187,19 @@ def test_a_fault_ends_in_the_right_sound_or_a_named_error(case, right, tmp_path)
         if not isinstance(result, RenderFailure):
             np.testing.assert_array_equal(result, right[i], err_msg=f"patch {i}")
     assert errors or len(results) == case.n
-    assert lasted_s < WITHIN_S, f"{lasted_s:.1f} s"
-    check(case, errors)
-    outcomes["named error" if errors else "right"] += 1
-    assert not psutil.wait_procs(host_processes() - others, timeout=3.0)[1], "a host or render worker of this case still runs"
-
-
-def check(case: Case, errors: list[str]) -> None:
-    """The errors are sentences, and those that the case expects."""
     for error in errors:
         assert error.endswith((".", "?")) and len(error.split()) > 5, error
+    assert not psutil.wait_procs(host_processes() - others, timeout=30.0)[1], "a host or render worker of this case still runs"
+    return errors, lasted_s
+
+
+def unexpected(case: Case, errors: list[str]) -> str:
+    """The errors, when they are not what the case expects."""
     if case.expected == RIGHT:
-        assert not errors, errors
-    elif case.expected != EITHER:
-        assert any(re.search(case.expected, error) for error in errors), errors
+        return " | ".join(errors)
+    if case.expected != EITHER and not any(re.search(case.expected, error) for error in errors):
+        return f"not {case.expected!r}: {' | '.join(errors)}"
+    return ""
 
 
 def host_processes() -> set[psutil.Process]:
