@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import Counter
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -354,3 +355,50 @@ def test_recordings_of_a_live_elsewhere_are_read_through_the_path_map(tmp_path, 
     )
     monkeypatch.setenv("UNMIXER_LIVE_RECORDINGS", f"D:\\Sets={tmp_path}")
     np.testing.assert_array_equal(asyncio.run(main()), expected(patches(1)[0]))
+
+
+@pytest.mark.parametrize("finished", [False, True], ids=["during the next take", "before it"])
+def test_the_file_of_a_take_that_was_given_up_is_never_taken_for_the_next_one_s(finished, tmp_path, monkeypatch):
+    """A slow host writes it when the client has gone on to another patch, and then names it once more."""
+
+    class Slow(FakeHost):
+        def _end(self, lane, clip, number):
+            if number > 1:
+                self.finish()
+                super()._end(lane, clip, number)
+                return
+            super()._end(lane, clip, number)
+            self.first, self.path, clip.path, clip.recording = clip, Path(clip.path), None, True
+            self.sound = self.path.read_bytes()
+            self.path.unlink()
+
+        def finish(self):
+            if self.first.recording:
+                self.path.write_bytes(self.sound)
+                self.first.path, self.first.recording = str(self.path), False
+
+        def on_clip_get_file_path(self, track, slot):
+            path = self.clip(track, slot).path
+            return track, slot, str(self.path) if self.takes == 2 and path else path
+
+    monkeypatch.setattr(recorder, "SLACK_S", 0.1)
+    first, second = patches(2)
+
+    async def main():
+        host, said = Slow(tmp_path), []
+        async with await opened(host) as live:
+            with pytest.raises(RecordingError, match="did not end"):
+                await live.render(0, first)
+            if finished:
+                host.finish()
+            for _ in range(4):
+                try:
+                    return await live.render(0, second), said
+                except RecordingError as error:
+                    said.append(str(error))
+                    asyncio.get_running_loop().call_later(0.05, host.finish)
+                    await asyncio.sleep(0.1)
+
+    clip, said = asyncio.run(main())
+    np.testing.assert_array_equal(clip, expected(second))
+    assert said and "an earlier one recorded" in said[-1]

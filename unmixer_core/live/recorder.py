@@ -99,7 +99,7 @@ class PathMap:
 class Recorder:
     """Records takes on one lane. `expected_s`: how long the last takes lasted, which spares questions while waiting;
     `offset_samples`: how much later than its start marker a take really begins (see alignment.py); `started_s`: how long
-    the last one took to start.
+    the last one took to start. `_given_up`: slot of a take that ended before the name of its file was known.
     """
 
     client: Client
@@ -113,6 +113,7 @@ class Recorder:
     delete_files: bool = False
     note: tuple[int, float] | None = None
     _slot: int = -1
+    _given_up: int | None = None
     _seen: deque[str] = field(default_factory=lambda: deque(maxlen=64))
 
     async def prepare(self) -> None:
@@ -155,6 +156,7 @@ class Recorder:
     async def _record(self) -> Clip:
         slot, mark, fired_at_s = (self.lane.capture, self._slot), self.client.mark, _file_time_s()
         repairs = self.client.repairs
+        self._given_up = self._slot
         await self.capture(slot)
         (path,), (marker,), (warped,), _, _, _ = await asyncio.gather(
             self.client.query("/live/clip/get/file_path", *slot),
@@ -246,6 +248,8 @@ class Recorder:
 
     async def next_slot(self) -> None:
         """Goes on to the next capture slot, which is empty, confirmed."""
+        if self._given_up is not None:
+            await self._leave(self._given_up)
         self._slot = (self._slot + 1) % self.scenes
         slot = (self.lane.capture, self._slot)
         for _ in range(ATTEMPTS):
@@ -254,6 +258,31 @@ class Recorder:
                 return
             await self.client.send(("/live/track/stop_all_clips", slot[:1]), ("/live/clip_slot/delete_clip", slot))
         raise RecordingError(f"slot {self._slot + 1} of capture track {slot[0] + 1} cannot be emptied.")
+
+    async def _leave(self, number: int) -> None:
+        """A take that was given up may still be recorded: its file would be as new as the next one's. Learns its name.
+
+        Raises RecordingError while the host is still at it.
+        """
+        slot = (self.lane.capture, number)
+        await self.client.send(("/live/track/stop_all_clips", slot[:1]))
+        for _ in range(ATTEMPTS):
+            (there,) = await self.client.query("/live/clip_slot/get/has_clip", *slot)
+            path, recording = None, False
+            if there:
+                (path,), (recording,) = await asyncio.gather(
+                    self.client.query("/live/clip/get/file_path", *slot),
+                    self.client.query("/live/clip/get/is_recording", *slot),
+                )
+            if path or not recording:
+                self._seen += [str(path)] if path else []
+                self._given_up = None
+                return
+            await asyncio.sleep(LAST_POLL_S)
+        raise RecordingError(
+            f"the recording in slot {number + 1} of track {slot[0] + 1}, which was given up, did not end since; "
+            "is Live's transport running?"
+        )
 
     # -- during ------------------------------------------------------------------------------------------------------
 
@@ -301,6 +330,7 @@ class Recorder:
             raise RecordingError(
                 f"the host names no file for the recorded clip{because}; look at the disk that Live records to."
             )
+        self._given_up = None
         if path in self._seen:
             raise RecordingError(f"the host names {path} for this take, which an earlier one recorded.")
         owner = CAPTURE_NAME.search(PureWindowsPath(path).name)
