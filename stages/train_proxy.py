@@ -40,7 +40,7 @@ def main(renders: Path, proxy: Path, audio: config.Audio, settings: config.Proxy
     twins: dict[str, Twin] = {twin.KIND: twin}
     if settings.neural_steps or settings.kind == NeuralProxy.KIND:
         twins[NeuralProxy.KIND] = network = _network(material, audio, settings, state, log).to(device)
-        rows = np.random.default_rng(settings.seed).permutation(material.rows("valid", 8))[: settings.held_out]
+        rows = np.random.default_rng(settings.seed).permutation(material.held_out(8))[: settings.held_out]
         results["neural.levels_db"] = neural_training.levels_gap_db(network, material, rows)
     for kind, each in twins.items():
         prefix = "" if kind == twin.KIND else f"{kind}."

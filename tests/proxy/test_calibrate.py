@@ -13,8 +13,8 @@ from tests.proxy.conftest import CLIP_S, RATE, batch
 from unmixer_core import config
 from unmixer_core.errors import StageError
 from unmixer_core.proxy import tables
-from unmixer_core.proxy.calibrate import Calibration, Material
-from unmixer_core.proxy.gap import gap_report, rank_agreement
+from unmixer_core.proxy.calibrate import Calibration, Material, phases
+from unmixer_core.proxy.gap import gap_report, gap_rows, rank_agreement
 from unmixer_core.proxy.proxy import Proxy
 from unmixer_core.proxy.voice import FRAMES, HARMONICS
 from unmixer_core.schema import sampling
@@ -79,6 +79,14 @@ def test_a_killed_calibration_goes_on_to_the_same_proxy(
     with torch.no_grad():
         sounds = [proxy(*arguments) for proxy in (whole, resumed)]
     assert torch.allclose(*sounds, atol=1e-3 * float(sounds[0].abs().max()))
+
+
+def test_no_clip_that_judged_the_calibration_is_reported_on(material: Material) -> None:
+    calibration = Calibration(Proxy(RATE, CLIP_S), material, SETTINGS, Path("unused"), nothing)
+    judges = {int(row) for phase in phases(material, SETTINGS) for row in calibration._judges(phase)}
+    reported = {int(row) for rows in gap_rows(material, 100, 0).values() for row in rows}
+    assert judges and reported and not judges & reported
+    assert judges | reported <= set(material.rows("valid", 8).tolist())
 
 
 def test_gap_report_has_a_row_per_device(material: Material) -> None:

@@ -91,6 +91,11 @@ class Material:
         fits = (self.lengths >= shortest) & (self.lengths <= longest) & (self.clips.patches.split == split)
         return np.flatnonzero(fits)
 
+    def held_out(self, longest: int, shortest: int = 0, *, judge: bool = False) -> Rows:
+        """Validation rows whose chains are of a length: every other one judges the calibration, the rest is reported on."""
+        rows = self.rows("valid", longest, shortest)
+        return rows[rows % 2 == int(judge)]
+
     def patches(self, rows: Iterable[int], device: torch.device) -> PatchBatch:
         table, index = self.clips.patches, np.asarray(list(rows))
         real = (
@@ -275,7 +280,7 @@ class Calibration:
 
     def _judges(self, phase: Phase) -> Rows:
         lengths = self.material.lengths[phase.rows]
-        rows = self.material.rows("valid", int(lengths.max()), int(lengths.min()))
+        rows = self.material.held_out(int(lengths.max()), int(lengths.min()), judge=True)
         if not len(rows):
             rows = phase.rows
         return np.sort(np.random.default_rng(self.settings.seed).permutation(rows)[: self.settings.held_out])

@@ -18,8 +18,9 @@ BATCH = 8
 
 
 def gap_rows(material: Material, per_row: int, seed: int) -> dict[str, Rows]:
-    """Held-out clips by what is reported: dry, chain lengths 1.., and each effect (clips whose chain holds it)."""
-    valid = material.rows("valid", 8)
+    """Clips that neither fitted nor judged the proxy, by what is reported: dry, chain lengths 1.., and each effect (clips
+    whose chain holds it)."""
+    valid = material.held_out(8)
     lengths, chains = material.lengths[valid], material.clips.patches.chain[valid]
     groups = {"dry": valid[lengths == 0], "full": valid[lengths > 0]}
     groups |= {f"length_{n}": valid[lengths == n] for n in range(1, int(lengths.max(initial=0)) + 1)}
