@@ -1,4 +1,4 @@
-// A knob: drag up and down, arrow keys (the wheel scrolls the page); the arcs behind it are the model's intervals.
+// A knob: drag up and down, by touch sideways (a finger up or down and the wheel scroll the page), arrow keys; the arcs behind it are the model's intervals.
 
 import { physical, unitOf, words } from "./laws.js";
 
@@ -68,16 +68,18 @@ export function knob(spec, entry, { locked, home, turned }) {
     dial.setPointerCapture(event.pointerId);
     dial.focus();
     dial.classList.add("held");
-    let last = event.clientY;
+    const along = (at) => (event.pointerType === "touch" ? at.clientX : -at.clientY);
+    const before = unit;
+    let last = along(event);
     const move = (moved) => {
-      const pixels = last - moved.clientY;
-      last = moved.clientY;
+      const pixels = along(moved) - last;
+      last = along(moved);
       turn(unit + (pixels / DRAG_PX) * (moved.shiftKey ? 0.2 : 1), false);
     };
     const end = () => {
       dial.removeEventListener("pointermove", move);
       dial.classList.remove("held");
-      turn(unit, true);
+      if (unit !== before) turn(unit, true);
     };
     dial.addEventListener("pointermove", move);
     dial.addEventListener("lostpointercapture", end, { once: true });

@@ -237,6 +237,31 @@ def test_a_knob_is_turned_and_heard(page: Any):
     page.wait_for_function(f"() => document.querySelector('#similarity').textContent === {score!r}")
 
 
+def test_a_finger_turns_a_knob_sideways_and_scrolls_the_page_over_it(opened: Callable[..., Any], answered: str):
+    page = opened(f"/#job={answered}", viewport=PHONE, has_touch=True)
+    page.click("[data-key=reverb] .name")
+    dial = page.locator("#device .dial[aria-label='Decay Time']")
+    touch = page.context.new_cdp_session(page)
+
+    def swipe(right: int, down: int) -> None:
+        """From the knob's middle, in steps, as a finger does."""
+        box = dial.bounding_box()
+        x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+        for share in (0.2, 0.4, 0.6, 0.8, 1.0):
+            points = [{"x": x + share * right, "y": y + share * down}]
+            touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": points})
+        touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    dial.evaluate("dial => dial.scrollIntoView({block: 'center'})")
+    before, top = float(dial.get_attribute("aria-valuenow")), page.evaluate("scrollY")
+    swipe(0, 120)
+    page.wait_for_function(f"() => scrollY < {top} - 40", timeout=20_000)
+    assert float(dial.get_attribute("aria-valuenow")) == before
+    rerendered(page, lambda: swipe(60, 0))
+    assert float(dial.get_attribute("aria-valuenow")) > before
+
+
 def test_knobs_read_as_the_schema_says(page: Any):
     """The page's own laws and roundings are Python's, for every knob, all along its range."""
     units = [0.0, 0.013, 0.25, 0.5, 0.777, 1.0]
