@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +45,34 @@ def test_the_sound_has_the_levels_that_were_drawn(network: NeuralProxy, full_pat
     with torch.no_grad():
         wanted, found = network.levels_db(*arguments), mel_levels_db(network(*arguments), RATE)
     assert (found - wanted)[:, :, 1:-1].abs().mean() < 4.0
+
+
+def test_what_is_drawn_is_the_same_filter_at_every_note(full_patches: list[Patch]) -> None:
+    """Where the note's harmonics lie is the tone's own; a network that draws nothing filters every note alike."""
+    still = NeuralProxy(RATE, CLIP_S, width=8)
+    for parameter in still.grow[-1].parameters():
+        torch.nn.init.zeros_(parameter)
+    low, high = (batch([replace(full_patches[0], note=note)]) for note in (40, 57))
+    with torch.no_grad():
+        levels = [still.levels_db(*arguments) - still.own_db(arguments.note) for arguments in (low, high)]
+        assert (still.own_db(low.note) - still.own_db(high.note)).abs().max() > 6.0
+    assert torch.allclose(levels[0], still.mean_db.expand_as(levels[0]), atol=1e-3)
+    assert torch.allclose(*levels, atol=1e-3)
+
+
+def test_what_is_drawn_at_the_floor_is_silence(full_patches: list[Patch]) -> None:
+    silent = NeuralProxy(RATE, CLIP_S, width=8)
+    silent.mean_db.fill_(-1000.0)
+    with torch.no_grad():
+        assert not silent(*batch(full_patches)).any()
+
+
+def test_one_that_draws_levels_as_such_is_of_another_version(network: NeuralProxy, tmp_path: Path) -> None:
+    network.save(tmp_path)
+    about = network.description()
+    about.pop("draws")
+    with pytest.raises(StageError, match="another version of this code; run"):
+        NeuralProxy.open(tmp_path, about)
 
 
 def test_weights_slots_note_and_every_knob_have_gradients(network: NeuralProxy, full_patches: list[Patch]) -> None:

@@ -3,7 +3,8 @@
 After InverSynth II (Barkan et al., ISMIR 2023): a decoder of transposed convolutions, the mirror image of an encoder, maps a
 patch to a log spectrogram and learns from renders alone, by the mean absolute error. It knows nothing of synthesis.
 So that everything that listens to a proxy (the spectral loss, ITF, ranking) can listen to this one, a flat harmonic tone with
-some noise in it is filtered, frame by frame, to the levels that the network predicts.
+some noise in it is filtered, frame by frame, to the levels that the network predicts. What it draws is the filter: levels above
+the tone's own, which is the same whatever the note; where harmonics lie is not to be learned.
 """
 
 from __future__ import annotations
@@ -21,17 +22,19 @@ from unmixer_core.ddsp import oscillators, spectral
 from unmixer_core.ddsp.fft import filter_frames, frames_count
 from unmixer_core.errors import StageError
 from unmixer_core.proxy.controls import choice_weights
-from unmixer_core.proxy.twin import Twin
+from unmixer_core.proxy.twin import REBUILD, Twin
 from unmixer_core.proxy.voice import note_to_hz
 from unmixer_core.schema.rack import RACK
 
 HOP_S, HALF_WINDOW_S = 0.02, 0.0232
 MELS, COARSE = 64, 8  # mel bands out of the last and into the first convolution; time grows by the same factor
-FLOOR_DB, CEILING_DB = -100.0, 30.0
+FLOOR_DB, CEILING_DB, FADE_DB = -100.0, 30.0, 6.0
+"""What is drawn at the floor is silence, as a host's is; just above it fades in."""
 NOISE_GAIN = 10.0 ** (-46.0 / 20.0)
 HARMONICS = 400
 LOWEST_NOTE, HIGHEST_NOTE = 24, 108
 SCALE_DB = 20.0
+DRAWS = "filter"
 
 
 def mel_levels_db(audio: Tensor, sample_rate: int) -> Tensor:
@@ -70,12 +73,13 @@ class NeuralProxy(Twin):
             *(part for a, b in pairwise(widths) for part in _doubled(a, b)),
             nn.Conv2d(widths[-1], 2, 3, padding=1),
         )
-        self.register_buffer("mean_db", torch.full((2, self.frames, MELS), -60.0))
+        self.register_buffer("mean_db", torch.full((2, self.frames, MELS), -40.0))
         self.register_buffer("spread_db", torch.tensor(SCALE_DB))
         generator = torch.Generator().manual_seed(0)
         turns = 2.0 * math.pi * torch.rand(2, HARMONICS, generator=generator)
         self.register_buffer("carrier", torch.polar(torch.ones_like(turns), turns), persistent=False)
         self._noise: dict[int, Tensor] = {}
+        self._own: dict[float, Tensor] = {}
 
     def forward(
         self,
@@ -101,7 +105,17 @@ class NeuralProxy(Twin):
         seen = self._inputs(knobs, choice_weights(choices, knobs), chain, note.to(knobs), gate_s.to(knobs))
         coarse = self.trunk(seen).unflatten(1, (2 * self.width, self._coarse_frames, COARSE))
         drawn = self.grow(coarse)[:, :, : self.frames]
-        return (self.mean_db + self.spread_db * drawn).clamp(FLOOR_DB, CEILING_DB)
+        return (self.own_db(note) + self.mean_db + self.spread_db * drawn).clamp(FLOOR_DB, CEILING_DB)
+
+    def own_db(self, note: Tensor) -> Tensor:
+        """The unfiltered tone's levels at notes [batch] (MIDI), remembered by note: [batch, 2, frames, MELS]."""
+        notes = [round(value, 2) for value in note.tolist()]
+        with torch.inference_mode(False), torch.no_grad():
+            for value in set(notes) - self._own.keys():
+                hertz = note_to_hz(torch.tensor([value], device=self.mean_db.device))
+                tone = self._carrier(hertz, round(self.clip_s * self.sample_rate))
+                self._own[value] = _channel_levels_db(tone, self.sample_rate)[0, :, : self.frames]
+        return torch.stack([self._own[value].to(self.mean_db) for value in notes])
 
     def _inputs(self, knobs: Tensor, choices: list[Tensor], chain: Tensor, note: Tensor, gate_s: Tensor) -> Tensor:
         """Everything that a patch is, as one row [batch, inputs]; knobs of effects that are not there are zero."""
@@ -120,10 +134,11 @@ class NeuralProxy(Twin):
         tone = self._carrier(note_to_hz(note), n_samples)
         own_db = _channel_levels_db(tone, self.sample_rate)
         frames = own_db.shape[2]
-        gain_db = wanted_db[:, :, :frames] - own_db  # [batch, 2, frames, MELS]
-        gain_db = gain_db.clamp(-120.0, 80.0) @ self._bands_to_bins(hop + 1).to(gain_db)
+        wanted_db, bins = wanted_db[:, :, :frames], self._bands_to_bins(hop + 1).to(own_db)
+        gain_db = (wanted_db - own_db).clamp(-120.0, 80.0) @ bins  # [batch, 2, frames, bins]
+        sounding = ((wanted_db - FLOOR_DB) / FADE_DB).clamp(0.0, 1.0) @ bins
         missing = frames_count(n_samples, hop) - frames
-        gain = torch.exp(gain_db * (math.log(10.0) / 20.0))
+        gain = sounding * torch.exp(gain_db * (math.log(10.0) / 20.0))
         gain = torch.cat([gain, gain[:, :, -1:].expand(-1, -1, missing, -1)], dim=2)
         return filter_frames(tone, gain.to(torch.complex64), hop_samples=hop)
 
@@ -156,12 +171,14 @@ class NeuralProxy(Twin):
 
     def description(self) -> dict[str, Any]:
         """See `Twin.description`."""
-        return super().description() | {"width": self.width}
+        return super().description() | {"width": self.width, "draws": DRAWS}
 
     @classmethod
     def open(cls, folder: Path, description: dict[str, Any], sample_rate: int | None = None) -> NeuralProxy:
-        """A saved one. Raises StageError when asked for another rate than it was trained at."""
+        """A saved one. Raises StageError when asked for another rate than it was trained at, or when it draws levels as such."""
         rate = description["sample_rate"]
+        if description.get("draws") != DRAWS:
+            raise StageError(f"the neural proxy in {folder} is of another version of this code; run `{REBUILD}`.")
         if sample_rate not in (None, rate):
             raise StageError(f"the neural proxy in {folder} sounds at {rate} Hz only, not at {sample_rate} Hz.")
         proxy = cls(rate, description["clip_s"], description["width"])

@@ -56,8 +56,8 @@ def fit(
     draw = np.random.default_rng(settings.seed)
     rows = np.sort(draw.permutation(material.rows("train", 8))[: settings.neural_clips])
     wanted = spectrograms(material, rows, proxy.frames, threads)
-    _standardise(proxy, wanted)
     device = next(proxy.parameters()).device
+    _standardise(proxy, wanted, material.patches(rows, device).note)
     optimiser = torch.optim.AdamW(proxy.parameters(), lr=settings.neural_lr, weight_decay=0.01)
     for step in progress(range(settings.neural_steps), settings.neural_steps, "neural proxy"):
         some = draw.choice(len(rows), size=min(settings.neural_batch, len(rows)), replace=False)
@@ -83,11 +83,12 @@ def levels_gap_db(proxy: NeuralProxy, material: Material, rows: Rows) -> float:
     return float((drawn - wanted).abs().mean())
 
 
-def _standardise(proxy: NeuralProxy, wanted: Tensor) -> None:
-    """The network draws differences from the mean spectrogram, in units of their spread."""
-    mean = wanted.float().mean(dim=0)
+def _standardise(proxy: NeuralProxy, wanted: Tensor, note: Tensor) -> None:
+    """The network draws differences from the mean filter, in units of their spread."""
+    levels = wanted.float() - proxy.own_db(note).to("cpu", torch.float32)
+    mean = levels.mean(dim=0)
     proxy.mean_db.copy_(mean)
-    proxy.spread_db.copy_((wanted.float() - mean).std().clamp_min(LEAST_SPREAD_DB))
+    proxy.spread_db.copy_((levels - mean).std().clamp_min(LEAST_SPREAD_DB))
 
 
 def _schedule(done: float) -> float:
