@@ -144,7 +144,7 @@ def right() -> list[np.ndarray]:
         return renderer.render(patches())
 
 
-def impatient(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
+def shorten(monkeypatch: pytest.MonkeyPatch, times: float = 1.0) -> None:
     """The client's patience, made for a Live whose menus freeze it, cut to the length of a test; `times` as much of it."""
     monkeypatch.setenv("UNMIXER_OSC_TIMEOUT_S", str(0.3 * times))
     monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.15 * times)
@@ -155,13 +155,19 @@ def impatient(monkeypatch: pytest.MonkeyPatch, times: float) -> None:
     monkeypatch.setattr(hosts, "STOP_WITHIN_S", 0.3 * times)
 
 
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client whose patience has the length of a test."""
+    shorten(monkeypatch)
+
+
 @pytest.mark.parametrize("case", CASES, ids=[re.sub(r"[{}]|,once=\S+", "", case.faults) for case in CASES])
 def test_a_fault_ends_in_the_right_sound_or_a_named_error(case, right, tmp_path, monkeypatch) -> None:
     """A wrong sound is one at once. Another error than the expected one may be the test's impatience on a busy machine, which
     takes a host that was not scheduled for a third of a second for a silent one: then again, with more patience.
     """
     for times in PATIENCE:
-        impatient(monkeypatch, times)
+        shorten(monkeypatch, times)
         folder = tmp_path / f"{times:g}"
         folder.mkdir()
         errors, lasted_s = gone_through(case, right, folder)
