@@ -1,4 +1,5 @@
-// A knob: drag up and down, by touch sideways (a finger up or down and the wheel scroll the page), arrow keys; the arcs behind it are the model's intervals.
+// A knob: drag up and down, by touch sideways (a finger up or down and the wheel scroll the page), arrow keys; the arcs behind
+// it are the model's intervals.
 
 import { physical, unitOf, words } from "./laws.js";
 

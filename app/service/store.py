@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 from filelock import FileLock, Timeout
 
@@ -25,7 +25,7 @@ RUNNING: Final = "running"
 DONE: Final = "done"
 FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
-STATES = (WAITING, RUNNING, DONE, FAILED, CANCELLED)
+STATES = get_args(State)
 ENDED = (DONE, FAILED, CANCELLED)
 ATTEMPTS = 3
 """Starts of one job, after which a job that takes its process down with it is given up."""

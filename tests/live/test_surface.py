@@ -204,7 +204,8 @@ def test_after_a_reload_the_addresses_are_back_within_a_second(live, module, com
 
 
 def test_both_ways_give_the_answers_of_the_operations(live, module, companion, answers):
-    operations = Operations(lambda song=Song(): song)  # noqa: B008 (one song for all)
+    song = Song()
+    operations = Operations(lambda: song)
     expected = [operations.answer(*request) for request in REQUESTS]
     live.tick(ticks_until_own_port(module))
     through_port = [asked_at_port(live, module, answers, *request) for request in REQUESTS]
