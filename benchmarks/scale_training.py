@@ -38,6 +38,9 @@ from unmixer_core import config, stage  # noqa: E402
 
 DRAWN = 5000
 N_VALID = 120
+CURVE_BARS = {f"{phase}.valid_loss_difference": ("<=", 0.01) for phase in ("dry", "fx", "full")} | {
+    f"{phase}.largest": ("<=", 0.1) for phase in ("dry", "fx", "full")
+}
 CHANGES = {"loss.spectral_start": 0.0, "loss.spectral_ramp": 0.0, "train.full.epochs": 1, "train.full.proxy_epochs": 0}
 
 
@@ -218,7 +221,7 @@ def curve(run: Path) -> dict[str, Any]:
             one, two = (_trained(run, Path(name) / str(world), phase, world) for world in (1, 2))
             found[phase] = _compared(one, two)
             sys.stderr.write(f"{phase}: {found[phase]}\n")
-    return found
+    return found | {"bars": held(found, CURVE_BARS)}
 
 
 def _trained(run: Path, folder: Path, phase: str, world: int) -> list[tuple[int, dict[str, float]]]:
@@ -228,6 +231,7 @@ def _trained(run: Path, folder: Path, phase: str, world: int) -> list[tuple[int,
         if not (folder / link).exists():
             (folder / link).symlink_to(run.resolve() / link)
     environment = {**os.environ, "UNMIXER_NPROC": str(world), "UNMIXER_DEVICE": "cpu", "UNMIXER_TRACKING": "off"}
+    environment.setdefault("UNMIXER_PRECISION", "float32")
     environment |= {"DVC_ROOT": str(folder), "CURVE": phase, "PROXY": str(run.resolve() / "models" / "proxy")}
     environment["BEFORE"] = str(folder.with_name("1") / "models")
     command = [sys.executable, str(Path(__file__).resolve())]
@@ -240,14 +244,21 @@ def _trained(run: Path, folder: Path, phase: str, world: int) -> list[tuple[int,
 def _compared(one: list[Any], two: list[Any]) -> dict[str, Any]:
     """Largest relative differences of the losses of two curves, and how many values were compared."""
     worst: dict[str, float] = {}
+    last = [rows[-1][1]["valid.loss"] for rows in (one, two)]
     for (step, mine), (other, theirs) in zip(one, two, strict=True):
         assert step == other and set(mine) == set(theirs)
         for name in mine:
             if name.endswith(("knobs", "choices", "chain", "present", "loss", "spectral")):
                 difference = abs(mine[name] - theirs[name]) / max(abs(mine[name]), 1e-6)
                 worst[name] = max(worst.get(name, 0.0), difference)
-    last = [round(rows[-1][1]["valid.loss"], 6) for rows in (one, two)]
-    return {"largest": max(worst.values()), "by_loss": worst, "rows": len(one), "steps": one[-1][0], "valid_loss": last}
+    return {
+        "largest": max(worst.values()),
+        "valid_loss_difference": abs(last[1] / last[0] - 1.0),
+        "valid_loss": last,
+        "by_loss": worst,
+        "rows": len(one),
+        "steps": one[-1][0],
+    }
 
 
 def train_one(

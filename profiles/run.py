@@ -37,7 +37,9 @@ def run(profile: Path, target: Path) -> None:
     environment.pop("DVC_ROOT", None)
     copy_tree(target)
     for command in (
-        ["git", "init", "--quiet"],
+        ["git", "init", "--quiet"],  # at this tree's commit, by which MLflow groups runs and ship.py names them
+        ["git", "fetch", "--quiet", "--depth=1", str(REPO), "HEAD"],
+        ["git", "reset", "--quiet", "FETCH_HEAD"],
         [sys.executable, "-m", "unmixer_core.config", "apply", str(profile)],
         ["dvc", "repro"],
         ["dvc", "status"],  # "up to date": a second repro would do nothing

@@ -74,10 +74,13 @@ def ship(run: Path, target: Path) -> None:
     for name in ("proxy.safetensors", "proxy.json"):
         shutil.copyfile(run / "models" / "proxy" / name, target / "proxy" / name)
     shutil.copyfile(run / "params.yaml", target / "params.yaml")
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=REPO, capture_output=True, text=True
-    ).stdout.strip()
-    (target / "README.md").write_text(card(run, commit or "unknown"), encoding="utf-8")
+    (target / "README.md").write_text(card(run, commit_of(run)), encoding="utf-8")
+
+
+def commit_of(run: Path) -> str:
+    """The short commit that the run's folder stands at, or "unknown"."""
+    command = ["git", "rev-parse", "--verify", "--quiet", "--short", "HEAD"]
+    return subprocess.run(command, cwd=run, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 
 
 def main(arguments: list[str]) -> int:

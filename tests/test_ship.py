@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
 
+from profiles import run as profile_run
 from profiles import ship
 from tests.model import tiny
 from unmixer_core.model import checkpoint
@@ -48,6 +50,30 @@ def test_the_card_quotes_the_runs_numbers_and_data(run: Path, tmp_path: Path) ->
     assert "4.500" in text and "GPL-3.0" in text and "full-chain" in text
     with pytest.raises(FileNotFoundError):
         ship.ship(tmp_path / "nothing", tmp_path / "other")
+
+
+def test_the_card_names_the_commit_of_the_run_not_that_of_this_tree(run: Path, tmp_path: Path) -> None:
+    git = ["git", "-c", "user.name=n", "-c", "user.email=e"]
+    for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "the run's"]):
+        subprocess.run([*git, *command], cwd=run, check=True)
+    ship.ship(run, tmp_path / "out")
+    theirs = subprocess.run(["git", "rev-parse", "HEAD"], cwd=run, capture_output=True, text=True, check=True).stdout
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert theirs[:7] in text and ship.commit_of(REPO) not in text
+
+
+def test_a_profiles_copy_stands_at_this_trees_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands, really = [], subprocess.run
+
+    def only_git(command: list[str], **options: object) -> object:
+        commands.append(command)
+        return really(command, **options) if command[0] == "git" else None  # type: ignore[call-overload]
+
+    monkeypatch.setattr(profile_run.subprocess, "run", only_git)
+    for _ in range(2):  # a run that goes on finds its folder as it left it
+        profile_run.run(REPO / "profiles" / "smoke.yaml", tmp_path)
+    assert ship.commit_of(tmp_path) == ship.commit_of(REPO) != "unknown"
+    assert ["dvc", "repro"] in commands and (tmp_path / "stages").is_dir()
 
 
 def test_what_is_shipped_loads_and_is_small() -> None:
