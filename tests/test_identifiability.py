@@ -45,11 +45,14 @@ def test_half_of_what_cannot_be_told_is_lost() -> None:
     test = [target(i, ("Saturator", "Delay")) for i in range(4)] + [target(4, ("Delay",), baseline=False)]
     lines = [(100 + i, "other order", db) for i, db in enumerate((0.2, 5.0, 3.0, 1.0))]
     lines += [(100 + i, "without Delay", 0.5 if i == 2 else 4.0) for i in range(4)]
+    lines += [(100 + i, "without Saturator", 4.0) for i in range(4)]
     lines += [(104, "without Delay", 0.0), (100, "prediction", 0.0)]
     found = identifiability.ceilings(pd.DataFrame(lines, columns=["id", "row", "mss_db"]), test)
     assert found == {
         "full.chain.pair_order_present_ceiling": 0.875,
         "full.chain.pair_order_present_ceiling_n": 4.0,
+        "full.chain.pair_order_ceiling": 0.75 * 0.875,
+        "full.chain.pair_order_ceiling_n": 4.0,
         "full.chain.exact_audible_ceiling": 0.75,
         "full.chain.exact_audible_ceiling_n": 4.0,
     }

@@ -3,7 +3,8 @@
 For some test clips the host renders the true patch with one answer replaced: two neighbouring effects whose order should
 be heard the other way round, another wavetable, another filter type. Where that changes the sound by less than AUDIBLE_DB,
 not even a perfect model can tell, and half of such questions are lost; the share that remains is the ceiling of the
-accuracy beside which it stands. A chain can be exact only where each of its effects can be heard.
+accuracy beside which it stands. A chain can be exact only where each of its effects can be heard, and a pair of effects
+can be found only where both can.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from unmixer_core import metrics
-from unmixer_core.detection import AUDIBLE_DB, WITHOUT
+from unmixer_core.detection import AUDIBLE_DB, WITHOUT, audible
 from unmixer_core.evaluation import Job, Target
 from unmixer_core.recovery import NAMED_CHOICES
 from unmixer_core.schema import chain as chains
@@ -63,8 +64,9 @@ def _rechosen(patch: Patch, key: str, rng: np.random.Generator) -> Patch | None:
 
 def ceilings(rows: pd.DataFrame, test: Sequence[Target]) -> dict[str, float]:
     """From the measured `other_jobs` and `detection.without_jobs`, keys beside those they bound:
-    full.chain.pair_order_present_ceiling, full.chain.exact_audible_ceiling, full.wavetable_accuracy_ceiling,
-    full.filter_accuracy_ceiling, and the clips each rests on. What was not measured has no key.
+    full.chain.pair_order_present_ceiling, full.chain.pair_order_ceiling (that, where both effects are heard at all),
+    full.chain.exact_audible_ceiling, full.wavetable_accuracy_ceiling, full.filter_accuracy_ceiling, and the clips each
+    rests on. What was not measured has no key.
     """
     found: dict[str, float] = {}
     keys = {ORDER: "chain.pair_order_present"} | {name: f"{name}_accuracy" for name in NAMED_CHOICES}
@@ -73,13 +75,30 @@ def ceilings(rows: pd.DataFrame, test: Sequence[Target]) -> dict[str, float]:
         if len(heard):
             found[f"full.{key}_ceiling"] = float(0.5 + 0.5 * heard.mean())
             found[f"full.{key}_ceiling_n"] = float(len(heard))
-    known = {target.id for target in test if target.baseline and target.phase == "full"}
+    judged = [target for target in test if target.baseline and target.phase == "full"]
+    known = {target.id for target in judged}
     without = rows[rows["row"].str.startswith(WITHOUT) & rows["id"].isin(known)]
     hidden = set(without.loc[without["mss_db"] < AUDIBLE_DB, "id"])
     if len(without):
         found["full.chain.exact_audible_ceiling"] = 1.0 - len(hidden) / len(known)
         found["full.chain.exact_audible_ceiling_n"] = float(len(known))
+        share = _pairs_heard(rows, judged)
+        if np.isfinite(share) and "full.chain.pair_order_present_ceiling" in found:
+            found["full.chain.pair_order_ceiling"] = share * found["full.chain.pair_order_present_ceiling"]
+            found["full.chain.pair_order_ceiling_n"] = float(len(known))
     return found
+
+
+def _pairs_heard(rows: pd.DataFrame, test: Sequence[Target]) -> float:
+    """Share of the targets' audible pairs of which both effects change the sound; nan when there is no pair."""
+    heard = audible(rows, test)
+    column = {name: i for i, name in enumerate(RACK.effect_names)}
+    pairs = [
+        bool(row[column[a]] and row[column[b]])
+        for target, row in zip(test, heard, strict=True)
+        for a, b in chains.audible_pairs(target.patch.effects)
+    ]
+    return float(np.mean(pairs)) if pairs else float("nan")
 
 
 def beside(rows: pd.DataFrame, test: Sequence[Target], train: Patches) -> dict[str, float]:
