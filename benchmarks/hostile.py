@@ -51,7 +51,10 @@ def main() -> None:
             (Path(folder) / f"{place:03d}").mkdir()
             make(Path(folder) / f"{place:03d}" / name)
         places = [Path(folder) / f"{place:03d}" / name for place, (name, _) in enumerate(cases)]
-        outcomes = list(pool.map(lambda path: one(path, options), places))
+        outcomes = []
+        for outcome in pool.map(lambda path: one(path, options), places):
+            outcomes.append(outcome)
+            sys.stderr.write(f"{len(outcomes)}/{len(places)} {outcome.name}: {outcome.kind}, {outcome.seconds:.1f} s\n")
     kinds = [outcome.kind for outcome in outcomes]
     result = {
         "inputs": len(outcomes),
