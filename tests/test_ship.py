@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -65,11 +66,11 @@ def test_the_card_names_the_commit_of_the_run_not_that_of_this_tree(run: Path, t
 def test_a_profiles_copy_stands_at_this_trees_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     commands, really = [], subprocess.run
 
-    def only_git(command: list[str], **options: object) -> object:
+    def only_git(command: list[str], **options: Any) -> Any:
         commands.append(command)
-        return really(command, **options) if command[0] == "git" else None  # type: ignore[call-overload]
+        return really(command, **options) if command[0] == "git" else None
 
-    monkeypatch.setattr(profile_run.subprocess, "run", only_git)
+    monkeypatch.setattr(subprocess, "run", only_git)
     for _ in range(2):  # a run that goes on finds its folder as it left it
         profile_run.run(REPO / "profiles" / "smoke.yaml", tmp_path)
     assert ship.commit_of(tmp_path) == ship.commit_of(REPO) != "unknown"
