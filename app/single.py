@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -57,25 +55,10 @@ class Request:
     def listen(self, path: Path) -> listening.Heard:
         """The note of a file, at the clips' rate and length."""
         audio, sample = self.params.audio, self.params.sample
-        with hushed():
-            return listening.listen(
-                path, rate=audio.sample_rate, clip_s=audio.clip_s, note_range=(sample.note_low, sample.note_high),
-                note=self.note, gate_s=self.gate_s,
-            )  # fmt: skip
-
-
-@contextmanager
-def hushed() -> Iterator[None]:
-    """What C code writes to standard error goes nowhere: MP3's decoder warns there of every bad frame."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        return listening.listen(
+            path, rate=audio.sample_rate, clip_s=audio.clip_s, note_range=(sample.note_low, sample.note_high),
+            note=self.note, gate_s=self.gate_s,
+        )  # fmt: skip
 
 
 def run(path: Path, out: Path | None, request: Request) -> dict[str, Any]:

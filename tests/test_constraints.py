@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from unmixer_core.constraints import Constraints
 from unmixer_core.errors import ConfigError
-from unmixer_core.neighbourhood import changes
+from unmixer_core.neighbourhood import both, changes
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
@@ -85,3 +87,15 @@ def test_changes_are_different_single_decisions_that_keep_the_constraints():
         chains.decode(other.chain)
     assert all(p.effects == patch.effects and p.item("wavetable.osc_1_wavetable") == "Basic Shapes" for p in held)
     assert ("Saturator", "Reverb", "Delay") not in {p.effects for p in free}, "that swap cannot be heard"
+
+
+def test_two_changes_together_are_two_decisions_away():
+    patch = Patch.init(50, 0.5, ["Saturator", "Delay"])
+    single = changes(patch, Constraints())
+    longer = replace(patch, gate_s=0.8)
+    found = both(patch, [*single, longer])
+    assert len({p.digest for p in found}) == len(found) > 4 * len(single)
+    assert not {p.digest for p in found} & {patch.digest, longer.digest, *(p.digest for p in single)}
+    for other in found:
+        items = int((other.choices != patch.choices).sum())
+        assert items + (other.effects != patch.effects) + (other.gate_s != patch.gate_s) == 2

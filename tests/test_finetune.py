@@ -279,3 +279,34 @@ def test_verify_survives_failed_renders_and_names_a_host_that_renders_nothing() 
     assert finetune.verify(host, target, [patch(0.95, 0.5), patch(0.4, 0.5)], sample_rate=44100).index == 1
     with pytest.raises(HostError, match="refused"):
         finetune.verify(host, target, [patch(0.95, 0.5)], sample_rate=44100)
+
+
+# --- a proxy that errs -------------------------------------------------------------------------------------------------
+
+
+def test_a_corrected_distance_is_the_hosts_at_the_patch_and_tells_where_to_go_from_there():
+    """The host's tone at 1200 Hz is twice as loud as the proxy's: the proxy alone would overshoot, corrected it does not."""
+    proxy, clip_s = LinearProxy(), 0.5
+
+    def host(patch: Patch) -> np.ndarray:
+        twice = LinearProxy()
+        twice.phi.data = torch.tensor([1.0, 2.0])
+        batch = finetune.batch([patch])
+        return batch.render(twice, batch.knobs, clip_s)[0].detach().numpy()
+
+    goal, starts = patch(0.5, 0.25), [patch(0.5, 0.2), patch(0.3, 0.4)]
+    sounds = [host(start) for start in starts]
+    of = finetune.corrected_distances(proxy, host(goal), starts, sounds, sample_rate=RATE, clip_s=clip_s)
+    batch = finetune.batch(starts)
+    made = batch.render(proxy, batch.knobs, clip_s).detach()
+    true = [metrics.mss(sound, host(goal), RATE) for sound in sounds]
+    assert (of([0, 1])(made) / finetune.MSS_WEIGHT).tolist() == pytest.approx(true, rel=0.05)
+    assert float(of([1])(made[1:])) == pytest.approx(float(of([0, 1])(made)[1]), rel=1e-4)
+
+    def refined(distance: finetune.Distance | None) -> float:
+        (found,) = finetune.refine(
+            proxy, host(goal), starts[:1], settings(clip_s=clip_s, lr=0.02), sample_rate=RATE, distance=distance
+        )
+        return metrics.mss(host(found.patch), host(goal), RATE)
+
+    assert refined(of([0])) < 0.5 * true[0] < refined(None)

@@ -83,6 +83,17 @@ def test_intervals_are_nested_around_the_median(model) -> None:  # type: ignore[
     assert (low90 >= 0).all() and (high90 <= 1).all()
 
 
+def test_the_intervals_of_a_patch_do_not_depend_on_what_else_is_asked_of_its_clip(model) -> None:  # type: ignore[no-untyped-def]
+    x, targets = tiny.batch(3)
+    patches = [p[0].patch for p in inference.propose(model, x, targets.note, targets.gate_s, 1, 1)]
+    one = (model, x[:1], targets.note[:1], targets.gate_s[:1])
+    together = inference.intervals(*one, patches)
+    for i, patch in enumerate(patches):
+        alone = inference.intervals(*one, [patch], levels=())
+        assert alone.low.shape == (0, 1, RACK.n_knobs)
+        assert np.abs(alone.median[0] - together.median[i]).max() < 1e-4
+
+
 def test_pit_is_uniform_when_the_truth_is_drawn_from_the_model(model) -> None:  # type: ignore[no-untyped-def]
     n = 300
     table = tiny.sampling.sample(n, "full", "train", 8, tiny.PRIOR)

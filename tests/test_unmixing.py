@@ -220,11 +220,49 @@ def test_fast_hears_as_many_candidates_as_are_asked_for(params, heard, parts, re
 
 def test_changes_are_refined_for_no_more_steps_than_the_person_allows(params, heard, parts, renderer, monkeypatch):
     found, _ = search(params, heard, parts, Host(renderer), changes={"changes_refined": 1, "changes_steps": 15})
-    asked: list[int | None] = []
-    monkeypatch.setattr(found, "_refined", lambda patches, seconds, steps=None: asked.append(steps) or list(patches))
+    asked: list[int] = []
+    monkeypatch.setattr(
+        found, "_refined", lambda patches, seconds, itf, distances: asked.append(itf.steps) or list(patches)
+    )
     found._hear([Patch.init(heard.note, heard.gate_s)], "proposal")
-    found._change(found.seconds + 0.5)
+    found._improve(found.seconds + 0.5)
     assert asked and set(asked) == {found.itf.steps} and found.itf.steps < 15
+
+
+def test_a_gate_that_was_misheard_is_found(params, renderer, parts):
+    """An echo or a reverb hides when the key was let go: other gates are changes like any other, unless one was told."""
+    true = Patch.init(50, 0.5).with_values({"wavetable.amp_release": 0.1})
+    clip = renderer.render([true])[0]
+    for told, gates in (((), (1.0, 0.5)), (("gate_s",), (1.0,))):
+        wrong = Heard(clip, RATE, 50, 1.0, (50,), (), told=told, gates_s=gates)
+        found, _ = search(params, wrong, parts, Host(renderer), changes={"seconds": 60.0, "changes": 8})
+        found._hear([replace(true, gate_s=1.0)], "proposal")
+        found._improve(found.seconds + 20.0)
+        assert (found.best.patch.gate_s == 0.5) is (not told)
+        assert not told or found.best.patch.gate_s == 1.0
+
+
+def test_a_step_of_refinement_is_judged_by_the_host_and_ends_where_it_no_longer_helps(params, heard, parts, renderer):
+    host = Host(renderer)
+    found, _ = search(params, heard, parts, host, changes={"seconds": 300.0})
+    start = found._hear([Patch.init(heard.note, heard.gate_s)], "proposal")[0]
+    (line,), rounds = [start], 0
+    while line.patch.digest not in found.settled:
+        (line,), before, rounds = found._correct([line], 300.0), line, rounds + 1
+        assert line.mss_db <= before.mss_db and np.array_equal(line.patch.choices, start.patch.choices)
+    assert rounds < 200 and found.best.mss_db == line.mss_db
+    assert line.mss_db == pytest.approx(metrics.mss(line.audio, heard.clip, RATE), abs=1e-3)
+
+
+def test_the_way_to_a_refinement_starts_and_ends_there():
+    start, end = (Patch.init(50, 0.5).with_values({"wavetable.osc_1_pos": x}) for x in (0.2, 0.6))
+    column = RACK.knob_index["wavetable.osc_1_pos"]
+    way = [unmixing._between(start, end, share) for share in (0.0, 0.5, 1.0, 2.0)]
+    values = [patch.knobs[column] for patch in way]
+    assert values[0] == pytest.approx(0.2, abs=1e-5) and values[2] == pytest.approx(0.6, abs=1e-5)
+    assert values == sorted(values) and values[3] < 1.0
+    others = np.arange(RACK.n_knobs) != column
+    assert all(np.array_equal(patch.knobs[others], start.knobs[others]) for patch in way)
 
 
 def test_without_itf_and_polish_only_proposals_are_rendered(params, heard, parts, renderer):
@@ -287,7 +325,7 @@ def test_the_answer_is_never_further_than_the_nearest_training_render(parts, par
 
 def test_a_note_and_a_gate_that_a_person_told_stay(parts, params, heard, renderer, training):
     known, clips = training
-    told = replace(heard, note=47, notes=(47,), gate_s=0.4, told=True)
+    told = replace(heard, note=47, notes=(47,), gate_s=0.4, told=("note", "gate_s"))
     host = Host(renderer)
     search(params, told, parts, host, known, NEAR, clips=clips, polish_s=1.0)[0].run()
     assert len(host.patches) > 6 and {(p.note, p.gate_s) for p in host.patches} == {(47, 0.4)}
@@ -316,7 +354,7 @@ def test_refinement_stops_in_time_with_states_no_further_than_their_start(params
 
     refined = timed_refinement.refine(
         parts[1], heard.clip, patches, itf, locked,
-        sample_rate=RATE, distance=distance, seconds=1.0, progress=look,
+        sample_rate=RATE, distances=lambda _: distance, seconds=1.0, progress=look,
     )  # fmt: skip
     assert len(looks) >= 10 and len(refined) == 2
     before, after = (

@@ -47,7 +47,7 @@ class Ear:
         given the first patch's classes."""
         if not patches or not constraints.any:
             return list(patches)
-        median = self.intervals(constraints.apply(patches[0])).median[0]
+        median = self.medians([constraints.apply(patches[0])])[0]
         filled = [replace(p, knobs=np.where(p.active_knobs, p.knobs, median).astype(np.float32)) for p in patches]
         forced = [constraints.apply(constraints.apply(patch).canonical()) for patch in filled]
         return list({patch.digest: patch for patch in reversed(forced)}.values())[::-1]
@@ -56,9 +56,16 @@ class Ear:
         """Central intervals of every knob given the patch's classes and chain."""
         return inference.intervals(self.model, self.features, *self._played(patch.note, patch.gate_s), [patch])
 
+    def medians(self, patches: Sequence[Patch]) -> NDArray[np.float32]:
+        """The middle of what the model expects of every knob given each patch's classes and chain [patches, K]; the note
+        and the gate are the first one's. At once, since a call for each would take most of a search's time."""
+        played = self._played(patches[0].note, patches[0].gate_s)
+        return inference.intervals(self.model, self.features, *played, patches, levels=()).median
+
     def spread(self, patch: Patch) -> NDArray[np.float32]:
         """About one standard deviation of every knob in unit terms [K]: half the width of the middle 50 % over 0.674."""
-        found = self.intervals(patch)
+        played = self._played(patch.note, patch.gate_s)
+        found = inference.intervals(self.model, self.features, *played, [patch], levels=(0.5,))
         return (found.high[0, 0] - found.low[0, 0]) / np.float32(2.0 * 0.6745)
 
     @torch.no_grad()

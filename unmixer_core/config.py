@@ -306,10 +306,12 @@ class Unmix(Section):
     candidates: Size
     proposals: Size
     notes: Size
+    gates: Size
     neighbours: Count
     shortlist: Count
     n_retrieval: Count
     changes: Count
+    changes_paired: Count
     changes_refined: Count
     changes_steps: Count
     change_share: Share

@@ -21,6 +21,7 @@ BEND_FRAMES = 6
 BAND_RANGE_DB = 50.0
 MOST_DB = 12.0
 EARLIEST_RELEASE_S = 0.08
+RELEASES_APART_S = 0.08
 
 Array = NDArray[np.float32]
 
@@ -49,18 +50,23 @@ def sounding(samples: Array, rate: int) -> list[tuple[float, float]]:
     return [(float(a) * frame_s, min(float(b) * frame_s, samples.shape[1] / rate)) for a, b in kept]
 
 
-def release_s(mono: Array, rate: int) -> tuple[float, float] | None:
-    """When the key was let go, seconds from the start of a note [time], and how sharp the bend is in dB; None if nowhere."""
+def releases(mono: Array, rate: int, n: int) -> list[tuple[float, float]]:
+    """When the key may have been let go, seconds from the start of a note [time], and how sharp each bend is in dB: at
+    most n, sharpest first, apart by at least RELEASES_APART_S. An echo or a reverb bends the levels too, often more."""
     bands = _bands_db(mono, rate)
     w = BEND_FRAMES
     first, last = max(w, round(EARLIEST_RELEASE_S / HOP_S)), len(bands) - w
     if last <= first:
-        return None
+        return []
     at = np.arange(first, last)
     before, after = bands[at - w] - bands[at], bands[at] - bands[at + w]
     bend = np.clip(after - np.abs(before), -MOST_DB / 2.0, MOST_DB).mean(axis=1)
-    best = int(np.argmax(bend))
-    return (float(at[best]) * HOP_S, float(bend[best])) if bend[best] > 0.0 else None
+    found: list[tuple[float, float]] = []
+    while len(found) < n and bend.max() > 0.0:
+        best = int(np.argmax(bend))
+        found.append((float(at[best]) * HOP_S, float(bend[best])))
+        bend[np.abs(at - at[best]) * HOP_S < RELEASES_APART_S] = 0.0
+    return found
 
 
 def _bands_db(mono: Array, rate: int) -> Array:

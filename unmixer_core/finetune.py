@@ -212,6 +212,43 @@ def mss_distance(proxy: Any, target_audio: np.ndarray, sample_rate: int, clip_s:
     return distance
 
 
+def corrected_distances(
+    proxy: Any,
+    target_audio: np.ndarray,
+    patches: Sequence[Patch],
+    sounds: Sequence[np.ndarray],
+    *,
+    sample_rate: int,
+    clip_s: float | None,
+) -> Callable[[Sequence[int]], Distance]:
+    """Distances near patches whose true sounds are known ([2, time] at `sample_rate`): what the proxy is off there, in dB
+    of every band and frame, is taken off wherever it goes from there.
+
+    At a patch itself the distance is the host's (at the proxy's rate); away from it the proxy tells the difference only. That
+    is the first-order condition under which a search through a cheap model ends where the costly one says (space mapping;
+    Alexandrov, Lewis, 2001). Asked with indices into `patches`, one for each row of a batch, or a single one for all rows.
+    """
+    rate = int(proxy.sample_rate)
+    with torch.no_grad():
+        target = _heard(proxy, target_audio, sample_rate, clip_s)
+        start = batch(patches, _device(proxy))
+        made = _fit(start.render(proxy, start.knobs, clip_s), target.shape[-1])
+        true = torch.cat([_fit(_heard(proxy, sound, sample_rate, clip_s), target.shape[-1]) for sound in sounds])
+        levels = [spectral.mss_spectra(spectral.mix_down(unit_peak(x)), rate, soft_floor=True) for x in (target, made, true)]
+        wanted = [of_target + of_made - of_true for of_target, of_made, of_true in zip(*levels, strict=True)]
+
+    def of(rows: Sequence[int]) -> Distance:
+        mine = tuple(levels_db[list(rows)] for levels_db in wanted)
+
+        def distance(predicted: Tensor) -> Tensor:
+            sound = unit_peak(_fit(predicted, target.shape[-1]))
+            return MSS_WEIGHT * spectral.mss(sound, mine, rate, soft_floor=True)
+
+        return distance
+
+    return of
+
+
 def _heard(proxy: Any, target_audio: np.ndarray, sample_rate: int, clip_s: float | None) -> Tensor:
     """The target as the proxy would have made it: [1, 2, time] at its rate and on its device, unit peak."""
     rate = int(proxy.sample_rate)

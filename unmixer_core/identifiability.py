@@ -76,29 +76,16 @@ def ceilings(rows: pd.DataFrame, test: Sequence[Target]) -> dict[str, float]:
             found[f"full.{key}_ceiling"] = float(0.5 + 0.5 * heard.mean())
             found[f"full.{key}_ceiling_n"] = float(len(heard))
     judged = [target for target in test if target.baseline and target.phase == "full"]
-    known = {target.id for target in judged}
-    without = rows[rows["row"].str.startswith(WITHOUT) & rows["id"].isin(known)]
-    hidden = set(without.loc[without["mss_db"] < AUDIBLE_DB, "id"])
-    if len(without):
-        found["full.chain.exact_audible_ceiling"] = 1.0 - len(hidden) / len(known)
-        found["full.chain.exact_audible_ceiling_n"] = float(len(known))
-        share = _pairs_heard(rows, judged)
-        if np.isfinite(share) and "full.chain.pair_order_present_ceiling" in found:
-            found["full.chain.pair_order_ceiling"] = share * found["full.chain.pair_order_present_ceiling"]
-            found["full.chain.pair_order_ceiling_n"] = float(len(known))
+    if rows.loc[rows["id"].isin({target.id for target in judged}), "row"].str.startswith(WITHOUT).any():
+        heard_of = [set(np.array(RACK.effect_names)[row]) for row in audible(rows, judged)]
+        true = [target.patch.effects for target in judged]
+        found["full.chain.exact_audible_ceiling"] = float(np.mean([set(c) <= h for c, h in zip(true, heard_of, strict=True)]))
+        found["full.chain.exact_audible_ceiling_n"] = float(len(judged))
+        pairs = [set(pair) <= h for c, h in zip(true, heard_of, strict=True) for pair in chains.audible_pairs(c)]
+        if pairs and "full.chain.pair_order_present_ceiling" in found:
+            found["full.chain.pair_order_ceiling"] = float(np.mean(pairs)) * found["full.chain.pair_order_present_ceiling"]
+            found["full.chain.pair_order_ceiling_n"] = float(len(judged))
     return found
-
-
-def _pairs_heard(rows: pd.DataFrame, test: Sequence[Target]) -> float:
-    """Share of the targets' audible pairs of which both effects change the sound; nan when there is no pair."""
-    heard = audible(rows, test)
-    column = {name: i for i, name in enumerate(RACK.effect_names)}
-    pairs = [
-        bool(row[column[a]] and row[column[b]])
-        for target, row in zip(test, heard, strict=True)
-        for a, b in chains.audible_pairs(target.patch.effects)
-    ]
-    return float(np.mean(pairs)) if pairs else float("nan")
 
 
 def beside(rows: pd.DataFrame, test: Sequence[Target], train: Patches) -> dict[str, float]:

@@ -224,11 +224,13 @@ def intervals(
     levels: tuple[float, ...] = (0.5, 0.9),
     seed: int = 0,
 ) -> Intervals:
-    """Central intervals of the knobs given the classes and the chain of one patch a clip (a proposal, say)."""
+    """Central intervals of the knobs given the classes and the chain of one patch a clip (a proposal, say), or of every
+    patch where there is one clip."""
     marginals = _Marginals.of(model, features, note, gate_s, Targets.of_list(patches), seed)
     edges = {level: [marginals.quantile((1 - level) / 2), marginals.quantile((1 + level) / 2)] for level in levels}
-    low, high = (np.stack([edges[level][side] for level in levels]) for side in (0, 1))
-    return Intervals(levels, low, high, marginals.quantile(0.5))
+    median = marginals.quantile(0.5)
+    low, high = (np.array([edges[level][side] for level in levels]).reshape(-1, *median.shape) for side in (0, 1))
+    return Intervals(levels, low, high, median)
 
 
 @torch.no_grad()
@@ -269,12 +271,16 @@ class _Marginals:
     def of(
         cls, model: Unmixer, features: Tensor, note: Tensor, gate_s: Tensor, given: Targets, seed: int
     ) -> _Marginals:
-        """Averaged over which amounts move, drawn from the prediction; an amount's own density is that of it moving."""
+        """Averaged over which amounts move, drawn from the prediction; an amount's own density is that of it moving.
+        One clip serves any number of given answers: what is told of each does not depend on the others."""
         model.eval()
         belief = model(features, note, gate_s)
         generator = torch.Generator().manual_seed(seed)
         probability = torch.sigmoid(belief.classes.moving).cpu()
         moving = [torch.bernoulli(probability, generator=generator) for _ in range(MOVING_DRAWS)]
+        if len(features) == 1:
+            n = len(given.knobs)
+            belief, probability, moving = belief.repeat(n), probability.expand(n, -1), [m.expand(n, -1) for m in moving]
         contexts = [_on(replace(context_of(given), moving=m), belief.vector.device) for m in moving]
         drawn = [model.mixtures(belief, context) for context in contexts]
         mixtures = [Mixture.pooled(list(same)).cpu() for same in zip(*drawn, strict=True)]

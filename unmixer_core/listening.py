@@ -23,6 +23,7 @@ SILENT_PEAK = 1e-4
 OFFSET = 0.05
 """Constant part, relative to the peak, above which it is taken out."""
 SHORTEST_S, SHORT_S = 0.02, 0.15
+N_GATES = 4
 CLIPPED_RUN, CLIPPED_SHARE = 3, 0.002
 POLYPHONIC, RIVAL = 0.2, 0.6
 """Salience of what is left without the note, and of another note beside it, above which more than one note seems to
@@ -45,9 +46,9 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Heard:
-    """A note to be un-mixed: clip float32 [2, samples] at `rate`, from its onset; its note (MIDI) and gate; other notes
-    it may be, best first; remarks, one sentence each; facts about the file; and whether a person told note or gate, which
-    then stay."""
+    """A note to be un-mixed: clip float32 [2, samples] at `rate`, from its onset; its note (MIDI) and gate; the notes it may
+    be, best first; remarks, one sentence each; facts about the file; what a person told ("note", "gate_s"), which then
+    stays; and the gates it may be, best first (none: that one)."""
 
     clip: Array
     rate: int
@@ -56,7 +57,8 @@ class Heard:
     notes: tuple[int, ...]
     remarks: tuple[str, ...]
     about: dict[str, Any] = field(default_factory=dict)
-    told: bool = False
+    told: tuple[str, ...] = ()
+    gates_s: tuple[float, ...] = ()
 
 
 def listen(
@@ -83,7 +85,7 @@ def listen(
         remarks.append(f"The sound lasts {1000 * (end_s - start_s):.0f} ms: too short to tell most knobs.")
     candidates = _notes(clip, rate, note_range, note, remarks)
     clip = _first_pitch(clip, rate, remarks)
-    gate = gate_s if gate_s is not None else _gate(clip, rate, min(end_s - start_s, clip_s), remarks)
+    gates_s = _gates(clip, rate, min(end_s - start_s, clip_s)) if gate_s is None else [float(gate_s)]
     about = {
         "file": sound_file.shown(path),
         "rate_hz": sound.rate,
@@ -92,8 +94,9 @@ def listen(
         "peak_db": round(20.0 * float(np.log10(max(audio.peak(sound.samples), 1e-30))), 2),
         "loudness_lufs": round(_loudness(clip, rate), 2),
     }
-    told = note is not None or gate_s is not None
-    return Heard(clip, rate, candidates[0], round(float(gate), 3), tuple(candidates), tuple(remarks), about, told)
+    told = tuple(name for name, value in (("note", note), ("gate_s", gate_s)) if value is not None)
+    gates = tuple(round(gate, 3) for gate in gates_s)
+    return Heard(clip, rate, candidates[0], gates[0], tuple(candidates), tuple(remarks), about, told, gates)
 
 
 def _about_file(sound: sound_file.Sound) -> list[str]:
@@ -275,12 +278,11 @@ def _silenced(clip: Array, begin: int, rate: int) -> Array:
     return clip * gain
 
 
-def _gate(clip: Array, rate: int, length_s: float, remarks: list[str]) -> float:
-    """The release's time, else the whole sound."""
-    found = envelope.release_s(clip.mean(axis=0) + 1e-9, rate)
-    if found is None or found[0] > length_s:
-        return max(SHORTEST_S, length_s)
-    return found[0]
+def _gates(clip: Array, rate: int, length_s: float) -> list[float]:
+    """When the release may have been, the likeliest first, else the whole sound."""
+    found = [gate for gate, _ in envelope.releases(clip.mean(axis=0) + 1e-9, rate, N_GATES)]
+    whole = [] if found and found[0] <= length_s else [max(SHORTEST_S, length_s)]
+    return [*whole, *(gate for gate in found if gate <= length_s)]
 
 
 def _mono(clip: Array, rate: int) -> Array:

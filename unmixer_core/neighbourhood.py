@@ -1,9 +1,12 @@
-"""Patches that differ from one in a single decision: another item of a choice, one effect more, fewer, or moved."""
+"""Patches that differ from one in a single decision (another item of a choice, one effect more, fewer, or moved) or in two."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import combinations
+
+import numpy as np
 
 from unmixer_core.constraints import Constraints
 from unmixer_core.schema import chain as chains
@@ -18,6 +21,21 @@ def changes(patch: Patch, constraints: Constraints) -> list[Patch]:
         found.setdefault(other.digest, other)
     found.pop(patch.digest, None)
     return list(found.values())
+
+
+def both(patch: Patch, changed: Sequence[Patch]) -> list[Patch]:
+    """Every patch two decisions away: those of two of the changed patches together, unless one undoes the other."""
+    found: dict[str, Patch] = {}
+    for one, other in combinations(changed, 2):
+        items = [p.choices != patch.choices for p in (one, other)]
+        orders = [p.effects != patch.effects for p in (one, other)]
+        gates = [p.gate_s != patch.gate_s for p in (one, other)]
+        if not ((items[0] & items[1]).any() or all(orders) or all(gates)):
+            second = replace(one, choices=np.where(items[1], other.choices, one.choices))
+            second = replace(second, chain=other.chain) if orders[1] else second
+            second = replace(second, gate_s=other.gate_s) if gates[1] else second
+            found.setdefault(second.digest, second)
+    return [second for digest, second in found.items() if digest not in {patch.digest, *(p.digest for p in changed)}]
 
 
 def _items(patch: Patch, constraints: Constraints) -> Iterator[Patch]:

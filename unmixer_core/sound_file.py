@@ -11,6 +11,9 @@ from __future__ import annotations
 import io
 import os
 import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,6 +30,8 @@ MAX_BYTES = 2 << 30
 BLOCK_SAMPLES = 1 << 18
 """Samples read at a time, over all channels."""
 FORMATS = {"WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3", "W64", "CAF", "AU"}
+NO_FILE = "File does not exist"
+"""What libsndfile says of an MP3 file that is there and that its decoder refuses."""
 SUFFIXES = (".wav", ".aif", ".aiff", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".w64", ".caf", ".au")
 
 
@@ -45,7 +50,7 @@ def read(path: Path) -> Sound:
     """Decode a file's first two channels. Raises AudioError, one sentence, for everything that is no usable sound."""
     _regular(path)
     try:
-        with path.open("rb") as opened, soundfile.SoundFile(opened.fileno(), closefd=False) as file:
+        with path.open("rb") as opened, _hushed(), soundfile.SoundFile(opened.fileno(), closefd=False) as file:
             _plausible(path, file)
             samples = _blocks(file)
             channels, rate = int(file.channels), int(file.samplerate)
@@ -75,6 +80,20 @@ def write(path: Path, clip: NDArray[np.float32], rate: int, subtype: str | None 
     except OSError as error:
         temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """What C code writes to standard error goes nowhere: MP3's decoder warns there of every bad frame."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _regular(path: Path) -> None:
@@ -126,4 +145,6 @@ def shown(path: Path) -> str:
 def _reason(error: BaseException) -> str:
     text = str(getattr(error, "error_string", "") or getattr(error, "strerror", "") or error)
     line = " ".join(text.split()).rstrip(".")
+    if line.startswith(NO_FILE):
+        return "its content is damaged"
     return line if len(line) <= 160 else f"{line[:157]}..."

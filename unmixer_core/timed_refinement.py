@@ -22,6 +22,8 @@ from unmixer_core import finetune
 from unmixer_core.schema.patch import Patch
 
 EVERY_S = 0.1
+Distances = Callable[[Sequence[int]], finetune.Distance]
+"""Which candidates are in a batch -> the distance of that batch."""
 
 
 class _Enough(Exception):
@@ -61,16 +63,16 @@ def refine(
     locked: NDArray[np.bool_],
     *,
     sample_rate: int,
-    distance: finetune.Distance,
+    distances: Distances,
     seconds: float,
     progress: Callable[[], None],
     threads: int = 1,
-) -> list[Patch]:
+) -> list[Patch | None]:
     """`finetune.refine` for at most about `seconds` (a step is never cut): the nearest state of each candidate by proxy.
 
     Candidates are shared out over `threads`, one compute thread each (`finetune.refine_side_by_side` says why).
-    `progress` is called in the caller's thread; what it raises ends the refinement. Candidates that the proxy cannot sound
-    (a distance that is not finite from the start) are left out.
+    `progress` is called in the caller's thread; what it raises ends the refinement. None stands for a candidate that the
+    proxy cannot sound (a distance that is not finite from the start).
     """
     end, stop = time.perf_counter() + seconds, threading.Event()
     n = max(1, min(threads, len(patches)))
@@ -81,7 +83,7 @@ def refine(
             raise _Enough
 
     def refined(share: list[int]) -> list[NDArray[np.float32] | None]:
-        watched = _Watched(proxy, distance, len(share))
+        watched = _Watched(proxy, distances(share), len(share))
         with suppress(_Enough):
             finetune.refine(
                 watched, target_audio, [patches[i] for i in share], settings, locked,
@@ -102,4 +104,4 @@ def refine(
         for share, part in zip(shares, working, strict=True)
         for i, found in zip(share, part.result(), strict=True)
     }
-    return [replace(patch, knobs=k) for i, patch in enumerate(patches) if (k := knobs[i]) is not None]
+    return [None if (k := knobs[i]) is None else replace(patch, knobs=k) for i, patch in enumerate(patches)]

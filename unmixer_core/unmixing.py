@@ -20,24 +20,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from unmixer_core import finetune, metrics, neighbourhood, timed_refinement
+from unmixer_core import finetune, metrics, neighbourhood, starts, timed_refinement
 from unmixer_core.audio import Clips
 from unmixer_core.belief import Ear
 from unmixer_core.constraints import Constraints
 from unmixer_core.errors import HostError
 from unmixer_core.features import Features
 from unmixer_core.listening import Heard
+from unmixer_core.model.mixture import to_logit, to_unit
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.schema.patch import Patch
+from unmixer_core.timed_refinement import Distances
 
 log = logging.getLogger(__name__)
 
 SHARE_FOR_RANKING, SHARE_FOR_ITF = 0.25, 0.6
 """Of all the time; of what is left before refinement."""
-AS_THEY_ARE = 2
-"""Nearest training patches that are also tried as they are."""
+GATES = (0.8, 0.93, 1.07, 1.25)
+"""Shares of the best patch's gate that are tried as changes, beside the gates that the sound may have."""
 FEW_RENDERS = 24
 """Fewer renders than this tell nothing of what the synth cannot do: the default search hears a few hundred."""
+REACH = 1.5
+"""A candidate further from the recording than the best times this is not refined any more."""
+WAY = (0.5, 1.0, 2.0, 4.0)
+"""Points on the way from a patch to its refinement that the host hears, in logits."""
+FINER = 0.3
+"""How much shorter than the first refinement's the steps of later ones are."""
+LEAST_GAIN = 0.004
+"""A refinement that brings less than this share of the MSS is the last one of its line."""
 MIN_SPREAD, MAX_SPREAD = 0.02, 0.3
 RANK_BATCH = 8
 Tell = Callable[[str, "Candidate | None"], None]
@@ -51,11 +61,13 @@ class Settings(Protocol):
     candidates: int
     proposals: int
     notes: int
+    gates: int
     neighbours: int
     shortlist: int
     n_retrieval: int
     changes: int
     changes_refined: int
+    changes_paired: int
     changes_steps: int
     change_share: float
     fast_candidates: int
@@ -136,6 +148,7 @@ class Search:
         self.curve: list[tuple[float, int, float]] = []
         self.renders = 0
         self.seen: set[str] = set()
+        self.settled: set[str] = set()
         self.distance = finetune.target_distance(tools.proxy, heard.clip, heard.rate, itf.clip_s)
 
     def run(self) -> Answer:
@@ -175,7 +188,10 @@ class Search:
         fast, settings = self.options.fast, self.settings
         count = self.options.candidates or (settings.fast_candidates if fast else settings.candidates)
         self._go_on("propose")
-        near, others = self._proposals()
+        near, others = starts.proposals(
+            self.ear, self.heard, settings, self.options.constraints, self.tools.known, self.tools.clips, self._mss_db,
+            fast=fast, at_least=self.options.candidates or 0,
+        )  # fmt: skip
         ranked = [patch for patch, _ in self._ranked(others, SHARE_FOR_RANKING * settings.seconds)]
         first = [*near, *ranked][: max(count, len(near) + 1)]
         self._hear(first, "proposal")
@@ -186,54 +202,26 @@ class Search:
         if self.options.polish_s is not None:
             self.end_s = self.seconds + self.options.polish_s
         if settings.changes:
-            self._change(self.seconds + settings.change_share * (self.end_s - self.seconds))
+            self._improve(self.seconds + settings.change_share * (self.end_s - self.seconds))
         self._polish()
 
-    # --- propose ---------------------------------------------------------------------------------------------------
+    # --- rank ------------------------------------------------------------------------------------------------------
 
-    def _proposals(self) -> tuple[list[Patch], list[Patch]]:
-        """The nearest training render's patch as it is, which is heard whatever the proxy thinks of it (so the answer is
-        never further than what retrieval alone finds); then the network's for each note that the sound may be and those
-        of the nearest training renders, in turns."""
-        s, constraints, heard = self.settings, self.options.constraints, self.heard
-        n = max(s.fast_proposals if self.options.fast else s.proposals, self.options.candidates or 0)
-        notes = heard.notes[: s.fast_notes if self.options.fast else s.notes]
-        sources = [self.ear.propose(note, heard.gate_s, n, s.seed, constraints) for note in notes]
-        near, neighbours = self._neighbours()
-        turns = [patch for turn in zip_longest(*sources, neighbours) for patch in turn if patch is not None]
-        others = list({patch.digest: patch for patch in reversed(turns)}.values())[::-1]
-        return near, [patch for patch in others if patch.digest not in {p.digest for p in near}]
-
-    def _neighbours(self) -> tuple[list[Patch], list[Patch]]:
-        """(the nearest training render's patch, those of the nearest ones), at the note and gate that were heard; the very
-        nearest also as they are, and so the first, unless a person told note or gate."""
-        known, heard, constraints = self.tools.known, self.heard, self.options.constraints
-        if known is None or not self.settings.neighbours or self.options.fast:
-            return [], []
-        rows = self._nearest(known)
-        played = [replace(known.patches[row], note=heard.note, gate_s=heard.gate_s) for row in rows]
-        as_is = [] if heard.told else [known.patches[row] for row in rows[:AS_THEY_ARE]]
-        near = self.ear.constrained([*as_is, *played], constraints)
-        return near[:1], near[1:]
-
-    def _nearest(self, known: Features) -> NDArray[np.int64]:
-        """Rows of the nearest training renders: of a shortlist by features those nearest by MSS, where sounds are there."""
-        s, clips = self.settings, self.tools.clips
-        if clips is None:
-            return self.ear.nearest(known, s.neighbours, s.n_retrieval)
-        rows = self.ear.nearest(known, max(s.shortlist, s.neighbours), s.n_retrieval)
-        mss_db = [self._mss_db(clips.audio(int(row))) for row in rows]
-        return rows[np.argsort(mss_db, kind="stable")[: s.neighbours]]
-
-    def _ranked(self, patches: Sequence[Patch], seconds: float = np.inf) -> list[tuple[Patch, float]]:
-        """Patches with their proxy distance, nearest first. After `seconds` the rest is left out; one batch always runs."""
+    def _ranked(
+        self, patches: Sequence[Patch], seconds: float = np.inf, near: Candidate | None = None
+    ) -> list[tuple[Patch, float]]:
+        """Patches with their proxy distance, nearest first; `near`: as if the proxy erred everywhere as it does there. After
+        `seconds` the rest is left out; one batch always runs."""
         begun, heard, proxy = time.perf_counter(), self.heard, self.tools.proxy
+        distance = None if near is None else self._corrected([near])([0])
         parts = [patches[i : i + RANK_BATCH] for i in range(0, len(patches), RANK_BATCH)]
 
         def losses(part: Sequence[Patch]) -> list[float]:
             if self._cancelled.is_set() or (part is not parts[0] and time.perf_counter() - begun >= seconds):
                 return []
-            return finetune.rank(proxy, heard.clip, part, sample_rate=heard.rate, clip_s=self.itf.clip_s).tolist()
+            return finetune.rank(
+                proxy, heard.clip, part, sample_rate=heard.rate, clip_s=self.itf.clip_s, distance=distance
+            ).tolist()
 
         with finetune.frozen(proxy), finetune.one_thread_each(), ThreadPoolExecutor(self.threads) as pool:
             found = [
@@ -247,17 +235,16 @@ class Search:
 
     # --- the host decides ------------------------------------------------------------------------------------------
 
-    def _hear(self, patches: Sequence[Patch], source: str) -> list[float]:
-        """Render patches; MSS in dB of each (inf: not rendered); the nearest ones are kept and the best is known. Ends when
-        the time is up, once there is an answer at all."""
-        costs = [np.inf] * len(patches)
+    def _hear(self, patches: Sequence[Patch], source: str) -> list[Candidate | None]:
+        """Render patches; each as it was heard (None: not rendered); the nearest ones are kept and the best is known. Ends
+        when the time is up, once there is an answer at all."""
+        heard: list[Candidate | None] = [None] * len(patches)
         for i, sound in self.tools.host.map(list(patches)):
             self.renders += 1
             if not isinstance(sound, np.ndarray) or not np.isfinite(sound).all():
                 log.info("not rendered: %s", sound)
                 continue
-            costs[i] = self._mss_db(sound)
-            candidate = Candidate(patches[i], sound, costs[i], source)
+            heard[i] = candidate = Candidate(patches[i], sound, self._mss_db(sound), source)
             if source in ("proposal", "refined"):
                 self.kept.append(candidate)
             if self.best is None or candidate.mss_db < self.best.mss_db:
@@ -266,7 +253,7 @@ class Search:
             self._go_on(source)
             if self.best is not None and self.seconds >= self.end_s:
                 break
-        return costs
+        return heard
 
     def _mss_db(self, sound: NDArray[np.float32]) -> float:
         n = self.heard.clip.shape[1]
@@ -278,51 +265,113 @@ class Search:
     def _refine(self, patches: Sequence[Patch]) -> None:
         """ITF on all candidates at once, as long as its time allows; the host hears every result."""
         left_s = self.settings.seconds - self.seconds
-        self._hear(self._refined(patches, min(self.settings.itf_seconds, SHARE_FOR_ITF * max(left_s, 0.0))), "refined")
+        refined = self._refined(patches, min(self.settings.itf_seconds, SHARE_FOR_ITF * max(left_s, 0.0)))
+        self._hear([patch for patch in refined if patch is not None], "refined")
 
-    def _refined(self, patches: Sequence[Patch], seconds: float, steps: int | None = None) -> list[Patch]:
-        """Patches after ITF, for `steps` (None: as the settings say) or `seconds`, whichever ends first."""
+    def _refined(
+        self, patches: Sequence[Patch], seconds: float, itf: finetune.Settings | None = None, distances: Distances | None = None
+    ) -> list[Patch | None]:
+        """Patches after ITF, for all steps or `seconds`, whichever ends first; None where the proxy cannot sound one."""
         return timed_refinement.refine(
-            self.tools.proxy, self.heard.clip, patches, _Steps.of(self.itf, steps), self.options.constraints.knobs,
-            sample_rate=self.heard.rate, distance=self.distance, seconds=seconds, threads=self.threads,
+            self.tools.proxy, self.heard.clip, patches, itf or self.itf, self.options.constraints.knobs,
+            sample_rate=self.heard.rate, distances=distances or (lambda _: self.distance), seconds=seconds, threads=self.threads,
             progress=lambda: self._go_on("refine"),
         )  # fmt: skip
 
-    def _change(self, end_s: float) -> None:
-        """One decision at a time: the changes of the best patch that the proxy likes most are heard, the nearest of them
-        refined and heard again, as long as one helps."""
-        s, itf = self.settings, self.options.itf and not self.options.fast
+    def _improve(self, end_s: float) -> None:
+        """The best is refined as long as that helps; then changes of it are heard, those first that the proxy likes most,
+        and the nearest of them refined; whatever helps is where the search goes on from."""
+        itf = self.options.itf and not self.options.fast
+        changed, ranked, lines = None, list[Patch](), list(self.kept)
         while self.seconds < end_s and self.best is not None:
-            before, best = self.best.mss_db, self.best.patch
-            others = self._filled(neighbourhood.changes(best, self.options.constraints), best)
-            others = [patch for patch in others if patch.digest not in self.seen]
-            if not others:
+            if itf and self.best.patch.digest not in self.settled:
+                others = sorted((c for c in lines if self._may_gain(c)), key=lambda c: c.mss_db)
+                chosen = [self.best, *others][: self.threads]
+                lines = [c for c in lines if c not in chosen] + self._correct(chosen, end_s)
+                continue
+            if changed is None or self.best.mss_db < (1 - LEAST_GAIN) * changed.mss_db:
+                changed, ranked = self.best, self._changes_ranked(self.best, end_s)
+            heard = self._hear(ranked[: self.settings.changes], "changed")
+            self.seen.update(patch.digest for patch in ranked[: self.settings.changes])
+            ranked = ranked[self.settings.changes :]
+            if not heard:
                 return
-            rng = np.random.default_rng(s.seed + self.renders)
-            drawn = [others[i] for i in rng.permutation(len(others))]
-            chosen = [patch for patch, _ in self._ranked(drawn, 0.5 * (end_s - self.seconds))[: s.changes]]
-            self.seen.update(p.digest for p in chosen)
-            costs = self._hear(chosen, "changed")
-            if itf and s.changes_refined and self.seconds < end_s:
-                nearest = [chosen[i] for i in np.argsort(costs, kind="stable")[: s.changes_refined]]
-                steps = min(s.changes_steps, self.itf.steps)
-                self._hear(self._refined(nearest, end_s - self.seconds, steps), "changed")
-            if self.best.mss_db >= before:
-                return
+            found = sorted((c for c in heard if c is not None), key=lambda c: c.mss_db)[: self.settings.changes_refined]
+            if itf and self.seconds < end_s:
+                lines += self._correct([c for c in found if c.mss_db < REACH * self.best.mss_db], end_s)
+
+    def _may_gain(self, candidate: Candidate) -> bool:
+        """Whether a candidate is another line than the best, near enough to overtake it, and not refined to its end."""
+        best = self.best
+        assert best is not None
+        ours, its = best.patch, candidate.patch
+        same = np.array_equal(its.choices, ours.choices) and its.effects == ours.effects
+        return not same and candidate.mss_db < REACH * best.mss_db and its.digest not in self.settled
+
+    def _correct(self, lines: Sequence[Candidate], end_s: float) -> list[Candidate]:
+        """A step of refinement of each line in which the proxy errs as it is known to err there, and the host's verdict on
+        points of the way: the nearest of each. A line that gains too little is settled."""
+        if not lines:
+            return []
+        steps = min(self.settings.changes_steps, self.itf.steps)
+        itf = _Steps.of(self.itf, steps, FINER)
+        ends = self._refined([line.patch for line in lines], end_s - self.seconds, itf, self._corrected(lines))
+        ways = [
+            (line, end)
+            for line, end in zip(lines, ends, strict=True)
+            if end is not None and not np.array_equal(end.knobs, line.patch.knobs)
+        ]
+        points = [(line, _between(line.patch, end, share)) for line, end in ways for share in WAY]
+        found = self._hear([patch for _, patch in points], "corrected")
+        nearest = []
+        for line in lines:
+            mine = [c for (of, _), c in zip(points, found, strict=True) if of is line and c is not None]
+            nearest.append(min([line, *mine], key=lambda c: c.mss_db))
+            if nearest[-1].mss_db >= (1 - LEAST_GAIN) * line.mss_db:
+                self.settled.update((line.patch.digest, nearest[-1].patch.digest))
+        return nearest
+
+    def _corrected(self, lines: Sequence[Candidate]) -> Distances:
+        """Distances of the lines in which the proxy's error at each, which the host has told, is taken off."""
+        return finetune.corrected_distances(
+            self.tools.proxy, self.heard.clip, [line.patch for line in lines], [line.audio for line in lines],
+            sample_rate=self.heard.rate, clip_s=self.itf.clip_s,
+        )  # fmt: skip
+
+    def _changes_ranked(self, best: Candidate, end_s: float) -> list[Patch]:
+        """The changes that were not heard yet, nearest by proxy first, and pairs of the nearest ones, in turns; as many as
+        half of the time that is left allows."""
+        rng = np.random.default_rng(self.settings.seed + self.renders)
+        changes = [*neighbourhood.changes(best.patch, self.options.constraints), *self._other_gates(best.patch)]
+        single = self._new(best, [changes[i] for i in rng.permutation(len(changes))], end_s)
+        pairs = self._new(best, neighbourhood.both(best.patch, single[: self.settings.changes_paired]), end_s)
+        return [patch for turn in zip_longest(single, pairs) for patch in turn if patch is not None]
+
+    def _other_gates(self, patch: Patch) -> list[Patch]:
+        """The patch with the key held for another time, unless a person told it."""
+        if "gate_s" in self.heard.told:
+            return []
+        longest_s = self.heard.clip.shape[1] / self.heard.rate
+        gates = {round(g, 3) for g in (*self.heard.gates_s, *(share * patch.gate_s for share in GATES)) if g <= longest_s}
+        return [replace(patch, gate_s=gate_s) for gate_s in sorted(gates - {patch.gate_s})]
+
+    def _new(self, best: Candidate, others: Sequence[Patch], end_s: float) -> list[Patch]:
+        """Of patches with other decisions than the best those that were not heard yet, nearest by proxy first."""
+        others = [patch for patch in self._filled(others, best.patch) if patch.digest not in self.seen]
+        return [patch for patch, _ in self._ranked(others, 0.5 * (end_s - self.seconds), best)]
 
     def _filled(self, patches: Sequence[Patch], best: Patch) -> list[Patch]:
         """Patches in which every knob that could not be heard in `best` and now can has the median the model expects."""
-        medians: dict[bytes, NDArray[np.float32]] = {}
-        filled = []
-        for patch in patches:
-            new = patch.active_knobs & ~best.active_knobs & ~self.options.constraints.knobs
-            if new.any():
-                key = new.tobytes()
-                if key not in medians:
-                    medians[key] = self.ear.intervals(patch).median[0]
-                patch = replace(patch, knobs=np.where(new, medians[key], patch.knobs).astype(np.float32))
-            filled.append(patch)
-        return filled
+        free = ~best.active_knobs & ~self.options.constraints.knobs
+        news = [patch.active_knobs & free for patch in patches]
+        examples = {new.tobytes(): patch for patch, new in zip(patches, news, strict=True) if new.any()}
+        if not examples:
+            return list(patches)
+        medians = dict(zip(examples, self.ear.medians(list(examples.values())), strict=True))
+        return [
+            replace(patch, knobs=np.where(new, medians[new.tobytes()], patch.knobs)) if new.any() else patch
+            for patch, new in zip(patches, news, strict=True)
+        ]
 
     def _polish(self) -> None:
         """CMA-ES on host renders over the audible, free knobs of the best, in steps of the model's own spread."""
@@ -344,15 +393,15 @@ class Search:
             )  # fmt: skip
             while self.seconds < self.end_s and not strategy.stop():
                 points = strategy.ask()
-                costs = self._hear([_with(start.patch, free, point) for point in points], "polished")
-                strategy.tell(points, [cost if np.isfinite(cost) else 80.0 for cost in costs])
+                heard = self._hear([_with(start.patch, free, point) for point in points], "polished")
+                strategy.tell(points, [80.0 if c is None else c.mss_db for c in heard])
             if self.best is start:
                 return
 
 
 @dataclass
 class _Steps:
-    """`finetune.Settings` with another number of steps."""
+    """`finetune.Settings` with other steps."""
 
     steps: int
     lr: float
@@ -362,10 +411,15 @@ class _Steps:
     clip_s: float
 
     @classmethod
-    def of(cls, itf: finetune.Settings, steps: int | None) -> finetune.Settings:
-        if steps is None or steps == itf.steps:
-            return itf
-        return cls(steps, itf.lr, itf.lambda_b, itf.clip_norm, itf.logit_limit, itf.clip_s)
+    def of(cls, itf: finetune.Settings, steps: int, rate: float) -> finetune.Settings:
+        return cls(steps, rate * itf.lr, itf.lambda_b, itf.clip_norm, itf.logit_limit, itf.clip_s)
+
+
+def _between(start: Patch, end: Patch, share: float) -> Patch:
+    """The patch a share of the way (which may be more than 1) from one to the other, in logits."""
+    at, to = (to_logit(torch.from_numpy(patch.knobs)) for patch in (start, end))
+    knobs = to_unit(at + share * (to - at)).numpy()
+    return replace(start, knobs=np.where(start.knobs == end.knobs, start.knobs, knobs))
 
 
 def _with(patch: Patch, columns: NDArray[np.int64], point: NDArray[np.float64]) -> Patch:

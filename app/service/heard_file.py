@@ -19,7 +19,7 @@ def write(folder: Path, heard: Heard) -> dict[str, Any]:
     audio.write(folder / CLIP, heard.clip, heard.rate, "FLOAT")
     about = {
         "note": heard.note, "gate_s": heard.gate_s, "notes": list(heard.notes), "remarks": list(heard.remarks),
-        "about": heard.about,
+        "about": heard.about, "told": list(heard.told), "gates_s": list(heard.gates_s),
     }  # fmt: skip
     (folder / ABOUT).write_text(json.dumps(about, allow_nan=False), encoding="utf-8")
     return about
@@ -31,5 +31,5 @@ def read(folder: Path) -> Heard:
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     return Heard(
         np.ascontiguousarray(clip, dtype=np.float32), rate, about["note"], about["gate_s"], tuple(about["notes"]),
-        tuple(about["remarks"]), about["about"],
+        tuple(about["remarks"]), about["about"], tuple(about.get("told", ())), tuple(about.get("gates_s", ())),
     )  # fmt: skip

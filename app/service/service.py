@@ -314,7 +314,9 @@ def _played(about: Path, asked: dict[str, Any]) -> dict[str, Any]:
     if asked.get("note") is not None:
         heard |= {"note": asked["note"], "notes": [asked["note"]]}
     if asked.get("gate_s") is not None:
-        heard["gate_s"] = asked["gate_s"]
+        heard |= {"gate_s": asked["gate_s"], "gates_s": [asked["gate_s"]]}
+    told = [name for name in ("note", "gate_s") if asked.get(name) is not None or name in heard.get("told", ())]
+    heard["told"] = told
     about.write_text(json.dumps(heard), encoding="utf-8")
     return heard
 

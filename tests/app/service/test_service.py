@@ -8,8 +8,10 @@ import io
 import json
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from app import faults, views
@@ -22,6 +24,7 @@ from app.service.settings import Settings
 from app.service.store import DONE, FAILED, RUNNING, Job, QueueFull, Store
 from unmixer_core import config
 from unmixer_core.errors import AudioError, ConfigError, UnmixerError
+from unmixer_core.listening import Heard
 
 HEARD = {"note": 48, "gate_s": 0.5, "notes": [48, 60], "remarks": [], "about": {}}
 
@@ -86,11 +89,20 @@ def test_an_answer_that_is_not_there_is_told_why(service: Service):
     assert service.document("3" * 16) == {}
 
 
+def test_what_was_heard_is_read_as_it_was_written(tmp_path: Path):
+    clip = np.random.default_rng(1).normal(0, 0.1, (2, 4410)).astype(np.float32)
+    heard = Heard(clip, 44100, 48, 0.5, (48, 60), ("A remark.",), {"file": "a.wav"}, ("note",), (0.5, 0.9))
+    heard_file.write(tmp_path, heard)
+    found = heard_file.read(tmp_path)
+    assert np.array_equal(found.clip, clip) and replace(found, clip=clip) == heard
+
+
 def test_another_search_is_a_job_of_its_own_with_what_is_asked_now(service: Service):
     kept(service, "1" * 16)
     job = service.again("1" * 16, {"note": 55, "fast": True})
     about = json.loads((service.pool.folder(job.id) / heard_file.ABOUT).read_text())
     assert (about["note"], about["notes"], about["gate_s"]) == (55, [55], 0.5) and job.options["fast"]
+    assert about["told"] == ["note"], "a note that was asked for stays; the gate may still be searched for"
     assert json.loads((service.pool.folder("1" * 16) / heard_file.ABOUT).read_text()) == HEARD
     with pytest.raises(ConfigError, match="there is no control"):
         service.again("1" * 16, {"lock": ["nothing=1"]})
