@@ -29,7 +29,7 @@ class Problem(BaseModel):
 
 
 EXAMPLE_OPTIONS: dict[str, Any] = {"lock": ["saturator.drive=12"], "chain": "Saturator>Reverb"}
-STEPS = "propose, proposal, refine, refined, changed, polished, write"
+STEPS = "propose, proposal, refine, refined, corrected, changed, polished, write"
 
 
 class Options(BaseModel):

@@ -15,6 +15,7 @@ WORDS = {
     "proposal": "rendering proposals",
     "refine": "refining",
     "refined": "rendering refinements",
+    "corrected": "refining by what the host said",
     "changed": "trying changes",
     "polished": "polishing on the host",
 }
@@ -23,19 +24,19 @@ WIDTH = 78
 
 
 class Progress:
-    """Call it with a step and the best candidate so far; `done` ends the line."""
+    """Call it with a step and the best candidate so far; `done` ends the line. Steps that come by turns are told once."""
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
         self.name, self.stream = shown(Path(name)), stream or sys.stderr
-        self.begun, self.last_s, self.step = time.perf_counter(), 0.0, ""
+        self.begun, self.last_s, self.steps = time.perf_counter(), 0.0, list[str]()
 
     def __call__(self, step: str, best: Any) -> None:
         seconds = time.perf_counter() - self.begun
-        new = step != self.step
         live = self.stream.isatty()
+        new = step not in self.steps[-1:] if live else step not in self.steps
         if not new and (not live or seconds - self.last_s < EVERY_S):
             return
-        self.step, self.last_s = step, seconds
+        self.steps, self.last_s = [*(other for other in self.steps if other != step), step], seconds
         found = (
             "" if best is None else f", best {best.mss_db:.2f} dB ({' > '.join(best.patch.effects) or 'no effects'})"
         )

@@ -50,7 +50,8 @@ UNTOLD = (
 SOURCES = {
     "proposal": "proposed",
     "refined": "refined through the proxy",
-    "changed": "one change more",
+    "corrected": "refined by what the host said",
+    "changed": "other decisions",
     "polished": "polished",
 }
 

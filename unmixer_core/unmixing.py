@@ -1,4 +1,5 @@
-"""From a heard note to a patch: propose → rank by the proxy → render → refine (ITF) → render → change → polish.
+"""From a heard note to a patch: propose → rank by the proxy → render → refine (ITF) → render → refine and change by turns,
+the proxy's error taken off where the host has told it → polish.
 
 Whatever proposes, the host decides: every patch that could be the answer is rendered, and the one whose sound is nearest
 (MSS) wins, so no later step can make the answer worse than an earlier one. Every step ends when its time is up, and an

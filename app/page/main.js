@@ -10,7 +10,8 @@ import { Rack } from "./rack.js";
 const byId = (id) => document.getElementById(id);
 const STEPS = {
   "": "Starting", propose: "Proposing patches", proposal: "Rendering proposals", refine: "Refining through the proxy",
-  refined: "Rendering refinements", changed: "Trying changes", polished: "Polishing on the host", write: "Writing the answer",
+  refined: "Rendering refinements", corrected: "Refining by what the host said", changed: "Trying changes",
+  polished: "Polishing on the host", write: "Writing the answer",
 };
 const player = new Player();
 const shown = { job: null, answer: null, bestDb: null, following: null, uploadBytes: 0 };
