@@ -28,15 +28,16 @@ class Progress:
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
         self.name, self.stream = shown(Path(name)), stream or sys.stderr
-        self.begun, self.last_s, self.steps = time.perf_counter(), 0.0, list[str]()
+        self.begun, self.last_s, self.step, self.told = time.perf_counter(), 0.0, "", set[str]()
 
     def __call__(self, step: str, best: Any) -> None:
         seconds = time.perf_counter() - self.begun
         live = self.stream.isatty()
-        new = step not in self.steps[-1:] if live else step not in self.steps
+        new = step != self.step if live else step not in self.told
         if not new and (not live or seconds - self.last_s < EVERY_S):
             return
-        self.steps, self.last_s = [*(other for other in self.steps if other != step), step], seconds
+        self.step, self.last_s = step, seconds
+        self.told.add(step)
         found = (
             "" if best is None else f", best {best.mss_db:.2f} dB ({' > '.join(best.patch.effects) or 'no effects'})"
         )

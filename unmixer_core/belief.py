@@ -54,19 +54,21 @@ class Ear:
 
     def intervals(self, patch: Patch) -> inference.Intervals:
         """Central intervals of every knob given the patch's classes and chain."""
-        return inference.intervals(self.model, self.features, *self._played(patch.note, patch.gate_s), [patch])
+        return self._intervals([patch], (0.5, 0.9))
 
     def medians(self, patches: Sequence[Patch]) -> NDArray[np.float32]:
         """The middle of what the model expects of every knob given each patch's classes and chain [patches, K]; the note
         and the gate are the first one's. At once, since a call for each would take most of a search's time."""
-        played = self._played(patches[0].note, patches[0].gate_s)
-        return inference.intervals(self.model, self.features, *played, patches, levels=()).median
+        return self._intervals(patches, ()).median
 
     def spread(self, patch: Patch) -> NDArray[np.float32]:
         """About one standard deviation of every knob in unit terms [K]: half the width of the middle 50 % over 0.674."""
-        played = self._played(patch.note, patch.gate_s)
-        found = inference.intervals(self.model, self.features, *played, [patch], levels=(0.5,))
+        found = self._intervals([patch], (0.5,))
         return (found.high[0, 0] - found.low[0, 0]) / np.float32(2.0 * 0.6745)
+
+    def _intervals(self, patches: Sequence[Patch], levels: tuple[float, ...]) -> inference.Intervals:
+        played = self._played(patches[0].note, patches[0].gate_s)
+        return inference.intervals(self.model, self.features, *played, patches, levels=levels)
 
     @torch.no_grad()
     def probabilities(self, note: int, gate_s: float) -> dict[str, Any]:

@@ -54,29 +54,20 @@ RANK_BATCH = 8
 Tell = Callable[[str, "Candidate | None"], None]
 
 
-class Settings(Protocol):
+class Settings(starts.Settings, Protocol):
     """What is read of params.yaml's `unmix` section."""
 
     seconds: float
     itf_seconds: float
     candidates: int
-    proposals: int
-    notes: int
-    gates: int
-    neighbours: int
-    shortlist: int
-    n_retrieval: int
     changes: int
-    changes_refined: int
     changes_paired: int
+    changes_refined: int
     changes_steps: int
     change_share: float
     fast_candidates: int
-    fast_proposals: int
-    fast_notes: int
     polish_population: int
     polish_sigma: float
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -209,12 +200,11 @@ class Search:
     # --- rank ------------------------------------------------------------------------------------------------------
 
     def _ranked(
-        self, patches: Sequence[Patch], seconds: float = np.inf, near: Candidate | None = None
+        self, patches: Sequence[Patch], seconds: float = np.inf, distance: finetune.Distance | None = None
     ) -> list[tuple[Patch, float]]:
-        """Patches with their proxy distance, nearest first; `near`: as if the proxy erred everywhere as it does there. After
-        `seconds` the rest is left out; one batch always runs."""
+        """Patches with their proxy distance (MSS, unless another is given), nearest first. After `seconds` the rest is left
+        out; one batch always runs."""
         begun, heard, proxy = time.perf_counter(), self.heard, self.tools.proxy
-        distance = None if near is None else self._corrected([near])([0])
         parts = [patches[i : i + RANK_BATCH] for i in range(0, len(patches), RANK_BATCH)]
 
         def losses(part: Sequence[Patch]) -> list[float]:
@@ -292,12 +282,12 @@ class Search:
                 continue
             if changed is None or self.best.mss_db < (1 - LEAST_GAIN) * changed.mss_db:
                 changed, ranked = self.best, self._changes_ranked(self.best, end_s)
-            heard = self._hear(ranked[: self.settings.changes], "changed")
-            self.seen.update(patch.digest for patch in ranked[: self.settings.changes])
-            ranked = ranked[self.settings.changes :]
-            if not heard:
+            tried, ranked = ranked[: self.settings.changes], ranked[self.settings.changes :]
+            if not tried:
                 return
-            found = sorted((c for c in heard if c is not None), key=lambda c: c.mss_db)[: self.settings.changes_refined]
+            self.seen.update(patch.digest for patch in tried)
+            heard = [c for c in self._hear(tried, "changed") if c is not None]
+            found = sorted(heard, key=lambda c: c.mss_db)[: self.settings.changes_refined]
             if itf and self.seconds < end_s:
                 lines += self._correct([c for c in found if c.mss_db < REACH * self.best.mss_db], end_s)
 
@@ -344,8 +334,14 @@ class Search:
         half of the time that is left allows."""
         rng = np.random.default_rng(self.settings.seed + self.renders)
         changes = [*neighbourhood.changes(best.patch, self.options.constraints), *self._other_gates(best.patch)]
-        single = self._new(best, [changes[i] for i in rng.permutation(len(changes))], end_s)
-        pairs = self._new(best, neighbourhood.both(best.patch, single[: self.settings.changes_paired]), end_s)
+        distance = self._corrected([best])([0])
+
+        def new(others: Sequence[Patch]) -> list[Patch]:
+            others = [patch for patch in self._filled(others, best.patch) if patch.digest not in self.seen]
+            return [patch for patch, _ in self._ranked(others, 0.5 * (end_s - self.seconds), distance)]
+
+        single = new([changes[i] for i in rng.permutation(len(changes))])
+        pairs = new(neighbourhood.both(best.patch, single[: self.settings.changes_paired]))
         return [patch for turn in zip_longest(single, pairs) for patch in turn if patch is not None]
 
     def _other_gates(self, patch: Patch) -> list[Patch]:
@@ -355,11 +351,6 @@ class Search:
         longest_s = self.heard.clip.shape[1] / self.heard.rate
         gates = {round(g, 3) for g in (*self.heard.gates_s, *(share * patch.gate_s for share in GATES)) if g <= longest_s}
         return [replace(patch, gate_s=gate_s) for gate_s in sorted(gates - {patch.gate_s})]
-
-    def _new(self, best: Candidate, others: Sequence[Patch], end_s: float) -> list[Patch]:
-        """Of patches with other decisions than the best those that were not heard yet, nearest by proxy first."""
-        others = [patch for patch in self._filled(others, best.patch) if patch.digest not in self.seen]
-        return [patch for patch, _ in self._ranked(others, 0.5 * (end_s - self.seconds), best)]
 
     def _filled(self, patches: Sequence[Patch], best: Patch) -> list[Patch]:
         """Patches in which every knob that could not be heard in `best` and now can has the median the model expects."""

@@ -315,8 +315,8 @@ def _played(about: Path, asked: dict[str, Any]) -> dict[str, Any]:
         heard |= {"note": asked["note"], "notes": [asked["note"]]}
     if asked.get("gate_s") is not None:
         heard |= {"gate_s": asked["gate_s"], "gates_s": [asked["gate_s"]]}
-    told = [name for name in ("note", "gate_s") if asked.get(name) is not None or name in heard.get("told", ())]
-    heard["told"] = told
+    told = heard.get("told", ())
+    heard["told"] = [name for name in ("note", "gate_s") if asked.get(name) is not None or name in told]
     about.write_text(json.dumps(heard), encoding="utf-8")
     return heard
 

@@ -10,6 +10,11 @@ from app.progress import WORDS, Progress
 BEST = SimpleNamespace(mss_db=2.5, patch=SimpleNamespace(effects=("Saturator", "Reverb")))
 
 
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def test_steps_that_come_by_turns_are_told_once_in_a_log():
     stream = io.StringIO()
     tell = Progress("a.wav", stream)
@@ -21,8 +26,7 @@ def test_steps_that_come_by_turns_are_told_once_in_a_log():
 
 
 def test_a_terminal_shows_every_step_as_it_comes():
-    stream = io.StringIO()
-    stream.isatty = lambda: True  # type: ignore[method-assign]
+    stream = Terminal()
     tell = Progress("a.wav", stream)
     for step in ("refine", "changed", "refine"):
         tell(step, None)
