@@ -85,7 +85,8 @@ def _network(
     material: Material, audio: config.Audio, settings: config.Proxy, state: Path, log: stage.Log
 ) -> NeuralProxy:
     """The neural proxy, trained (and kept in `state` for a re-run)."""
-    network, kept = NeuralProxy(settings.sample_rate, audio.clip_s, settings.neural_width), state / "neural"
+    network = neural_training.new_network(settings.sample_rate, audio.clip_s, settings.neural_width, settings.seed)
+    kept = state / "neural"
     if not kept.exists():
         threads = stage.threads()
         neural_training.fit(network.to(stage.device()), material, settings, log.metrics, log.progress, threads=threads)

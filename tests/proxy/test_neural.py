@@ -27,9 +27,7 @@ SETTINGS = SimpleNamespace(seed=1, neural_clips=24, neural_steps=120, neural_bat
 
 @pytest.fixture(scope="module")
 def network() -> NeuralProxy:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return NeuralProxy(RATE, CLIP_S, width=8)
+    return neural_training.new_network(RATE, CLIP_S, 8, seed=0)
 
 
 def test_it_sounds_a_batch_as_its_rows(network: NeuralProxy, full_patches: list[Patch]) -> None:
@@ -89,14 +87,23 @@ def test_weights_slots_note_and_every_knob_have_gradients(network: NeuralProxy, 
     assert (knobs.grad[there] != 0).all() and (knobs.grad[~there] == 0).all()
 
 
+def test_the_weights_of_a_new_one_are_its_seeds_and_nothing_elses() -> None:
+    def weights(seed: int) -> torch.Tensor:
+        return torch.cat([w.flatten() for w in neural_training.new_network(RATE, CLIP_S, 8, seed).parameters()])
+
+    before = torch.get_rng_state()
+    first = weights(5)
+    assert torch.equal(torch.get_rng_state(), before), "whoever draws next draws what they would have drawn"
+    torch.rand(3)
+    assert torch.equal(weights(5), first) and not torch.equal(weights(6), first)
+
+
 def test_training_comes_closer_than_the_mean_spectrogram(params: config.Params) -> None:
     patches = Patches.stack([sampling.draw("dry", "train", i, 3, params.sample) for i in range(24)], "dry", "train")
     with torch.no_grad():
         clips = Proxy(RATE, CLIP_S)(*batch(list(patches))).numpy()
     material = Material(SimpleNamespace(patches=patches, rate=RATE, audio=lambda i: clips[i]), RATE)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        learner = NeuralProxy(RATE, CLIP_S, width=8)
+    learner = neural_training.new_network(RATE, CLIP_S, 8, seed=0)
     losses: list[float] = []
     neural_training.fit(
         learner, material, SETTINGS, lambda v, step: losses.append(v["neural_loss_db"]), lambda steps, n, words: steps

@@ -30,6 +30,13 @@ class Settings(Protocol):
     neural_lr: float
 
 
+def new_network(sample_rate: int, clip_s: float, width: int, seed: int) -> NeuralProxy:
+    """A fresh network whose weights depend on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return NeuralProxy(sample_rate, clip_s, width)
+
+
 def spectrograms(material: Material, rows: Rows, frames: int, threads: int) -> Tensor:
     """Levels of host clips, float16 [rows, 2, frames, mels]: what the network is to draw."""
     parts = np.array_split(rows, max(1, -(-len(rows) // READ_AT_ONCE)))
