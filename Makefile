@@ -31,24 +31,24 @@ check: $(STAMP)  ## style, types, who may import whom
 	lint-imports
 
 smoke: $(STAMP)  ## the whole pipeline, small, in a clean copy that is thrown away (a few minutes)
-	$(BIN)/python profiles/run.py profiles/smoke.yaml
+	$(BIN)/python tools/run_profile.py profiles/smoke.yaml
 
 study-manifold study-optimiser study-curriculum: study-%: $(STAMP)  ## a study of docs/studies again, on what `make repro` left here
 	$(BIN)/python -m benchmarks.studies.$*
 
 serve: $(STAMP)  ## the service and its page, at http://127.0.0.1:8000
-	$(BIN)/python -m app.serve
+	$(BIN)/python -m unmixer_app.serve
 
 browser:  ## Debian's chromium, which the page's tests drive; without it they are skipped
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; } >/dev/null 2>&1 || \
 	  { echo "no chromium: 'apt-get install chromium' did not work; the page's tests will be skipped (with CI set: fail)"; test -z "$$CI"; }
 
 ui: $(STAMP)  ## the runs, at http://127.0.0.1:5000
-	$(BIN)/python -m unmixer_core.tracking replay
+	$(BIN)/python -m unmixer_core.pipeline.tracking replay
 	mlflow ui --host 127.0.0.1 --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$(CURDIR)/mlflow.db}"
 
 tracking-server: $(STAMP)  ## MLflow over PostgreSQL for many machines, at http://127.0.0.1:5000 (MLFLOW_HOST, MLFLOW_PORT); docs/scale.md
-	$(BIN)/python -m unmixer_core.tracking_server
+	$(BIN)/python -m tools.mlflow_server
 
 postgres:  ## Debian's PostgreSQL, which tracking-server and its tests start; without it those are skipped
 	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || \

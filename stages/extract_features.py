@@ -9,16 +9,19 @@ from pathlib import Path
 
 import torch
 
-from unmixer_core import config, stage
-from unmixer_core.audio import Clips
-from unmixer_core.features import TABLE, FeatureSpec, FeatureWriter, log_mel_of
+from unmixer_core import config
+from unmixer_core.dataset.clips import Clips
+from unmixer_core.features.frames import FeatureSpec
+from unmixer_core.features.store import TABLE, FeatureWriter, log_mel_of
+from unmixer_core.pipeline import machine, run
+from unmixer_core.pipeline.log import StageLog
 
 
 def main(
-    renders: Path, features: Path, audio: config.Audio, settings: config.Features, log: stage.Log
+    renders: Path, features: Path, audio: config.Audio, settings: config.Features, log: StageLog
 ) -> dict[str, float]:
     """Write `features`/shard-*.npy float16 [n, 2, mels, frames], meta.json and the patches."""
-    clips, device = Clips.open(renders), stage.device()
+    clips, device = Clips.open(renders), machine.device()
     writer = FeatureWriter(features, FeatureSpec.of(settings, audio.sample_rate), store=settings.store)
     with torch.inference_mode():
         for shard in log.progress(range(len(clips.shards)), desc="features, shards"):
@@ -32,4 +35,4 @@ def main(
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    run.run_stage(main)

@@ -6,11 +6,14 @@ import hashlib
 import sys
 from pathlib import Path
 
-from unmixer_core import config, stage
-from unmixer_core.clip_store import ClipStore
-from unmixer_core.live.render import Renderer
+from unmixer_core import config
+from unmixer_core.live.renderer import Renderer
 from unmixer_core.live.repeatability import measure
-from unmixer_core.rendering import RenderJob, host_digest
+from unmixer_core.pipeline import run
+from unmixer_core.pipeline import state as pipeline_state
+from unmixer_core.pipeline.log import StageLog
+from unmixer_core.rendering.clip_store import ClipStore
+from unmixer_core.rendering.render_job import RenderJob, host_digest
 from unmixer_core.schema.patch import Patches
 
 DOUBLE_RENDERS = 4
@@ -18,7 +21,7 @@ DOUBLE_RENDERS = 4
 
 
 def main(
-    patches: Path, renders: Path, audio: config.Audio, sample: config.Sample, render: config.Render, log: stage.Log
+    patches: Path, renders: Path, audio: config.Audio, sample: config.Sample, render: config.Render, log: StageLog
 ) -> dict[str, float]:
     """Patch table → shards of clips, their manifests and the patches as rendered."""
     table = Patches.read(patches)
@@ -29,7 +32,7 @@ def main(
         "render": render,
         "sample": sample,
     }
-    state = stage.state_dir("render_patches", key, keep=True)
+    state = pipeline_state.state_dir("render_patches", key, keep=True)
     store = ClipStore(state, len(table), render.shard_clips, round(audio.clip_s * audio.sample_rate), audio.sample_rate)
     if store.damaged:
         words = f"damaged clips, rendered again: {', '.join(map(str, store.damaged))}"
@@ -60,4 +63,4 @@ def main(
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    run.run_stage(main)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unmixer_core import config, stage
-from unmixer_core.features import FeatureSpec, FeatureWriter
-from unmixer_core.proxy import frames
+from unmixer_core import config, proxy_clips
+from unmixer_core.features.frames import FeatureSpec
+from unmixer_core.features.store import FeatureWriter
+from unmixer_core.pipeline import machine, run
+from unmixer_core.pipeline import state as pipeline_state
+from unmixer_core.pipeline.log import StageLog
 from unmixer_core.schema.patch import Patches
 
 
@@ -18,24 +21,24 @@ def main(
     render: config.Render,
     features: config.Features,
     settings: config.ProxyClips,
-    log: stage.Log,
+    log: StageLog,
 ) -> dict[str, float]:
     """Write `proxy_frames`/shard-*.npy float16 [n, 2, mels, frames], meta.json and the patches, as extract_features does."""
-    plan = frames.Plan(settings, sample, render, FeatureSpec.of(features, audio.sample_rate))
+    plan = proxy_clips.Plan(settings, sample, render, FeatureSpec.of(features, audio.sample_rate))
     key = {
-        "proxy": stage.fingerprint(proxy),
+        "proxy": pipeline_state.fingerprint(proxy),
         "sample": sample,
         "render": render,
         "spec": plan.spec,
         "settings": settings,
     }
-    state, shards = stage.state_dir("render_proxy", key), plan.shards()
-    device, workers = stage.device(), stage.threads()
-    for _ in log.progress(frames.make(proxy, plan, state, device, workers), len(shards), "proxy clips, shards"):
+    state, shards = pipeline_state.state_dir("render_proxy", key), plan.shards()
+    device, workers = machine.device(), machine.threads()
+    for _ in log.progress(proxy_clips.make(proxy, plan, state, device, workers), len(shards), "proxy clips, shards"):
         pass
     writer, tables = FeatureWriter(proxy_frames, plan.spec), [Patches.stack([], "full", "train")]
     for shard in shards:
-        table, found = frames.read(state, shard)
+        table, found = proxy_clips.read(state, shard)
         writer.write(shard.number, found)
         tables.append(table)
     table = Patches.concat(tables)
@@ -44,4 +47,4 @@ def main(
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    run.run_stage(main)

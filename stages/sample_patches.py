@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unmixer_core import config, stage
+from unmixer_core import config
+from unmixer_core.pipeline import run
+from unmixer_core.sampling import sample as draw_table
 from unmixer_core.schema.patch import PHASES, Patches
-from unmixer_core.schema.sampling import sample as draw_table
 
 
 def main(patches: Path, sample: config.Sample) -> dict[str, float]:
@@ -25,4 +26,4 @@ def main(patches: Path, sample: config.Sample) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    run.run_stage(main)

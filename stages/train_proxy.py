@@ -11,27 +11,31 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from unmixer_core import config, stage
-from unmixer_core.audio import Clips
+from unmixer_core import config
+from unmixer_core.calibration import neural_training, wavetables
+from unmixer_core.calibration.calibrate import Calibration, Material
+from unmixer_core.calibration.gap import gap_report
+from unmixer_core.dataset.clips import Clips
 from unmixer_core.errors import StageError
-from unmixer_core.live.pool import RenderFailure
-from unmixer_core.live.render import Renderer
-from unmixer_core.plots import spectrograms
-from unmixer_core.proxy import neural_training, reflections, tables
-from unmixer_core.proxy.calibrate import Calibration, Material
-from unmixer_core.proxy.gap import gap_report
+from unmixer_core.live.farm.pool import RenderFailure
+from unmixer_core.live.renderer import Renderer
+from unmixer_core.pipeline import machine, run
+from unmixer_core.pipeline import state as pipeline_state
+from unmixer_core.pipeline.log import StageLog
+from unmixer_core.proxy import reflections
 from unmixer_core.proxy.neural import NeuralProxy
 from unmixer_core.proxy.proxy import Proxy
 from unmixer_core.proxy.twin import Twin
+from unmixer_core.report.plots import spectrograms
 
 EXAMPLES = 3
 
 
-def main(renders: Path, proxy: Path, audio: config.Audio, settings: config.Proxy, log: stage.Log) -> dict[str, float]:
+def main(renders: Path, proxy: Path, audio: config.Audio, settings: config.Proxy, log: StageLog) -> dict[str, float]:
     """Clips → `proxy`/proxy.safetensors and proxy.json; returns the gap of both kinds to the host on held-out clips."""
-    clips, device = Clips.open(renders), stage.device()
+    clips, device = Clips.open(renders), machine.device()
     renders_digest = hashlib.sha256((renders / "patches.parquet").read_bytes()).hexdigest()
-    state = stage.state_dir("train_proxy", {"renders": renders_digest, "audio": audio, "proxy": settings})
+    state = pipeline_state.state_dir("train_proxy", {"renders": renders_digest, "audio": audio, "proxy": settings})
     twin = Proxy(settings.sample_rate, audio.clip_s)
     if settings.table_positions:
         _read(twin, _heard(audio, settings, state, log))
@@ -59,14 +63,14 @@ def _read(twin: Proxy, heard: dict[str, torch.Tensor]) -> None:
         early.copy_(heard["early"])
 
 
-def _heard(audio: config.Audio, settings: config.Proxy, state: Path, log: stage.Log) -> dict[str, torch.Tensor]:
+def _heard(audio: config.Audio, settings: config.Proxy, state: Path, log: StageLog) -> dict[str, torch.Tensor]:
     """The wavetables' spectra and the reverb's reflections, heard on the host (and kept in `state` for a re-run)."""
     kept = state / "heard.pt"
     if not kept.exists():
-        notes = tables.table_patches(settings.table_note, settings.table_positions)
+        notes = wavetables.table_patches(settings.table_note, settings.table_positions)
         patches = [*notes, *reflections.patches()]
         heard = {}
-        with Renderer(audio.model_copy(update={"clip_s": tables.CLIP_S})) as host:
+        with Renderer(audio.model_copy(update={"clip_s": wavetables.CLIP_S})) as host:
             for index, clip in log.progress(host.map(patches), total=len(patches), desc="single notes"):
                 if isinstance(clip, RenderFailure):
                     raise StageError(f"the host could not play the single note {index} that the proxy reads: {clip}.")
@@ -74,7 +78,7 @@ def _heard(audio: config.Audio, settings: config.Proxy, state: Path, log: stage.
         ordered = [heard[i] for i in range(len(patches))]
         level = float(Proxy().voice.level().detach())
         note, positions, rate = settings.table_note, settings.table_positions, audio.sample_rate
-        spectra = tables.spectra_from_clips(ordered[: len(notes)], rate, note, positions, level)
+        spectra = wavetables.spectra_from_clips(ordered[: len(notes)], rate, note, positions, level)
         early = reflections.from_clips(ordered[len(notes) :], rate)
         torch.save({"spectra": spectra, "early": early}, kept)
     found: dict[str, torch.Tensor] = torch.load(kept, weights_only=True)
@@ -82,21 +86,21 @@ def _heard(audio: config.Audio, settings: config.Proxy, state: Path, log: stage.
 
 
 def _network(
-    material: Material, audio: config.Audio, settings: config.Proxy, state: Path, log: stage.Log
+    material: Material, audio: config.Audio, settings: config.Proxy, state: Path, log: StageLog
 ) -> NeuralProxy:
     """The neural proxy, trained (and kept in `state` for a re-run)."""
     network = neural_training.new_network(settings.sample_rate, audio.clip_s, settings.neural_width, settings.seed)
     kept = state / "neural"
     if not kept.exists():
-        threads = stage.threads()
-        neural_training.fit(network.to(stage.device()), material, settings, log.metrics, log.progress, threads=threads)
+        threads = machine.threads()
+        neural_training.fit(network.to(machine.device()), material, settings, log.metrics, log.progress, threads=threads)
         network.cpu().save(state / "neural.tmp")
         (state / "neural.tmp").rename(kept)
     network.restore(kept)
     return network
 
 
-def _examples(twins: dict[str, Twin], material: Material, log: stage.Log) -> None:
+def _examples(twins: dict[str, Twin], material: Material, log: StageLog) -> None:
     """A few held-out clips beside their proxies, as sound and as pictures."""
     for row in material.rows("valid", 8, 1)[:EXAMPLES]:
         sounds = {"host": material.audio([row], torch.device("cpu"))[0].numpy()}
@@ -110,4 +114,4 @@ def _examples(twins: dict[str, Twin], material: Material, log: stage.Log) -> Non
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    run.run_stage(main)

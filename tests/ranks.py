@@ -20,9 +20,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 os.environ["UNMIXER_TRACKING"] = "off"
 
 from tests.model import tiny
-from tests.test_training import FakeTerm
-from unmixer_core import distributed, stage, training
+from tests.training.test_phase import FakeTerm
+from unmixer_core import distributed
 from unmixer_core.errors import TrainingError
+from unmixer_core.pipeline import run
+from unmixer_core.training import phase
 
 CHANGES: dict[str, dict[str, Any]] = {
     "phase": {"epochs": 3, "batch": 7},
@@ -48,7 +50,7 @@ def train(out: Path) -> None:
     """Train the tiny model on tiny data."""
     log, model = Watched(), tiny.model()
     with distributed.joined("cpu") as ranks:
-        report = training.fit(
+        report = phase.fit(
             model,
             tiny.with_proxy(),
             tiny.settings(**CHANGES),
@@ -72,4 +74,4 @@ def main(out: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    stage.run(main, ranks=True)
+    run.run_stage(main, ranks=True)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from unmixer_core import audio
-from unmixer_core.clip_store import ClipStore
+from unmixer_core.dataset import clips as dataset_clips
 from unmixer_core.errors import AudioError
+from unmixer_core.rendering.clip_store import ClipStore
 from unmixer_core.schema.patch import Patch, Patches
 
 RATE, SAMPLES = 8000, 4000
@@ -33,9 +34,9 @@ def _bytes(folder):
 def test_int16_keeps_level_within_half_a_step():
     for level in (1e-4, 0.5, 3.0):
         clip = _clip(1, level)
-        stored, gain = audio.to_int16(clip)
-        assert np.abs(audio.from_int16(stored, gain) - clip).max() <= 0.51 * gain / 32767
-    assert audio.to_int16(np.zeros((2, 4), np.float32))[1] == 1.0
+        stored, gain = dataset_clips.to_int16(clip)
+        assert np.abs(dataset_clips.from_int16(stored, gain) - clip).max() <= 0.51 * gain / 32767
+    assert dataset_clips.to_int16(np.zeros((2, 4), np.float32))[1] == 1.0
 
 
 def test_a_sine_at_minus_3_lufs_per_bs1770():
@@ -111,13 +112,13 @@ def test_clips_open_verifies_and_names_damage(tmp_path):
     store = ClipStore(tmp_path / "s", 3, 2, SAMPLES, RATE)
     _fill(store, range(3))
     store.publish(tmp_path / "out", _patches(3))
-    clips = audio.Clips.open(tmp_path / "out")
+    clips = dataset_clips.Clips.open(tmp_path / "out")
     assert np.abs(clips.audio(2) - _clip(2)).max() < 1e-4 and clips.patches.note[2] == 38
     clips.verify(2)
     np.save(tmp_path / "flip.npy", np.load(tmp_path / "out/shard-00001.npy") ^ 1)
     (tmp_path / "flip.npy").replace(tmp_path / "out/shard-00001.npy")
     with pytest.raises(AudioError, match="clip 2 .*damaged.*dvc repro"):
-        audio.Clips.open(tmp_path / "out").verify(2)
+        dataset_clips.Clips.open(tmp_path / "out").verify(2)
     (tmp_path / "out/shard-00001.npy").write_bytes(b"torn")
     with pytest.raises(AudioError, match="shard-00001.npy"):
-        audio.Clips.open(tmp_path / "out")
+        dataset_clips.Clips.open(tmp_path / "out")

@@ -20,11 +20,13 @@ from torch import nn
 
 from tests import ranks as toy
 from tests.model import tiny
-from tests.test_training import FakeTerm
-from unmixer_core import distributed, noise, objective, training
-from unmixer_core.curriculum import Schedule, batches_of
+from tests.training.test_phase import FakeTerm
+from unmixer_core import distributed
 from unmixer_core.distributed import Ranks
 from unmixer_core.errors import ConfigError
+from unmixer_core.model import noise
+from unmixer_core.training import objective, phase
+from unmixer_core.training.curriculum import Schedule, batches_of
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -164,7 +166,7 @@ def test_bf16_leaves_the_hyperbolic_parts_in_float64(monkeypatch: pytest.MonkeyP
     )
     model.neck[0].register_forward_hook(lambda *x: seen.update(neck=x[2].dtype))
     monkeypatch.setenv("UNMIXER_PRECISION", "bf16")
-    report = training.fit(
+    report = phase.fit(
         model, tiny.data(), tiny.settings(phase={"epochs": 1}), state=tmp_path, log=tiny.Silent(), proxy_term=FakeTerm()
     )
     assert all(np.isfinite(value) for value in report.values())

@@ -23,11 +23,13 @@ from matplotlib.figure import Figure
 
 from benchmarks.studies.small import Ready, Remembering
 from benchmarks.studies.study import Cell, Study, arguments, carry_out, interval, last_line, words
-from unmixer_core import config, stage, training
-from unmixer_core.curriculum import PhaseData
+from unmixer_core import config
 from unmixer_core.model.unmixer import Unmixer
-from unmixer_core.plots import COLOURS
-from unmixer_core.report import Report
+from unmixer_core.pipeline import machine
+from unmixer_core.report.html import Report
+from unmixer_core.report.plots import COLOURS
+from unmixer_core.training import phase
+from unmixer_core.training.curriculum import PhaseData
 
 CLIPS = {"dry": 300, "nonlinear": 300, "full": 900}
 EPOCHS = {"dry": 4, "nonlinear": 4, "full": 5}
@@ -66,18 +68,18 @@ def trained(ready: Ready, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
     started, log = time.perf_counter(), Remembering()
     loss = {} if cell["spectral"] else {"loss.lambda_s": 0.0}
     term = ready.sounds if cell["spectral"] else None
-    model, forgotten = training.new_model(ready.data("dry", CLIPS), ready.params.model, seed), float("nan")
+    model, forgotten = phase.new_model(ready.data("dry", CLIPS), ready.params.model, seed), float("nan")
     if cell["curriculum"]:
         for name in CLIPS:
             settings = ready.settings(phase_of(name, seed, EPOCHS[name]), loss)
-            report = training.fit(
+            report = phase.fit(
                 model, ready.data(name, CLIPS), settings, state=state / name, log=log, proxy_term=term
             )
             forgotten = report.get("forgotten.dry", forgotten)
     else:
         data = mixed(ready.data("full", CLIPS))
         settings = ready.settings(phase_of("dry", seed, round(seen() / len(data.new))), loss)
-        training.fit(model, data, settings, state=state / "mixed", log=log, proxy_term=term)
+        phase.fit(model, data, settings, state=state / "mixed", log=log, proxy_term=term)
     shutil.rmtree(state, ignore_errors=True)
     return judged(ready, model, seed) | {"forgotten_dry": forgotten, "seconds": time.perf_counter() - started}
 
@@ -86,8 +88,8 @@ def judged(ready: Ready, model: Unmixer, seed: int) -> dict[str, float]:
     """MEASURES on the test split."""
     data, where = ready.data("full", CLIPS), ready.features.patches.where
     loss = ready.params.loss
-    full = training.assess(model, data, where(phase="full", split="test"), loss)
-    dry = training.assess(model, data, where(phase="dry", split="test"), loss)
+    full = phase.assess(model, data, where(phase="full", split="test"), loss)
+    dry = phase.assess(model, data, where(phase="dry", split="test"), loss)
     distance = ready.distance_db(model, where(phase="full", split="test")[:HEARD], seed)
     return {name: full[name] for name in MEASURES if name in full} | {"dry_loss": dry["loss"], "mss_db": distance}
 
@@ -143,7 +145,7 @@ def picture(found: dict[str, dict[str, tuple[float, float, float]]]) -> Figure:
 def main() -> None:
     """See the module."""
     options = arguments(__doc__, 5).parse_args()
-    stage.threads()
+    machine.threads()
     ready = Ready.open(options.run, CHANGES)
     about = (
         f"{CLIPS['dry']} dry, {CLIPS['nonlinear']} non-linear and {CLIPS['full']} full-chain clips of the host, {seen()} clips "

@@ -25,15 +25,19 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.studies.study import Cell, Study, arguments, carry_out, interval, last_line, words
-from unmixer_core import config, losses, metrics, stage, training
-from unmixer_core.features import Features
+from unmixer_core import config
+from unmixer_core.features.store import Features
+from unmixer_core.metrics import patch
 from unmixer_core.model import checkpoint
 from unmixer_core.model.chain_decoder import ChainDecoder
 from unmixer_core.model.targets import Targets
-from unmixer_core.optim import GCWD
-from unmixer_core.plots import COLOURS
-from unmixer_core.report import Report
+from unmixer_core.pipeline import log, machine
+from unmixer_core.pipeline import state as pipeline_state
+from unmixer_core.report.html import Report
+from unmixer_core.report.plots import COLOURS
 from unmixer_core.schema import chain as chains
+from unmixer_core.training import losses, phase
+from unmixer_core.training.optim import GCWD
 
 DIMS, CURVATURES = (2, 8, 32), (0.1, 0.3, 1.0)
 EPOCHS, BATCH, BEAM, READ = 12, 256, 8, 64
@@ -87,7 +91,7 @@ def splits(run: Path, model: Path, cache: Path) -> dict[str, Frozen]:
     missing = [path for path in parts if not path.exists()]
     trained = checkpoint.load(model).model if missing else None
     cache.mkdir(parents=True, exist_ok=True)
-    for path in stage.Log().progress(missing, len(missing), "encoder"):
+    for path in log.Log().progress(missing, len(missing), "encoder"):
         torch.save(vars(frozen(features, trained, parts[path])), path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
     read = {name: [torch.load(p, weights_only=True) for p in parts if p.name.startswith(name)] for name in rows}
@@ -115,7 +119,7 @@ class Orders:
             true = chains.decode(codes)
             chances[clip] = len(chains.audible_pairs(true))
             different = {chains.canonical(order) for order in permutations(true)} if chances[clip] else set()
-            rows += [(chains.encode(o), clip, metrics.order_hits(o, true)[0]) for o in sorted(different)]
+            rows += [(chains.encode(o), clip, patch.order_hits(o, true)[0]) for o in sorted(different)]
         found, clips, hits = (np.array(column) for column in zip(*rows, strict=True))
         return cls(
             torch.from_numpy(found).long()[:, : chain.shape[1]],
@@ -155,7 +159,7 @@ def train(
     per_epoch = -(-len(data["train"]) // BATCH)
     for epoch in range(EPOCHS):
         for step, rows in enumerate(torch.randperm(len(data["train"]), generator=generator).split(BATCH)):
-            optimiser.set_lr(lr * training.one_cycle((epoch + step / per_epoch) / EPOCHS, optim.warmup))
+            optimiser.set_lr(lr * phase.one_cycle((epoch + step / per_epoch) / EPOCHS, optim.warmup))
             part = data["train"][rows]
             optimiser.zero_grad()
             losses.chain_nll(model(part.vector, part.present, part.chain), part.chain).backward()
@@ -193,7 +197,7 @@ def judge(model: ChainDecoder, test: Frozen, orders: Orders) -> dict[str, Any]:
             [float(chains.canonical(g) == chains.canonical(t)) for g, t in zip(guessed, true, strict=True)]
         ),
         "order": orders.judged(log_prob),
-        "set_f1": np.array([metrics.set_f1(g, t) for g, t in zip(guessed, true, strict=True)]),
+        "set_f1": np.array([patch.set_f1(g, t) for g, t in zip(guessed, true, strict=True)]),
     }
     means = {name: float(values.mean()) for name, values in by_clip.items()}
     means["order"] = float(by_clip["order"].sum() / orders.chances.sum())
@@ -302,10 +306,10 @@ def main() -> None:
     )
     parser.add_argument("--lr", type=float, default=LR)
     options = parser.parse_args()
-    stage.threads()
+    machine.threads()
     model = options.model or options.run / "models" / "full"
     optim, settings = config.load().optim, checkpoint.load(model).settings
-    print_of = stage.fingerprint(options.run / "data" / "features", model)
+    print_of = pipeline_state.fingerprint(options.run / "data" / "features", model)
     data = splits(options.run, model, Path(".unmixer") / f"study-manifold-{print_of[:12]}")
     orders = Orders.of(data["test"].chain)
 
@@ -343,7 +347,7 @@ def main() -> None:
 
 def common(data: Mapping[str, Frozen]) -> float:
     """How often the commonest training chain is the right one."""
-    guess = metrics.majority_chain([chains.decode(row) for row in data["train"].chain.tolist()])
+    guess = patch.majority_chain([chains.decode(row) for row in data["train"].chain.tolist()])
     return float(
         np.mean(
             [chains.canonical(chains.decode(row)) == chains.canonical(guess) for row in data["test"].chain.tolist()]

@@ -24,10 +24,12 @@ from matplotlib.figure import Figure
 
 from benchmarks.studies.small import Ready, Remembering
 from benchmarks.studies.study import Cell, Study, arguments, carry_out, interval, last_line, share, words
-from unmixer_core import config, stage, training
+from unmixer_core import config
 from unmixer_core.errors import TrainingError
-from unmixer_core.plots import COLOURS
-from unmixer_core.report import Report
+from unmixer_core.pipeline import machine
+from unmixer_core.report.html import Report
+from unmixer_core.report.plots import COLOURS
+from unmixer_core.training import phase as training_phase
 
 CONVERGED = 0.75
 CLIPS, EPOCHS, BATCH = 192, 4, 16
@@ -51,11 +53,11 @@ def trained(ready: Ready, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
     data = ready.data("dry", {"dry": CLIPS})
     phase = config.TrainDry(seed=seed, epochs=EPOCHS, proxy_epochs=0, batch=BATCH, replay=0.0, lr_scale=1.0)
     settings = ready.settings(phase, {**OPTIMISERS[cell["optimiser"]], "optim.lr": cell["lr"]})
-    model = training.new_model(data, ready.params.model, seed)
-    before = training.assess(model, data, data.valid["dry"], settings.loss)["loss"]
+    model = training_phase.new_model(data, ready.params.model, seed)
+    before = training_phase.assess(model, data, data.valid["dry"], settings.loss)["loss"]
     refused = ""
     try:
-        training.fit(model, data, settings, state=state, log=log, proxy_term=ready.sounds)
+        training_phase.fit(model, data, settings, state=state, log=log, proxy_term=ready.sounds)
     except TrainingError as error:
         refused = str(error)
     after = math.inf if refused else log.of("valid.loss")[-1]
@@ -156,7 +158,7 @@ def picture(rows: pd.DataFrame) -> Figure:
 def main() -> None:
     """See the module."""
     options = arguments(__doc__, 5).parse_args()
-    stage.threads()
+    machine.threads()
     ready = Ready.open(options.run, CHANGES)
     about = (
         f"{CLIPS} dry clips, {EPOCHS} epochs of batches of {BATCH}: {EPOCHS * CLIPS // BATCH} steps, each with the spectral "

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from unmixer_core import config, finetune, inference, stage
-from unmixer_core.curriculum import PhaseData, Sounds
-from unmixer_core.features import Features
+from unmixer_core import config
+from unmixer_core.features.store import Features
+from unmixer_core.inference import finetune, propose
 from unmixer_core.model.unmixer import Unmixer
-from unmixer_core.training import Settings
+from unmixer_core.pipeline import state
+from unmixer_core.training.curriculum import PhaseData, Sounds
+from unmixer_core.training.phase import Settings
 
 SMALL = {
     "model.width": 10,
@@ -58,7 +60,7 @@ class Ready:
         """The features and renders under run/data, the proxy under run/models."""
         features, proxy = run / "data" / "features", run / "models" / "proxy"
         params = config.with_values(config.load(), {**SMALL, **changes})
-        found = stage.fingerprint(features, run / "data" / "renders", proxy)
+        found = state.fingerprint(features, run / "data" / "renders", proxy)
         return cls(Features.open(features), Sounds.open(proxy, run / "data" / "renders", "cpu"), params, found)
 
     def data(self, phase: str, n_new: Mapping[str, int]) -> PhaseData:
@@ -79,7 +81,7 @@ class Ready:
         """Median MSS in dB, through the proxy, of the best guess for clips `rows`."""
         table, clips, found = self.features.patches.select(rows), self.sounds.clips, []
         note, gate_s = (torch.as_tensor(x, dtype=torch.float32) for x in (table.note, table.gate_s))
-        guesses = inference.propose(model, self.features.batch(rows), note, gate_s, 1, seed)
+        guesses = propose.propose(model, self.features.batch(rows), note, gate_s, 1, seed)
         for row, guess in zip(rows, guesses, strict=True):
             target = clips.audio(int(row))
             found.append(finetune.rank(self.sounds.proxy, target, [guess[0].patch], sample_rate=clips.rate)[0])

@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from scipy import stats
 
-from unmixer_core import stage
-from unmixer_core.evaluation import Ledger
-from unmixer_core.report import Report
+from unmixer_core.pipeline import json_file, log
+from unmixer_core.report.html import Report
+from unmixer_core.scoring.score import Ledger
 
 REPO = Path(__file__).resolve().parents[2]
 RESAMPLES = 2000
@@ -67,7 +67,7 @@ def carry_out(study: Study, out: Path, state: Path = Path(".unmixer")) -> pd.Dat
     ledger = Ledger(folder.with_suffix(".jsonl"))
     wanted = {_key(cell, seed): (cell, seed) for seed in study.seeds for cell in study.cells}
     waiting = [key for key in wanted if key not in ledger.rows]
-    for key in stage.Log().progress(waiting, len(waiting), study.name):
+    for key in log.Log().progress(waiting, len(waiting), study.name):
         ledger.add(key, study.run(*wanted[key], folder / hashlib.sha256(key.encode()).hexdigest()[:12]))
     rows = pd.DataFrame([{**cell, "seed": seed, **ledger.rows[key]} for key, (cell, seed) in wanted.items()])
     write(study, rows, out)
@@ -84,9 +84,9 @@ def write(study: Study, rows: pd.DataFrame, out: Path) -> None:
     picture = f"![{study.title}]({study.name}.svg)"
     foot = f"{picture}\n\n`{study.command}` makes this page; all rows: [{study.name}.json]({study.name}.json).\n"
     (out / f"{study.name}.md").write_text(f"{report.markdown()}\n{foot}", encoding="utf-8")
-    lines = [json.dumps(stage.rounded(row), sort_keys=True) for row in rows.to_dict("records")]
+    lines = [json.dumps(json_file.rounded(row), sort_keys=True) for row in rows.to_dict("records")]
     about = json.dumps(
-        stage.rounded({"command": study.command, "key": study.key, "seeds": list(study.seeds)}), sort_keys=True
+        json_file.rounded({"command": study.command, "key": study.key, "seeds": list(study.seeds)}), sort_keys=True
     )
     body = ",\n  ".join(lines)
     (out / f"{study.name}.json").write_text(f'{{"about": {about},\n "rows": [\n  {body}\n]}}\n', encoding="utf-8")
@@ -94,7 +94,7 @@ def write(study: Study, rows: pd.DataFrame, out: Path) -> None:
 
 def last_line(figures: Mapping[str, Any]) -> None:
     """One JSON object, as every benchmark ends."""
-    sys.stdout.write(json.dumps(stage.rounded(figures)) + "\n")
+    sys.stdout.write(json.dumps(json_file.rounded(figures)) + "\n")
 
 
 def _key(cell: Cell, seed: int) -> str:

@@ -8,7 +8,8 @@ import torch
 from scipy import signal
 from torch.autograd import gradcheck
 
-from unmixer_core.ddsp import core, effects, resampling, synths
+from unmixer_core.ddsp import effects, resampling, synths
+from unmixer_core.dsp import core
 
 RATE = 16000
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from unmixer_core.ddsp import spectral
-from unmixer_core.ddsp.spectral import SpectralSettings
+from unmixer_core.dsp import spectral
+from unmixer_core.dsp.spectral import SpectralSettings
 
 RATE = 22050
 SMALL = SpectralSettings(fft_sizes=(16, 32))

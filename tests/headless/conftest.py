@@ -11,11 +11,11 @@ import soundfile
 
 pytest.importorskip("vita")
 
-from unmixer_core.headless import worker
-from unmixer_core.headless.job import Job
-from unmixer_core.headless.state import DeviceState
-from unmixer_core.headless.voice import preset
-from unmixer_core.headless.worker import Pristine
+from unmixer_core.headless.sound import worker
+from unmixer_core.headless.sound.device_state import DeviceState
+from unmixer_core.headless.sound.job import Job
+from unmixer_core.headless.sound.voice import preset
+from unmixer_core.headless.sound.worker import Pristine
 
 Sound = Callable[..., np.ndarray]
 

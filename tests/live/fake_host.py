@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from unmixer_core.live import wire
-from unmixer_core.live.resolve import DEVICE_ON
-from unmixer_core.live.targets import FIXED_PROPERTIES, baseline, targets
+from unmixer_core.live.osc import wire
+from unmixer_core.live.track.names import DEVICE_ON
+from unmixer_core.live.track.targets import FIXED_PROPERTIES, baseline, targets
 from unmixer_core.schema.devices import WAVETABLES
 from unmixer_core.schema.rack import RACK
 

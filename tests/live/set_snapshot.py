@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from unmixer_core.errors import HostError
-from unmixer_core.live.tracks import track_names
+from unmixer_core.live.track.tracks import track_names
 
 SETTINGS = ("arm", "current_monitoring_state", "input_routing_type", "input_routing_channel", "volume", "mute", "solo")
 

@@ -8,13 +8,13 @@ from importlib.util import find_spec
 
 import pytest
 
+from tests.live.fake_host import FakeHost, FakeTrack, LiveError
 from unmixer_core.live import __main__ as program
-from unmixer_core.live import doctor, session
-from unmixer_core.live.client import Client, Timing
-from unmixer_core.live.recorder import Take
-from unmixer_core.live.session import HostInfo
-
-from .fake_host import FakeHost, FakeTrack, LiveError
+from unmixer_core.live import doctor
+from unmixer_core.live.osc.client import Client, Timing
+from unmixer_core.live.session import session
+from unmixer_core.live.session.recorder import Take
+from unmixer_core.live.session.session import HostInfo
 
 embedded = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
 TAKE = ["--clip-s", "0.4"]

@@ -10,16 +10,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from tests.live.fake_host import BY_NAME, FakeHost
+from tests.live.set_snapshot import snapshot
 from unmixer_core.errors import ChoiceFrozen, HostError, ReadbackMismatch
 from unmixer_core.live import push as pushing
-from unmixer_core.live.client import Client, Timing
-from unmixer_core.live.hosts import EmbeddedHost
-from unmixer_core.live.lane import Lane
-from unmixer_core.live.transport import Endpoint, UdpTransport
+from unmixer_core.live.farm.hosts import EmbeddedHost
+from unmixer_core.live.osc.client import Client, Timing
+from unmixer_core.live.osc.transport import Endpoint, UdpTransport
+from unmixer_core.live.track.lane import Lane
 from unmixer_core.schema.patch import Patch
-
-from .fake_host import BY_NAME, FakeHost
-from .set_snapshot import snapshot
 
 embedded = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
 PATCH = Patch.init(50, 0.3, ["Delay", "Saturator"]).with_values(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tests.model import tiny
-from unmixer_core.features import FeatureSpec, mel_filters
+from unmixer_core.features.frames import FeatureSpec, mel_filters
 from unmixer_core.model.encoder import (
     Encoder,
     band_mels,

@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from tests.model import tiny
-from unmixer_core.model.augment import augment
 from unmixer_core.model.heads import Context
 from unmixer_core.model.targets import AMOUNTS, Targets, one_hot_choices
 from unmixer_core.model.unmixer import Unmixer, context_of, straight_through_bernoulli
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
+from unmixer_core.training.augment import augment
 
 
 def targets_of(*effects: str) -> Targets:

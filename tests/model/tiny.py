@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from unmixer_core.curriculum import PhaseData
-from unmixer_core.features import Features, FeatureSpec
+from unmixer_core import sampling
+from unmixer_core.features.frames import FeatureSpec
+from unmixer_core.features.store import Features
 from unmixer_core.model.targets import Targets
 from unmixer_core.model.unmixer import Unmixer
-from unmixer_core.schema import sampling
 from unmixer_core.schema.patch import PHASES, Patches
-from unmixer_core.training import Settings, new_model
+from unmixer_core.training.curriculum import PhaseData
+from unmixer_core.training.phase import Settings, new_model
 
 SPEC = FeatureSpec(44100, 2048, 1764, 32, 30.0, 18000.0, -80.0)
 FRAMES = 25

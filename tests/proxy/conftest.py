@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from tests.ddsp.conftest import CHECKED, checked, modules_of
-from unmixer_core import config
+from tests.shapes import CHECKED, checked, modules_of
+from unmixer_core import config, sampling
 from unmixer_core import proxy as package
-from unmixer_core.proxy.calibrate import PatchBatch
+from unmixer_core.calibration.calibrate import PatchBatch
 from unmixer_core.proxy.proxy import Proxy
-from unmixer_core.schema import sampling
 from unmixer_core.schema.patch import Patch
 
 RATE, CLIP_S = 8000, 0.4

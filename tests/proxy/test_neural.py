@@ -12,13 +12,13 @@ import torch
 
 from tests.proxy.conftest import CLIP_S, RATE, batch
 from tests.proxy.test_proxy import one_hot
-from unmixer_core import config, finetune
+from unmixer_core import config, sampling
+from unmixer_core.calibration import neural_training
+from unmixer_core.calibration.calibrate import Material
 from unmixer_core.errors import StageError
-from unmixer_core.proxy import neural_training
-from unmixer_core.proxy.calibrate import Material
+from unmixer_core.inference import finetune
 from unmixer_core.proxy.neural import NeuralProxy, mel_levels_db
 from unmixer_core.proxy.proxy import Proxy
-from unmixer_core.schema import sampling
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
 

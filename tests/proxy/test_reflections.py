@@ -7,7 +7,7 @@ import math
 import numpy as np
 import torch
 
-from unmixer_core.ddsp.fft import circle
+from unmixer_core.dsp.fft import circle
 from unmixer_core.proxy import reflections
 
 LENGTH = round(reflections.LENGTH_S * reflections.RATE)

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from unmixer_core import sampling
 from unmixer_core.errors import SchemaMismatch, StageError
-from unmixer_core.schema import sampling
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
 

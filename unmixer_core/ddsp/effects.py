@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unmixer_core.ddsp.core import fft_convolve
+from unmixer_core.dsp.core import fft_convolve
 
 
 def apply_window_to_impulse_response(

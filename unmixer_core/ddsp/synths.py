@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unmixer_core.ddsp.core import accumulate_phase, sequential_cumsum
 from unmixer_core.ddsp.resampling import resample
+from unmixer_core.dsp.core import accumulate_phase, sequential_cumsum
 
 
 def linear_lookup(

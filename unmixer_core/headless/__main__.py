@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 
 from unmixer_core.errors import UnmixerError
-from unmixer_core.headless.faults import FAULTS, Fault, install
-from unmixer_core.headless.server import Server
-from unmixer_core.headless.template import TEMPLATES
+from unmixer_core.headless.faults.faults import FAULTS, Fault, install
+from unmixer_core.headless.server.server import Server
+from unmixer_core.headless.song.template import TEMPLATES
 
 
 def main() -> int:

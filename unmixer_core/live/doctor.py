@@ -18,14 +18,14 @@ from pathlib import Path
 import numpy as np
 
 from unmixer_core.errors import HostError, RecordingError
-from unmixer_core.live.client import Client
-from unmixer_core.live.hosts import EmbeddedHost
-from unmixer_core.live.recorder import Clip, Take
+from unmixer_core.live.farm.hosts import EmbeddedHost
+from unmixer_core.live.osc.client import Client
+from unmixer_core.live.osc.transport import Endpoint, Transport, connect, traced
 from unmixer_core.live.repeatability import compare
-from unmixer_core.live.session import COUNT_IN_S, INSERTS_SINCE, HostInfo, Session, probe
-from unmixer_core.live.stock import INSTALL
-from unmixer_core.live.tracks import left_behind, track_names
-from unmixer_core.live.transport import Endpoint, Transport, connect, traced
+from unmixer_core.live.session.recorder import Clip, Take
+from unmixer_core.live.session.session import COUNT_IN_S, INSERTS_SINCE, HostInfo, Session, probe
+from unmixer_core.live.track.stock import INSTALL
+from unmixer_core.live.track.tracks import left_behind, track_names
 from unmixer_core.schema.patch import Patch
 
 PINGS = 20

@@ -15,17 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unmixer_core.errors import HostError, ReadbackMismatch
-from unmixer_core.live import wire
-from unmixer_core.live.client import Client, Timing
-from unmixer_core.live.frozen import Difference, Frozen, read_frozen
-from unmixer_core.live.furnish import companion_lanes, stock_lanes
-from unmixer_core.live.lane import Lane
-from unmixer_core.live.pool import Clip, RenderFailure
-from unmixer_core.live.render import AudioSection, Renderer
-from unmixer_core.live.session import probe
-from unmixer_core.live.stock import build_lanes
-from unmixer_core.live.tracks import CAPTURE, Tracks
-from unmixer_core.live.transport import Endpoint, Transport, connect
+from unmixer_core.live.farm.pool import Clip, RenderFailure
+from unmixer_core.live.osc import wire
+from unmixer_core.live.osc.client import Client, Timing
+from unmixer_core.live.osc.transport import Endpoint, Transport, connect
+from unmixer_core.live.renderer import AudioSection, Renderer
+from unmixer_core.live.session.session import probe
+from unmixer_core.live.session.setup import companion_lanes, stock_lanes
+from unmixer_core.live.track.frozen import Difference, Frozen, read_frozen
+from unmixer_core.live.track.lane import Lane
+from unmixer_core.live.track.stock import build_lanes
+from unmixer_core.live.track.tracks import CAPTURE, Tracks
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 

@@ -17,7 +17,7 @@ import geoopt
 import torch
 from torch import Tensor, nn
 
-from unmixer_core import geometry
+from unmixer_core.model import geometry
 from unmixer_core.model.mixture import gumbel_one_hot
 from unmixer_core.model.targets import N_EFFECTS, slots_of
 

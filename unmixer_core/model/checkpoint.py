@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from unmixer_core.errors import SchemaMismatch, StageError
-from unmixer_core.features import FeatureSpec
+from unmixer_core.features.frames import FeatureSpec
 from unmixer_core.model.unmixer import ModelSettings, Unmixer
 from unmixer_core.schema.rack import RACK
 

@@ -17,8 +17,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from unmixer_core.features import FeatureSpec
-from unmixer_core.noise import Dropout
+from unmixer_core.features.frames import FeatureSpec
+from unmixer_core.model.noise import Dropout
 
 WIDENINGS = (2, 4, 6, 6)
 """Channels of the residual blocks, in units of the width; each that widens halves both axes."""

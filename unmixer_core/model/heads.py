@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from unmixer_core.model.mixture import Mixture
+from unmixer_core.model.noise import Dropout
 from unmixer_core.model.targets import AMOUNTS, N_EFFECTS
-from unmixer_core.noise import Dropout
 from unmixer_core.schema.rack import RACK
 
 LOGIT_RANGE = 5.4

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unmixer_core.noise import draw
+from unmixer_core.model.noise import draw
 
 EDGE = 0.005
 """Room beyond each stop of a knob, so that a value at its stop has a finite logit (+-5.3)."""

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from unmixer_core.features import FeatureSpec
+from unmixer_core.features.frames import FeatureSpec
 from unmixer_core.model.chain_decoder import ChainDecoder
 from unmixer_core.model.encoder import Encoder
 from unmixer_core.model.heads import Classes, Classifier, Context, KnobHeads

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from unmixer_core.ddsp import delays, dynamics, envelopes, filters, modulation, reverbs
-from unmixer_core.ddsp.fft import Circle, circle, filter_frames, filter_on_circle, frame_times_s
+from unmixer_core.dsp import delays, dynamics, envelopes, filters, modulation, reverbs
+from unmixer_core.dsp.fft import Circle, circle, filter_frames, filter_on_circle, frame_times_s
 from unmixer_core.proxy import reflections
 from unmixer_core.proxy.controls import Controls, KnobCalibration, sounding
 from unmixer_core.proxy.parts import Positive, ResidualFilter, decibels_to_gain

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unmixer_core.ddsp import oscillators, spectral
-from unmixer_core.ddsp.fft import filter_frames, frames_count
+from unmixer_core.dsp import oscillators, spectral
+from unmixer_core.dsp.fft import filter_frames, frames_count
 from unmixer_core.errors import StageError
 from unmixer_core.proxy.controls import choice_weights
 from unmixer_core.proxy.twin import REBUILD, Twin

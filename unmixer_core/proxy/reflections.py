@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmixer_core.audio import resample
-from unmixer_core.ddsp.fft import Circle
+from unmixer_core.dsp.fft import Circle
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK

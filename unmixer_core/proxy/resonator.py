@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from unmixer_core.ddsp import filters
+from unmixer_core.dsp import filters
 from unmixer_core.proxy.parts import Positive, decibels_to_gain
 
 SMALLEST_DAMPING = 0.045

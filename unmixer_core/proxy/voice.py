@@ -11,8 +11,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from unmixer_core.ddsp import envelopes, oscillators
-from unmixer_core.ddsp.fft import circle, filter_frames, filter_on_circle, frame_times_s
+from unmixer_core.dsp import envelopes, oscillators
+from unmixer_core.dsp.fft import circle, filter_frames, filter_on_circle, frame_times_s
 from unmixer_core.proxy.controls import HEARD, Controls, KnobCalibration, soft_unit, sounding
 from unmixer_core.proxy.parts import Positive, ResidualFilter, decibels_to_gain
 from unmixer_core.proxy.resonator import Resonator, settling_octaves

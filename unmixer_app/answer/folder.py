@@ -1,0 +1,80 @@
+"""Where an answer may be written: into a folder of its own, or over an earlier answer, never over anything else.
+
+A folder that holds answers of ours has a marker, or patch.json of a version that left none. Files of the names we write are
+replaced only there, and the sound that is being un-mixed is not replaced anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+from unmixer_core.errors import ConfigError
+from unmixer_core.recording.sound_file import shown
+
+MARKER, ASKED, CANDIDATES = ".unmix-answer", "asked.json", "candidates"
+SOUNDS = ("input.wav", "rerender.wav")
+CANDIDATE = re.compile(r"\d\d\.(wav|json)")
+MAX_BYTES = 16 << 20
+PRESET_CHARACTERS, PRESET_BYTES = 100, 200
+
+
+def preset_name(folder: Path) -> str:
+    """The file name of the Vital preset in `folder`: the folder's own name, as far as every file system takes it."""
+    text = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "-" for c in Path(os.path.realpath(folder)).name)
+    name = text[:PRESET_CHARACTERS].encode()[:PRESET_BYTES].decode(errors="ignore").strip(" .")
+    return f"{name or 'patch'}.vital"
+
+
+def claim(folder: Path, sound: Path) -> None:
+    """Make `folder` ours for the answer to `sound`. Raises ConfigError, before anything is touched, when that would replace the
+    sound or what is not ours, or when the folder cannot be written."""
+    names = ("patch.json", *SOUNDS, "report.html", preset_name(folder), ASKED, CANDIDATES)
+    if any(_same(folder / name, sound) for name in names) or _same(folder / CANDIDATES, Path(os.path.realpath(sound)).parent):
+        raise ConfigError(f"the answer would replace {shown(sound)} itself; choose another folder with --out.")
+    there = next((name for name in names if os.path.lexists(folder / name)), None)
+    if there is not None and not is_answer(folder):
+        raise ConfigError(f"{shown(folder / there)} is no answer of ours and would be replaced; choose another folder with --out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MARKER).touch()
+    except OSError as error:
+        raise ConfigError(f"{shown(folder)} cannot be written ({error.strerror}).") from None
+
+
+def is_answer(folder: Path) -> bool:
+    """Whether an answer was written, or begun, in `folder`."""
+    if (folder / MARKER).exists():
+        return True
+    try:
+        path = folder / "patch.json"
+        found = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= MAX_BYTES else None
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(found, dict) and {"digest", "devices", "similarity", "input"} <= found.keys()
+
+
+def written_here(path: Path) -> bool:
+    """Whether a sound file is part of an answer: its input, its re-render or a candidate."""
+    if path.parent.name == CANDIDATES and CANDIDATE.fullmatch(path.name):
+        return is_answer(path.parent.parent)
+    return path.name in SOUNDS and is_answer(path.parent)
+
+
+def clear(folder: Path) -> None:
+    """Take out of an answer's folder what would outlive the next one: patch.json, which says that the rest is there, and the
+    candidates; anything else in candidates/ stays."""
+    (folder / "patch.json").unlink(missing_ok=True)
+    if (folder / CANDIDATES).is_dir():
+        for path in (folder / CANDIDATES).iterdir():
+            if CANDIDATE.fullmatch(path.name):
+                path.unlink()
+
+
+def _same(a: Path, b: Path) -> bool:
+    try:
+        return os.path.realpath(a) == os.path.realpath(b) or a.samefile(b)
+    except OSError:
+        return False

@@ -1,0 +1,51 @@
+"""What a person sees while a search runs: one line that changes on a terminal, one line a step elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from unmixer_core.recording.sound_file import shown
+
+WORDS = {
+    "load": "loading",
+    "propose": "proposing",
+    "proposal": "rendering proposals",
+    "refine": "refining",
+    "refined": "rendering refinements",
+    "corrected": "refining by what the host said",
+    "changed": "trying changes",
+    "polished": "polishing on the host",
+}
+EVERY_S = 0.2
+WIDTH = 78
+
+
+class Progress:
+    """Call it with a step and the best candidate so far; `done` ends the line. Steps that come by turns are told once."""
+
+    def __init__(self, name: str, stream: TextIO | None = None) -> None:
+        self.name, self.stream = shown(Path(name)), stream or sys.stderr
+        self.begun, self.last_s, self.step, self.told = time.perf_counter(), 0.0, "", set[str]()
+
+    def __call__(self, step: str, best: Any) -> None:
+        seconds = time.perf_counter() - self.begun
+        live = self.stream.isatty()
+        new = step != self.step if live else step not in self.told
+        if not new and (not live or seconds - self.last_s < EVERY_S):
+            return
+        self.step, self.last_s = step, seconds
+        self.told.add(step)
+        found = (
+            "" if best is None else f", best {best.mss_db:.2f} dB ({' > '.join(best.patch.effects) or 'no effects'})"
+        )
+        line = f"{self.name}: {WORDS.get(step, step)}{found}, {seconds:.0f} s"
+        self.stream.write(f"\r{line[:WIDTH]:<{WIDTH}}" if live else f"{line}\n")
+        self.stream.flush()
+
+    def done(self, words: str) -> None:
+        start = "\r" if self.stream.isatty() else ""
+        self.stream.write(f"{start}{f'{self.name}: {words}':<{WIDTH if start else 0}}\n")
+        self.stream.flush()

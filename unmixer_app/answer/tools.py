@@ -1,0 +1,79 @@
+"""What a search works with: the model, the proxy, training clips where there are any, and hosts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from unmixer_app.answer.progress import Progress
+from unmixer_app.answer.request import ROOT, Request
+from unmixer_core.errors import ConfigError, UnmixerError
+from unmixer_core.recording.sound_file import shown
+
+MODELS = ("full", "pretrained")
+
+
+@contextmanager
+def tools(request: Request, tell: Progress, hosts: int | None = None) -> Iterator[Any]:
+    """Model, proxy, training features if there are any, and hosts (default: one per core) that start while they load."""
+    folders = find_models(request.model)
+    tell("load", None)
+    from unmixer_core.live.renderer import Renderer
+
+    renderer = Renderer(request.params.audio, hosts)
+    with ThreadPoolExecutor(1) as pool:
+        starting: Future[Any] = pool.submit(renderer.__enter__)
+        try:
+            loaded = _load(*folders)
+            starting.result()
+            yield loaded(renderer)
+        finally:
+            if starting.exception() is None:
+                renderer.close()
+
+
+def _load(model: Path, proxy: Path) -> Any:
+    """A function from the host to `unmixing.Tools`; the imports (torch) are most of the start-up."""
+    from unmixer_core.model import checkpoint
+    from unmixer_core.pipeline import machine
+    from unmixer_core.proxy.proxy import Proxy
+    from unmixer_core.search import search
+
+    device = machine.device()
+    unmixer, twin = checkpoint.load(model, device).model, Proxy.load(proxy).to(device)
+    return lambda host: search.Tools(unmixer, twin, host, *_known(unmixer.spec))
+
+
+def _known(spec: Any) -> tuple[Any, Any]:
+    """The training clips' features and sounds if they are here and were made as the model wants them, else None."""
+    from unmixer_core.dataset.clips import Clips
+    from unmixer_core.features.store import Features
+
+    try:
+        known = Features.open(ROOT / "data" / "features")
+        if known.spec != spec:
+            return None, None
+    except (UnmixerError, OSError, ValueError, KeyError, TypeError):
+        return None, None
+    try:
+        clips = Clips.open(ROOT / "data" / "renders")
+        return known, clips if clips.patches.id.tolist() == known.patches.id.tolist() else None
+    except (UnmixerError, OSError, ValueError, KeyError, TypeError):
+        return known, None
+
+
+def find_models(folder: Path | None = None, models: Path = ROOT / "models") -> tuple[Path, Path]:
+    """(network, proxy): models/full with models/proxy, else models/pretrained, which holds its proxy in `proxy/`; or those of
+    `folder`. Raises ConfigError where there is none.
+    """
+    names = [folder] if folder is not None else [models / name for name in MODELS]
+    for path in names:
+        proxies = [path / "proxy", path.parent / "proxy", models / "proxy"]
+        proxy = next((p for p in proxies if (p / "proxy.json").exists()), None)
+        if (path / "model.json").exists() and proxy is not None:
+            return path, proxy
+    looked = " or ".join(shown(path) for path in names)
+    raise ConfigError(f"there is no trained model in {looked}; run `make repro` to train one.")

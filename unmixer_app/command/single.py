@@ -1,0 +1,120 @@
+"""One sound: listen, search, write the answer's folder. Also a patch to a sound, and a patch to Live."""
+
+from __future__ import annotations
+
+import math
+import time
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from unmixer_app.answer import folder as answer_folder
+from unmixer_app.answer.progress import Progress
+from unmixer_app.answer.request import ROOT, Request
+from unmixer_app.answer.tools import find_models, tools
+from unmixer_core import config
+from unmixer_core.errors import ConfigError, UnmixerError
+from unmixer_core.recording import note as recording_note
+from unmixer_core.recording.sound_file import shown
+
+DEFAULT_OUT = Path("unmixed")
+FLOAT_FORMATS = (".wav", ".aiff")
+
+
+def run(path: Path, out: Path | None, request: Request) -> dict[str, Any]:
+    """Un-mix one file into `out` (default: unmixed/<name>); returns patch.json's content."""
+    tell = Progress(path.name)
+    heard = request.listen(path)  # a bad file is refused before anything is started
+    for remark in heard.remarks:
+        tell.done(remark)
+    find_models(request.model)
+    folder = place(path, out)
+    answer_folder.claim(folder, path)  # a folder that cannot be written is refused before the search
+    with tools(request, tell) as ready:
+        return answer(path, heard, folder, request, ready, tell)
+
+
+def place(path: Path, out: Path | None) -> Path:
+    """The folder of a sound's answer."""
+    return out or DEFAULT_OUT / path.stem
+
+
+def answer(
+    path: Path, heard: recording_note.Heard, out: Path, request: Request, ready: Any, tell: Progress
+) -> dict[str, Any]:
+    """Search and write; the search may be cut short by Ctrl-C, its answer is written all the same."""
+    from unmixer_app.answer import write
+    from unmixer_core.search import search
+
+    begun = time.perf_counter()
+    itf = request.params.itf
+    if request.itf_steps is not None:
+        itf = itf.model_copy(update={"steps": request.itf_steps})
+    options = search.Options(request.candidates, request.itf, request.fast, request.polish_s, request.constraints)
+    found = search.Search(heard, ready, request.params.unmix, itf, options, tell).run()
+    document = write.write(out, path.name, heard, found, request, begun)
+    percent, seconds = document["similarity"]["percent"], document["seconds"]
+    words = " > ".join(document["chain"]) or "no effects"
+    stopped = " (stopped early)" if found.interrupted or found.failure else ""
+    tell.done(f"{percent:.0f} % similar, {found.best.mss_db:.2f} dB: {words}, {seconds:.1f} s{stopped} -> {shown(out)}")
+    for line in (found.failure, document["verdict"]):
+        if line:
+            tell.done(line)
+    return document
+
+
+def render(patch_path: Path, out: Path, trace: Path | None = None) -> None:
+    """A patch file as a sound file; `trace` gets every datagram."""
+    from unmixer_app.answer import patch_file
+    from unmixer_core.live.renderer import Renderer, RenderFailure
+
+    patch = patch_file.read(patch_path)
+    if out.suffix.lower().lstrip(".") not in ("wav", "flac", "ogg", "aiff", "aif"):
+        raise ConfigError(f"{shown(out)} must end in .wav, .flac, .ogg or .aiff.")
+    params = config.load(ROOT / "params.yaml")
+    with Renderer(params.audio, 1, trace=trace) as host:
+        sound = host.render([patch])[0]
+    if isinstance(sound, RenderFailure):
+        raise UnmixerError(f"{sound}")
+    path = out if out.suffix != ".aif" else out.with_suffix(".aiff")
+    if remark := save(path, sound, params.audio.sample_rate):
+        Progress(patch_path.name).done(remark)
+
+
+def pushed(folder: Path, tell: Progress) -> None:
+    """An answer into Live, which says what was set. Raises UnmixerError that names the command to try it again with."""
+    try:
+        tell.done(str(push(folder / "patch.json")))
+    except UnmixerError as error:
+        again = f"`unmix push {shown(folder / 'patch.json')}` tries again"
+        raise UnmixerError(f"the answer is not in Live: {str(error).rstrip('.')}; {again}.") from error
+
+
+def save(path: Path, sound: Any, rate: int) -> str:
+    """float32 [2, samples] → a file without clipping: WAV and AIFF as 32-bit float; a format that has none is scaled down
+    where it must be. Returns a sentence about that, or ""."""
+    from unmixer_core import audio
+    from unmixer_core.recording import sound_file
+
+    if path.suffix.lower() in FLOAT_FORMATS:
+        sound_file.write(path, sound, rate, "FLOAT")
+        return ""
+    peak = max(1.0, audio.peak(sound))
+    sound_file.write(path, sound / peak, rate)
+    if peak == 1.0:
+        return ""
+    quieter_db = 20.0 * math.log10(peak)
+    return f"{shown(Path(path.name))} is {quieter_db:.1f} dB quieter than the patch, which this format would clip; .wav keeps it."
+
+
+def push(patch_path: Path, *, adapt: bool = False, trace: Path | None = None) -> Any:
+    """A patch file into Live; the report of what was set. `adapt`: what stock AbletonOSC cannot set is left and reported."""
+    from unmixer_app.answer import patch_file
+
+    patch = patch_file.read(patch_path)
+    try:
+        module = import_module("unmixer_core.live.push")
+    except ModuleNotFoundError:
+        raise UnmixerError("this version cannot push patches into Live yet; open the .vital preset instead.") from None
+    name = patch_path.stem if patch_path.stem != "patch" else patch_path.resolve().parent.name
+    return module.push(patch, name=name, adapt=adapt, trace=trace)

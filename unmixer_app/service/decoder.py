@@ -1,0 +1,110 @@
+"""`python -m unmixer_app.service.decoder`: reads strangers' sound files, each in a forked process with hard limits.
+
+The forked process is the only one that ever parses an upload. It may use so much memory, time and disk and no more;
+if libsndfile is made to crash or to loop, that process ends and a sentence comes back.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from unmixer_app.service import heard_file
+from unmixer_core import audio, config
+from unmixer_core.errors import UnmixerError
+from unmixer_core.recording import note, sound_file
+from unmixer_core.system.child import ROOT
+
+UPLOAD = "upload.bin"
+MEMORY_BYTES, CPU_S, WALL_S, FILE_BYTES, FILES = 1536 << 20, 20, 60, 64 << 20, 32
+"""Of one file: memory beyond what this process has, seconds of processor and of waiting, what it may write, open files."""
+ENDS: dict[int, str] = {signal.SIGXCPU: "it took too long", signal.SIGALRM: "it took too long"}
+
+
+def main() -> None:
+    """Requests are {"folder", "name", "note", "gate_s"}; done is heard.json's content. Beside "failed", "why" tells that the
+    file is not to blame."""
+    params = config.load(ROOT / "params.yaml")
+    warm = note.name(60), audio.resample, sound_file.SUFFIXES
+    from scipy.signal import resample_poly  # once, before any fork
+
+    assert warm and resample_poly
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    out.write("{}\n")
+    out.flush()
+    for line in sys.stdin:
+        out.write(json.dumps(_apart(json.loads(line), params)) + "\n")
+        out.flush()
+
+
+def _apart(request: dict[str, Any], params: config.Params) -> dict[str, Any]:
+    """The answer of a process of its own."""
+    ear, mouth = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(ear)
+        try:
+            os.write(mouth, json.dumps(_limited(request, params)).encode())
+        finally:
+            os._exit(0)
+    os.close(mouth)
+    with os.fdopen(ear, "rb") as pipe:
+        said = pipe.read()
+    _, status = os.waitpid(child, 0)
+    if said:
+        answer: dict[str, Any] = json.loads(said)
+        return answer
+    how = ENDS.get(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, "the decoder broke on it")
+    return {"failed": f"{request['name']} cannot be read as audio ({how})."}
+
+
+def _limited(request: dict[str, Any], params: config.Params) -> dict[str, Any]:
+    """In the forked process: limits first, then the file."""
+    confine()
+    os.chdir(request["folder"])
+    try:
+        heard = note.listen(
+            Path(UPLOAD), rate=params.audio.sample_rate, clip_s=params.audio.clip_s,
+            note_range=(params.sample.note_low, params.sample.note_high), note=request["note"], gate_s=request["gate_s"],
+        )  # fmt: skip
+        heard.about["file"] = request["name"]
+        return {"done": heard_file.write(Path(), heard)}
+    except UnmixerError as error:
+        return {"failed": " ".join(str(error).split()).replace(UPLOAD, request["name"], 1)}
+    except MemoryError:
+        return {"failed": f"{request['name']} cannot be read as audio (it takes too much memory)."}
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        return {"failed": f"{request['name']} cannot be kept ({error.strerror}).", "why": "disk" if full else "machine"}
+
+
+def confine() -> None:
+    """Hard limits on this process, as far as the system has them."""
+    limits = {
+        resource.RLIMIT_AS: _memory_now() + MEMORY_BYTES, resource.RLIMIT_CPU: CPU_S, resource.RLIMIT_FSIZE: FILE_BYTES,
+        resource.RLIMIT_NOFILE: FILES, resource.RLIMIT_CORE: 0,
+    }  # fmt: skip
+    for kind, value in limits.items():
+        with suppress(ValueError, OSError):  # macOS refuses some
+            resource.setrlimit(kind, (value, value + (kind == resource.RLIMIT_CPU)))  # a second to say why
+    signal.alarm(WALL_S)
+
+
+def _memory_now() -> int:
+    """Bytes of address space in use (Linux; elsewhere a generous guess)."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 8 << 30
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""`python -m unmixer_app.service.renderer`: a warm host of its own for turned knobs, and how similar the result is."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unmixer_app.answer import patch_file
+from unmixer_app.service import heard_file
+from unmixer_core import audio, config
+from unmixer_core.errors import UnmixerError
+from unmixer_core.live.renderer import Renderer, RenderFailure
+from unmixer_core.metrics import sound as metrics_sound
+from unmixer_core.schema.patch import Patch
+from unmixer_core.search import search
+from unmixer_core.system.child import ROOT, Wire
+
+
+def main() -> None:
+    """Requests are {"patch", "out", "like"}: a patch, the sound file to write, a job's folder or null; done is
+    {"mss_db", "similarity_percent"}, or {} without a job."""
+    wire = Wire()
+    try:
+        params = config.load(ROOT / "params.yaml")
+        with Renderer(params.audio, 1) as host:
+            host.render([Patch.init()])
+            wire.tell({})
+            for asked in wire:
+                wire.tell(_one(asked, params, host))
+    except UnmixerError as error:
+        wire.tell({"failed": " ".join(str(error).split())})
+
+
+def _one(asked: dict[str, Any], params: config.Params, host: Renderer) -> dict[str, Any]:
+    try:
+        (sound,) = host.render([patch_file.parse(asked["patch"])])
+        if isinstance(sound, RenderFailure):
+            return {"failed": str(sound)}
+        rate, out = params.audio.sample_rate, Path(asked["out"])
+        audio.write(out, sound, rate, "FLOAT" if audio.peak(sound) > 1.0 else "PCM_24")
+        return {"done": _distance(sound, asked["like"], params) if asked["like"] else {}}
+    except (UnmixerError, OSError) as error:
+        return {"failed": " ".join(str(error).split())}
+
+
+def _distance(sound: audio.Clip, folder: str, params: config.Params) -> dict[str, float]:
+    features, length, rate = _target(folder)
+    fitted = np.pad(sound[:, :length], [(0, 0), (0, max(0, length - sound.shape[1]))])
+    mss_db = float(metrics_sound.mss_from_features(features, metrics_sound.mss_features(fitted, rate)))
+    percent = search.similarity(mss_db, params.unmix.chance_db)
+    return {"mss_db": round(mss_db, 4), "similarity_percent": round(percent, 2)}
+
+
+@lru_cache(maxsize=4)
+def _target(folder: str) -> tuple[Any, int, int]:
+    """Features, length in samples and rate of a job's recording."""
+    heard = heard_file.read(Path(folder))
+    return metrics_sound.mss_features(heard.clip, heard.rate), heard.clip.shape[1], heard.rate
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""Parameter files: read, merged with a profile, checked, and rewritten with their comments kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from unmixer_core.config.sections import Params
+from unmixer_core.config.sentences import sentences
+from unmixer_core.config.yaml12 import read_yaml
+from unmixer_core.errors import ConfigError
+
+
+def load(path: str | Path = "params.yaml") -> Params:
+    """Read and check a parameter file; ConfigError if it is missing or no YAML, or a key or value is wrong."""
+    return validate(read_yaml(path), source=str(path))
+
+
+def load_profile(profile: str | Path, base: str | Path = "params.yaml") -> Params:
+    """The parameters of `base` with the partial overrides of `profile` on top; errors name the profile."""
+    return validate(merge(read_yaml(base), read_yaml(profile)), source=str(profile))
+
+
+def with_values(params: Params, values: Mapping[str, Any]) -> Params:
+    """A checked copy: `with_values(params, {"loss.lambda_s": 0.5})`."""
+    return validate(merge(params.model_dump(), nest(values)), source="with_values")
+
+
+def validate(data: Mapping[str, Any], *, source: str) -> Params:
+    """Sections from plain nested data; `source` names it in the error."""
+    try:
+        return Params.model_validate(_tuples(data))
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {'; '.join(sentences(error, Params))}") from None
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the leaves of `over` on top; lists are replaced whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+    """{"a.b": 1} -> {"a": {"b": 1}}."""
+    nested: dict[str, Any] = {}
+    for dotted, value in values.items():
+        for key in reversed(dotted.split(".")):
+            value = {key: value}
+        nested = merge(nested, value)
+    return nested
+
+
+def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"a": {"b": 1}} -> {"a.b": 1}."""
+    flat: dict[str, Any] = {}
+    for key, value in data.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return flat
+
+
+def _tuples(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _tuples(item) for key, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+
+
+def apply_profile(profile: str | Path, params_path: str | Path = "params.yaml") -> dict[str, Any]:
+    """Write a profile's overrides into a parameter file, its comments kept; returns what changed, by dotted key."""
+    load_profile(profile, params_path)
+    from ruamel.yaml import YAML  # comes with DVC; keeps comments
+
+    editor = YAML()
+    editor.preserve_quotes, editor.width = True, 4096
+    document = editor.load(Path(params_path).read_text(encoding="utf-8"))
+    before, over = flatten(read_yaml(params_path)), flatten(read_yaml(profile))
+    for dotted, value in over.items():
+        *parents, last = dotted.split(".")
+        reduce(getitem, parents, document)[last] = value
+    temporary = Path(f"{params_path}.tmp")
+    editor.dump(document, temporary)
+    load(temporary)
+    os.replace(temporary, params_path)
+    return {key: value for key, value in over.items() if before.get(key) != value}

@@ -1,0 +1,209 @@
+"""The server: datagrams in, replies to the sender, errors as AbletonOSC words them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pythonosc.osc_bundle import OscBundle
+from pythonosc.osc_bundle import ParseError as BundleError
+from pythonosc.osc_message import OscMessage, ParseError
+from pythonosc.osc_message_builder import OscMessageBuilder
+
+from unmixer_core.headless.server.link import Arrival, Link, UdpLink
+from unmixer_core.headless.server.listeners import Listeners
+from unmixer_core.headless.song import companion, live_api, template
+from unmixer_core.headless.song.recorder import Recorder
+from unmixer_core.headless.song.song import Song, make_device
+from unmixer_core.headless.sound.pool import RenderPool
+
+log = logging.getLogger(__name__)
+IDLE_S = 0.25
+ANSWERS_KEPT = 1000
+"""Of companion requests: one that comes twice is answered again, not carried out again."""
+Args = Sequence[Any]
+
+
+class Server:
+    """One set, one socket. `serve()` runs until `stop()` or until `parent_pid` is gone."""
+
+    def __init__(
+        self, recordings: Path, *, host: str = "127.0.0.1", port: int = 11000, reply_port: int = 11001,
+        workers: int = 1, tick_s: float = 0.0, sample_rate: int = 44100, parent_pid: int | None = None,
+        layout: str = "", has_companion: bool = True, latency_samples: int = 0, auto_filter_2: bool = False,
+    ) -> None:  # fmt: skip
+        """Binds and starts the render workers. Raises PortBusy, OSError.
+
+        `layout`: template tracks are in the set (one of template.TEMPLATES); `has_companion` False: no /unmixer addresses;
+        `auto_filter_2`: Auto Filter is the class of Live 12.2 and later.
+        """
+        recordings.mkdir(parents=True, exist_ok=True)
+        udp = UdpLink(host, port, reply_port)
+        self.link: Link = udp
+        self.port, self.tick_s = udp.port, tick_s
+        self.client_ip = "127.0.0.1"
+        self.song = Song(partial(make_device, newer=auto_filter_2))
+        self.pool = RenderPool(workers)
+        self.recorder = Recorder(self.song, self.pool, recordings.resolve(), sample_rate, self._complain)
+        self.live = live_api.handlers(self.song, self.recorder.fire)
+        self.recorder.latency_samples = latency_samples
+        self.companion = companion.handlers(self.song) if has_companion else {}
+        if layout:
+            template.prepare(self.song, layout)
+        self.listeners = Listeners(self.live, lambda address, args: self._send(address, args))
+        self._answered: OrderedDict[tuple[str, int], tuple[str, Args]] = OrderedDict()
+        self._stopping = threading.Event()
+        self._orphaned = _orphan_watch(parent_pid)
+
+    def serve(self) -> None:
+        """Answers until stopped; closes the socket and the workers on the way out."""
+        self._send("/live/startup", ())
+        try:
+            if self.tick_s > 0:
+                self._serve_in_ticks()
+            else:
+                self._serve_at_once()
+        finally:
+            self.pool.close()
+            self.link.close()
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+    def _running(self) -> bool:
+        return not self._stopping.is_set() and not self._orphaned()
+
+    def _serve_at_once(self) -> None:
+        while self._running():
+            if (arrival := self.link.receive(IDLE_S)) is not None:
+                self._hear(arrival)
+            else:
+                self._go_on()
+
+    def _serve_in_ticks(self) -> None:
+        """As Live: whatever came since the last tick is answered in this one; an error puts the rest off to the next."""
+        queued: deque[Arrival] = deque()
+        while self._running():
+            time.sleep(self.tick_s)
+            while (arrival := self.link.receive(0.0)) is not None:
+                queued.append(arrival)
+            while queued and self._hear(queued.popleft()):
+                pass
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Starts what is due and says what has changed."""
+        self.recorder.launch()
+        self.listeners.look()
+
+    def _hear(self, arrival: Arrival) -> bool:
+        """Answers one datagram, to where it came from."""
+        datagram, self.client_ip = arrival
+        return self._handle(datagram)
+
+    def _handle(self, datagram: bytes) -> bool:
+        """Answers one message or bundle. False when it failed (the rest of a bundle is dropped, as in AbletonOSC)."""
+        try:
+            messages = list(_messages(datagram))
+        except (ParseError, BundleError, IndexError, UnicodeDecodeError) as problem:
+            self._complain(f"Error parsing OSC message: {problem}")
+            return False
+        good = all(self._dispatch(message.address, list(message.params)) for message in messages)
+        self._go_on()
+        return good
+
+    def _dispatch(self, address: str, args: Args) -> bool:
+        if address in self.companion:
+            return self._companion(address, args)
+        handler = self.live.get(address)
+        if handler is None and "*" not in address:
+            self._complain(f"Unknown OSC address: {address}")
+            return True
+        try:
+            if handler is None:
+                self._wildcard(address, args)
+            elif (reply := handler(args)) is not None:
+                self._send(address, reply)
+            return True
+        except Exception as problem:
+            self._complain(f"Error handling OSC message: {problem}")
+            return False
+
+    def _wildcard(self, pattern: str, args: Args) -> None:
+        expression = re.compile(re.escape(pattern).replace(r"\*", "[^/]+"))
+        for address in [a for a in self.live if expression.match(a)]:
+            try:
+                reply = self.live[address](args)
+            except (ValueError, AttributeError):
+                continue
+            if reply is not None:
+                self._send(address, reply)
+
+    def _companion(self, address: str, args: Args) -> bool:
+        key = (address, args[0]) if args and isinstance(args[0], int) else (address, 0)
+        said, words = self._answered.get(key) or self._carry_out(*key, args[1:])
+        if key[1]:
+            self._answered[key] = said, words
+            if len(self._answered) > ANSWERS_KEPT:
+                self._answered.popitem(last=False)
+        self._send(said, words)
+        return said == address
+
+    def _carry_out(self, address: str, request: int, args: Args) -> tuple[str, Args]:
+        try:
+            reply = (request, *self.companion[address](args))
+            encode(address, reply)
+            return address, reply
+        except Exception as problem:
+            return "/unmixer/error", (request, address, _sentence(problem))
+
+    def _complain(self, text: str) -> None:
+        log.info("%s", text)
+        self._send("/live/error", (text,))
+
+    def _send(self, address: str, args: Args) -> None:
+        self.link.send(encode(address, args), self.client_ip)
+
+
+def encode(address: str, args: Args) -> bytes:
+    """One OSC message: bool → T/F, int → i, float → f, str → s, None → N. Raises ValueError for anything else."""
+    builder = OscMessageBuilder(address)
+    for value in args:
+        if value is not None and not isinstance(value, (bool, int, float, str)):
+            raise ValueError("Infered arg_value type is not supported")  # the words of AbletonOSC's own OSC code
+        builder.add_arg(value)
+    return builder.build().dgram
+
+
+def _messages(datagram: bytes) -> list[OscMessage]:
+    """The messages of a datagram, bundles flattened (nested too; time tags are ignored, as in AbletonOSC)."""
+    if not OscBundle.dgram_is_bundle(datagram):
+        return [OscMessage(datagram)]
+    result: list[OscMessage] = []
+    for content in OscBundle(datagram):
+        result += [content] if isinstance(content, OscMessage) else _messages(content.dgram)
+    return result
+
+
+def _sentence(problem: Exception) -> str:
+    if isinstance(problem, (RuntimeError, IndexError, KeyError)):
+        return str(problem.args[0]) if problem.args else type(problem).__name__
+    return f"{type(problem).__name__}: {problem}"
+
+
+def _orphan_watch(parent_pid: int | None) -> Callable[[], bool]:
+    """A function that says whether the process `parent_pid` is gone (never, when None)."""
+    if parent_pid is None:
+        return lambda: False
+    import psutil
+
+    real_parent = os.getppid()
+    return lambda: os.getppid() != real_parent or not psutil.pid_exists(parent_pid)
