@@ -33,7 +33,7 @@ def params(repo: Path) -> config.Params:
     return config.load(repo / "params.yaml")
 
 
-ONE_SERVICE = ("test_api.py", "test_fuzz.py", "test_page.py")
+ONE_SERVICE = ("web/test_api.py", "web/test_fuzz.py", "page/test_page.py")
 """Modules whose tests talk to one and the same service, which takes seconds to start."""
 COUNTED = ("test_faults.py",)
 """Modules whose last test counts what the others went through."""

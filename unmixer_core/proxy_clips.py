@@ -179,8 +179,14 @@ def _begin(proxy: Path, plan: Plan) -> None:
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _worker["proxy"] = (Proxy.load(proxy).eval(), plan)
+
+
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """Wait for the parent's end, then end this process."""
+    parent.join()
+    os._exit(1)
 
 
 def _work(state: Path, shard: Shard) -> Shard:

@@ -1,6 +1,6 @@
 """How fast the proxy is: full chains of two seconds, forward and forward + backward with the spectral loss.
 
-    python -m benchmarks.proxy [--sample-rate 44100] [--batch 16]
+    python -m benchmarks.proxy.speed [--sample-rate 44100] [--batch 16]
 
 Bounds: forward ≥ 25× and forward + backward ≥ 8× real time on two cores, cost linear in batch and in active effects, ≤ 150 MB
 per clip. The last line is one JSON object.

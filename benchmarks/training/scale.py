@@ -34,11 +34,11 @@ sys.path.insert(0, str(REPO))
 
 from benchmarks.bound import held  # noqa: E402
 from stages import train  # noqa: E402
-from unmixer_core import config
+from unmixer_core import config  # noqa: E402
 from unmixer_core.pipeline import log as pipeline_log  # noqa: E402
-from unmixer_core.pipeline import machine, state
-from unmixer_core.pipeline import run as pipeline_run
-from unmixer_core.pipeline.log import StageLog
+from unmixer_core.pipeline import machine, state  # noqa: E402
+from unmixer_core.pipeline import run as pipeline_run  # noqa: E402
+from unmixer_core.pipeline.log import StageLog  # noqa: E402
 
 DRAWN = 5000
 N_VALID = 120

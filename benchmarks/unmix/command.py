@@ -1,13 +1,13 @@
 """The `unmix` command itself: what it hears, how long it takes to start and to answer, how much memory it needs.
 
-    python -m benchmarks.unmix [--detect 300] [--clips 4] [--data data] [--model models/full]
+    python -m benchmarks.unmix.command [--detect 300] [--clips 4] [--data data] [--model models/full]
 
 Detection: onset, note (octave errors apart) and gate of training renders written behind some silence, as a recording is;
 beside the note Praat's, by autocorrelation and by subharmonic summation, where `pip install praat-parselmouth` was done.
-Command: sounds from outside (benchmarks/outside), un-mixed by `python -m unmixer_app`, by default and with --fast, in a process of its
-own: start-up until it begins to search, seconds of the answer after that, memory of the process and its hosts together at
-its largest (unique set sizes, sampled). How good the answers are: benchmarks/unmix/bars.py. The last line is one JSON object;
-`bars` says what each figure is held to.
+Command: sounds from outside (benchmarks/outside), un-mixed by `python -m unmixer_app`, by default and with --fast, in a
+process of its own: start-up until it begins to search, seconds of the answer after that, memory of the process and its
+hosts together at its largest (unique set sizes, sampled). How good the answers are: benchmarks/unmix/bars.py. The last
+line is one JSON object; `bars` says what each figure is held to.
 """
 
 from __future__ import annotations

@@ -136,7 +136,7 @@ def _resident(server: Server) -> dict[str, float]:
     top, found = psutil.Process(server.process.pid), dict[str, float]()
     found["server"] = round(top.memory_info().rss / 2**20, 1)
     for child in top.children(recursive=True):
-        kind = next((word for word in child.cmdline() if word.startswith(("app.", "unmixer_core."))), "")
+        kind = next((word for word in child.cmdline() if word.startswith(("unmixer_app.", "unmixer_core."))), "")
         if kind:
             found[kind] = max(found.get(kind, 0.0), round(child.memory_info().rss / 2**20, 1))
     return found

@@ -1,4 +1,4 @@
-"""`python -m unmixer_app.service.searcher MODELS`: model, proxy and a host per compute thread loaded once; one search after another.
+"""`python -m unmixer_app.service.searcher MODELS`: model, proxy and hosts loaded once; one search after another.
 
 SIGUSR1 ends a search with the best so far, SIGUSR2 without an answer; between searches both do nothing.
 """

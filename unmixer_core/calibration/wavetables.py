@@ -25,7 +25,7 @@ A4_HZ, A4_NOTE = 440.0, 69
 
 def table_patches(note: int, n_positions: int) -> list[Patch]:
     """Plain held notes, table by table and position by position: oscillator 1 alone, no filter, full sustain."""
-    plain = {"wavetable.filter_1_on": "Off", "wavetable.amp_sustain": 1.0, "wavetable.amp_attack": 0.0}
+    plain: dict[str, float | str] = {"wavetable.filter_1_on": "Off", "wavetable.amp_sustain": 1.0, "wavetable.amp_attack": 0.0}
     positions = np.linspace(0.0, 1.0, n_positions)
     return [
         Patch.init(note, CLIP_S).with_values(

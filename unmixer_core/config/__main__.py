@@ -1,4 +1,4 @@
-"""`python -m unmixer_core.config check [FILE]` and `... apply PROFILE [FILE]`: a parameter file checked, or changed by a profile."""
+"""`python -m unmixer_core.config check [FILE]` and `... apply PROFILE [FILE]`: check or change parameters."""
 
 from __future__ import annotations
 

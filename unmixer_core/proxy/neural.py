@@ -57,6 +57,10 @@ class NeuralProxy(Twin):
 
     KIND = "neural"
 
+    mean_db: Tensor
+    spread_db: Tensor
+    carrier: Tensor
+
     def __init__(self, sample_rate: int = 22050, clip_s: float = 2.0, width: int = 32) -> None:
         super().__init__(sample_rate, clip_s)
         self.width = width

@@ -13,7 +13,7 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 
 from unmixer_core.headless.server.server import Server, encode
 
-TRANSCRIPT = Path(__file__).with_name("transcript.jsonl")
+TRANSCRIPT = Path(__file__).resolve().parents[1] / "transcript.jsonl"
 """What AbletonOSC's server (MIT licence) was recorded to answer: one request and its replies a line."""
 NOT_OURS = ("/live/view/", "/live/song/export")
 """Live's window and a file on Live's disk: a host without a window has neither, and a client of ours sends none of these."""
@@ -80,7 +80,7 @@ def test_transcript_is_answered_alike(wire) -> None:
 
 def test_the_client_sends_nothing_that_is_left_out_of_the_comparison() -> None:
     client = Path(__file__).resolve().parents[3] / "unmixer_core" / "live"
-    text = "".join(path.read_text(encoding="utf-8") for path in client.glob("*.py"))
+    text = "".join(path.read_text(encoding="utf-8") for path in client.rglob("*.py"))
     assert not [address for address in NOT_OURS if address in text]
 
 

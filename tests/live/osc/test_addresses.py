@@ -69,7 +69,7 @@ async def push(way, host):
 def written_out():
     """Whole addresses among the literals of the client's source; the parts of an f-string are none."""
     whole = set()
-    for path in (ROOT / "unmixer_core" / "live").glob("*.py"):
+    for path in (ROOT / "unmixer_core" / "live").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         partial = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
         texts = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))

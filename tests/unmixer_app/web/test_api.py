@@ -24,7 +24,7 @@ from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
 CANCEL_S, LOAD_S = 2.0, 4.0
-"""What is promised on a machine that does nothing else (benchmarks/unmix/service.py asks for it there), and what other tests may add."""
+"""What is promised on a machine that does nothing else (benchmarks/unmix/service.py asks there), and what other tests may add."""
 
 
 def audio(data: bytes) -> tuple[np.ndarray, int]:
