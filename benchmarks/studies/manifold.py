@@ -91,7 +91,7 @@ def splits(run: Path, model: Path, cache: Path) -> dict[str, Frozen]:
     missing = [path for path in parts if not path.exists()]
     trained = checkpoint.load(model).model if missing else None
     cache.mkdir(parents=True, exist_ok=True)
-    for path in log.Log().progress(missing, len(missing), "encoder"):
+    for path in log.StageLog().progress(missing, len(missing), "encoder"):
         torch.save(vars(frozen(features, trained, parts[path])), path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
     read = {name: [torch.load(p, weights_only=True) for p in parts if p.name.startswith(name)] for name in rows}

@@ -67,7 +67,7 @@ def carry_out(study: Study, out: Path, state: Path = Path(".unmixer")) -> pd.Dat
     ledger = Ledger(folder.with_suffix(".jsonl"))
     wanted = {_key(cell, seed): (cell, seed) for seed in study.seeds for cell in study.cells}
     waiting = [key for key in wanted if key not in ledger.rows]
-    for key in log.Log().progress(waiting, len(waiting), study.name):
+    for key in log.StageLog().progress(waiting, len(waiting), study.name):
         ledger.add(key, study.run(*wanted[key], folder / hashlib.sha256(key.encode()).hexdigest()[:12]))
     rows = pd.DataFrame([{**cell, "seed": seed, **ledger.rows[key]} for key, (cell, seed) in wanted.items()])
     write(study, rows, out)

@@ -9,7 +9,15 @@ import pytest
 
 from benchmarks.bound import SIGNS, held
 
-WITH_BARS = ("bars", "inference", "live", "proxy", "render", "scale", "unmix")
+WITH_BARS = (
+    "host.live",
+    "host.render",
+    "host.scale",
+    "proxy.speed",
+    "unmix.bars",
+    "unmix.command",
+    "unmix.inference",
+)
 
 
 def test_each_figure_stands_beside_what_is_wanted():

@@ -136,7 +136,7 @@ def test_the_readme_names_what_exists():
 def test_the_readme_names_every_environment_variable():
     code = [
         path.read_text(encoding="utf-8")
-        for folder in ("unmixer_core", "stages", "unmixer_app")
+        for folder in ("unmixer_core", "stages", "unmixer_app", "tools")
         for path in (REPO / folder).rglob("*.py")
     ]
     used = {name for text in code for name in re.findall(r"UNMIXER_[A-Z]\w+", text)}

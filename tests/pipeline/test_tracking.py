@@ -289,7 +289,7 @@ def test_a_journal_in_use_is_left_alone(project, params):
     living = tracking.Journal(project / ".unmixer/journal/first-living")
     living.write(tracking.open_record("first", params, []))
     code = (
-        f"from unmixer_core import tracking; from pathlib import Path; print(tracking.replay(Path({str(project)!r})))"
+        f"from unmixer_core.pipeline import tracking; from pathlib import Path; print(tracking.replay(Path({str(project)!r})))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -60,7 +60,7 @@ def trained(
     (tmp_path / "renders/patches.parquet").write_bytes(b"clips")
     audio = params.audio.model_copy(update={"clip_s": CLIP_S, "sample_rate": RATE})
     settings = params.proxy.model_copy(update={**SMALL, "kind": request.param})
-    report = train_proxy.main(tmp_path / "renders", tmp_path / "proxy", audio, settings, log.Log())
+    report = train_proxy.main(tmp_path / "renders", tmp_path / "proxy", audio, settings, log.StageLog())
     return request.param, tmp_path / "proxy", report
 
 

@@ -77,8 +77,9 @@ def test_a_decoder_that_is_taken_over_is_ended_and_told(attack: str, tmp_path: P
     """Stands in for a file that breaks libsndfile: what listening does instead of reading."""
     deed, words = ATTACKS[attack]
     script = (
-        "import os, time, json, numpy as np\nfrom app.service import decoder\nfrom unmixer_core import config, listening\n"
-        f"listening.listen = lambda *_, **__: {deed}\n"
+        "import os, time, json, numpy as np\nfrom unmixer_app.service import decoder\n"
+        "from unmixer_core import config\nfrom unmixer_core.recording import note\n"
+        f"note.listen = lambda *_, **__: {deed}\n"
         "decoder.MEMORY_BYTES, decoder.CPU_S, decoder.WALL_S = 256 << 20, 1, 2\n"
         f"request = {{'folder': {str(tmp_path)!r}, 'name': 'x.wav', 'note': None, 'gate_s': None}}\n"
         "print(json.dumps(decoder._apart(request, config.load(decoder.ROOT / 'params.yaml'))))"
