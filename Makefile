@@ -27,6 +27,7 @@ test: $(STAMP)  ## all tests
 
 check: $(STAMP)  ## style, types, who may import whom
 	ruff check .
+	ruff format --check --quiet .
 	mypy
 	lint-imports
 

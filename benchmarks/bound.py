@@ -12,7 +12,9 @@ Bounds = Mapping[str, tuple[str, float]]
 
 
 def held(figures: Mapping[str, Any], bounds: Bounds) -> dict[str, dict[str, Any]]:
-    """Per bound whose figure was measured: its value, what is wanted and whether that is met (NaN meets nothing).
+    """Per bound whose figure was measured.
+
+    Its value, what is wanted and whether that is met (NaN meets nothing).
 
     A bound's name is a key of `figures`, or the keys of nested mappings with dots between them.
     """

@@ -1,4 +1,7 @@
-"""Predictions on the frozen test split, re-rendered by the host, beside the baselines: metrics, plots and a report."""
+"""Predictions on the frozen test split, re-rendered by the host, beside the baselines.
+
+Metrics, plots and a report.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +35,15 @@ def main(
     evaluate: config.Evaluate,
     log: StageLog,
 ) -> dict[str, float]:
-    """Writes `report`/report.html, report.md, rows.parquet (a line per clip and row) and mss.csv (for dvc plots)."""
+    """Writes `report`/report.html, report.md, rows.parquet (a line per clip and row) and mss.csv
+    (for dvc plots).
+    """
     clips, threads, rate = Clips.open(renders), machine.threads(), audio.sample_rate
     frames = Features.open(features, renders, machine.device())
-    twin, unmixer = Proxy.load(proxy).to(machine.device()), checkpoint.load(model, machine.device()).model
+    twin, unmixer = (
+        Proxy.load(proxy).to(machine.device()),
+        checkpoint.load(model, machine.device()).model,
+    )
     key = {
         "inputs": pipeline_state.fingerprint(renders, features, proxy, model),
         "audio": audio,
@@ -56,7 +64,9 @@ def main(
     train = scoring_score.prior(clips.patches)
     neighbours = {clip: clips.patches[near.clips[0]] for clip, near in nearest.items()}
     jobs = scoring_score.prediction_jobs(test, beliefs.point, best)
-    jobs += scoring_score.baseline_jobs(test, train, neighbours, evaluate.seed) + detection.without_jobs(test)
+    jobs += scoring_score.baseline_jobs(
+        test, train, neighbours, evaluate.seed
+    ) + detection.without_jobs(test)
     jobs += identifiability.other_jobs(test, evaluate.n_ceiling, evaluate.seed)
     shown = scoring_score.shown(test, evaluate.n_examples)
     keep = [("prediction", target.clip) for target in shown]
@@ -67,20 +77,31 @@ def main(
         compared = scoring_score.some(test, evaluate.n_gap)
         again = host.render([target.patch for target in compared])
     rows = scoring_score.nearest_rows(rows, test, nearest, clips.audio, rate)
-    effects = detection.judged(unmixer, frames, [target for target in test if target.phase == "full"], rows)
+    effects = detection.judged(
+        unmixer, frames, [target for target in test if target.phase == "full"], rows
+    )
 
     truth = clips.patches.select(np.array([target.clip for target in test]))
     found = recovery.Recovered(truth, beliefs.point, baselines.Majority.of(train), beliefs.pit)
     gap = proxy_gap.measure(twin, compared, again, rate, keep=evaluate.n_examples)
-    flat = scoring_score.summarise(rows, scoring_score.ROWS, score) | recovery.by_phase(found, score.coverage)
-    flat |= detection.flat(effects, "full") | prediction.share_of_network(best, beliefs.candidates, test)
+    flat = scoring_score.summarise(rows, scoring_score.ROWS, score) | recovery.by_phase(
+        found, score.coverage
+    )
+    flat |= detection.flat(effects, "full") | prediction.share_of_network(
+        best, beliefs.candidates, test
+    )
     flat |= identifiability.beside(rows, test, train) | proxy_gap.flat(gap)
 
     examples = [
-        evaluation_page.example(t, sounds.get(("prediction", t.clip)), clips.audio(nearest[t.clip].clips[0])) for t in shown
+        evaluation_page.example(
+            t, sounds.get(("prediction", t.clip)), clips.audio(nearest[t.clip].clips[0])
+        )
+        for t in shown
     ]
     last = found.select(np.flatnonzero(truth.phase == test[-1].phase))
-    page = evaluation_page.evaluation_page(flat, rows, scoring_score.ROWS, last, effects, gap, examples, rate)
+    page = evaluation_page.evaluation_page(
+        flat, rows, scoring_score.ROWS, last, effects, gap, examples, rate
+    )
     evaluation_page.write(page, examples, report, rate, log)
     evaluation_page.log_gap(gap, log)
     rows.to_parquet(report / "rows.parquet", index=False)

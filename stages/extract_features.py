@@ -1,6 +1,9 @@
-"""Clips → log-mel features of mid and side, float16 shards; every clip is checked against its digest on the way.
+"""Clips → log-mel features of mid and side, float16 shards.
 
-With features.store off only the check is made, and what the trainer needs to make frames itself is written.
+Every clip is checked against its digest on the way.
+
+With features.store off only the check is made, and what the trainer needs to make frames itself is
+written.
 """
 
 from __future__ import annotations
@@ -22,7 +25,9 @@ def main(
 ) -> dict[str, float]:
     """Write `features`/shard-*.npy float16 [n, 2, mels, frames], meta.json and the patches."""
     clips, device = Clips.open(renders), machine.device()
-    writer = FeatureWriter(features, FeatureSpec.of(settings, audio.sample_rate), store=settings.store)
+    writer = FeatureWriter(
+        features, FeatureSpec.of(settings, audio.sample_rate), store=settings.store
+    )
     with torch.inference_mode():
         for shard in log.progress(range(len(clips.shards)), desc="features, shards"):
             rows = clips.shard_rows(shard)
@@ -31,7 +36,9 @@ def main(
             else:
                 clips.verify_all(rows)
     writer.finish(renders / TABLE)
-    return {"clips": len(clips)} | ({"mean_level": writer.total / len(clips)} if settings.store else {})
+    return {"clips": len(clips)} | (
+        {"mean_level": writer.total / len(clips)} if settings.store else {}
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Render every patch through the host over OSC: resumable, parallel over hosts, silent and clipped patches redrawn."""
+"""Render every patch through the host over OSC.
+
+Resumable, parallel over hosts, silent and clipped patches redrawn.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +19,17 @@ from unmixer_core.rendering.clip_store import ClipStore
 from unmixer_core.rendering.render_job import RenderJob, host_digest
 from unmixer_core.schema.patch import Patches
 
+#: Patches rendered once more and twice, to see how well the host repeats itself.
 DOUBLE_RENDERS = 4
-"""Patches rendered once more and twice, to see how well the host repeats itself."""
 
 
 def main(
-    patches: Path, renders: Path, audio: config.Audio, sample: config.Sample, render: config.Render, log: StageLog
+    patches: Path,
+    renders: Path,
+    audio: config.Audio,
+    sample: config.Sample,
+    render: config.Render,
+    log: StageLog,
 ) -> dict[str, float]:
     """Patch table → shards of clips, their manifests and the patches as rendered."""
     table = Patches.read(patches)
@@ -33,7 +41,13 @@ def main(
         "sample": sample,
     }
     state = pipeline_state.state_dir("render_patches", key, keep=True)
-    store = ClipStore(state, len(table), render.shard_clips, round(audio.clip_s * audio.sample_rate), audio.sample_rate)
+    store = ClipStore(
+        state,
+        len(table),
+        render.shard_clips,
+        round(audio.clip_s * audio.sample_rate),
+        audio.sample_rate,
+    )
     if store.damaged:
         words = f"damaged clips, rendered again: {', '.join(map(str, store.damaged))}"
         log.text("damaged.txt", f"{words}\n")
@@ -45,12 +59,19 @@ def main(
         for _ in log.progress(job.run(), total=len(table), desc="render"):
             pass
         rendered = job.patches()
-        floor = measure(host, [rendered[i] for i in range(0, len(rendered), -(-len(rendered) // DOUBLE_RENDERS))])
+        floor = measure(
+            host,
+            [rendered[i] for i in range(0, len(rendered), -(-len(rendered) // DOUBLE_RENDERS))],
+        )
     store.publish(renders, rendered)
     loudness = [row.loudness_lufs for row in store.rows.values()]
     redraws = sum(row.attempt for row in store.rows.values())
     log.metrics(
-        {"resumed": float(job.tally.resumed), "silent": float(job.tally.silent), "clipped": float(job.tally.clipped)}
+        {
+            "resumed": float(job.tally.resumed),
+            "silent": float(job.tally.silent),
+            "clipped": float(job.tally.clipped),
+        }
     )
     return {
         "clips": len(table),

@@ -1,4 +1,7 @@
-"""Many more training clips, heard through the proxy instead of the host; only their frames are kept."""
+"""Many more training clips, heard through the proxy instead of the host.
+
+Only their frames are kept.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,9 @@ def main(
     settings: config.ProxyClips,
     log: StageLog,
 ) -> dict[str, float]:
-    """Write `proxy_frames`/shard-*.npy float16 [n, 2, mels, frames], meta.json and the patches, as extract_features does."""
+    """Write `proxy_frames`/shard-*.npy float16 [n, 2, mels, frames], meta.json and the patches,
+    as extract_features does.
+    """
     plan = proxy_clips.Plan(settings, sample, render, FeatureSpec.of(features, audio.sample_rate))
     key = {
         "proxy": pipeline_state.fingerprint(proxy),
@@ -34,7 +39,9 @@ def main(
     }
     state, shards = pipeline_state.state_dir("render_proxy", key), plan.shards()
     device, workers = machine.device(), machine.threads()
-    for _ in log.progress(proxy_clips.make(proxy, plan, state, device, workers), len(shards), "proxy clips, shards"):
+    for _ in log.progress(
+        proxy_clips.make(proxy, plan, state, device, workers), len(shards), "proxy clips, shards"
+    ):
         pass
     writer, tables = FeatureWriter(proxy_frames, plan.spec), [Patches.stack([], "full", "train")]
     for shard in shards:

@@ -1,4 +1,6 @@
-"""Draw the patch table: training, validation and the frozen test split, for the three phases of the curriculum."""
+"""Draw the patch table: training, validation and the frozen test split, for the three phases of
+the curriculum.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from unmixer_core.schema.patch import PHASES, Patches
 
 
 def main(patches: Path, sample: config.Sample) -> dict[str, float]:
-    """Write every patch of the experiment; the test split comes first and has a seed of its own, so that it never moves."""
+    """Write every patch of the experiment.
+
+    The test split comes first and has a seed of its own, so that it never moves.
+    """
     tables: list[Patches] = []
     for split in ("test", "valid", "train"):
         for phase in PHASES:
@@ -21,7 +26,9 @@ def main(patches: Path, sample: config.Sample) -> dict[str, float]:
     table = Patches.concat(tables)
     table.write(patches)
     lengths = (table.chain >= 0).sum(axis=1)
-    counts = {f"patches_{split}": len(table.where(split=split)) for split in ("train", "valid", "test")}
+    counts = {
+        f"patches_{split}": len(table.where(split=split)) for split in ("train", "valid", "test")
+    }
     return counts | {"mean_chain_length": float(lengths.mean())}
 
 

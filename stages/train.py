@@ -1,6 +1,9 @@
-"""The curriculum, one phase a run: `--phase dry` (Wavetable alone), `fx` (non-linear effects), `full` (all effects).
+"""The curriculum, one phase a run.
 
-The first phase starts from scratch, each later one from the model of the phase before; earlier sounds are replayed.
+`--phase dry` (Wavetable alone), `fx` (non-linear effects), `full` (all effects).
+
+The first phase starts from scratch, each later one from the model of the phase before; earlier
+sounds are replayed.
 """
 
 from __future__ import annotations

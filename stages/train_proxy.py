@@ -1,6 +1,9 @@
-"""Calibrate the differentiable twin of the host: what can be heard on single notes is read, then φ is fitted to the renders.
+"""Calibrate the differentiable twin of the host.
 
-Beside it a network learns the same host from the same renders; `proxy.kind` says which of the two the pipeline goes on with.
+What can be heard on single notes is read, then φ is fitted to the renders.
+
+Beside it a network learns the same host from the same renders; `proxy.kind` says which of the two
+the pipeline goes on with.
 """
 
 from __future__ import annotations
@@ -31,20 +34,33 @@ from unmixer_core.report.plots import spectrograms
 EXAMPLES = 3
 
 
-def main(renders: Path, proxy: Path, audio: config.Audio, settings: config.Proxy, log: StageLog) -> dict[str, float]:
-    """Clips → `proxy`/proxy.safetensors and proxy.json; returns the gap of both kinds to the host on held-out clips."""
+def main(
+    renders: Path, proxy: Path, audio: config.Audio, settings: config.Proxy, log: StageLog
+) -> dict[str, float]:
+    """Clips → `proxy`/proxy.safetensors and proxy.json.
+
+    Returns the gap of both kinds to the host on held-out clips.
+    """
     clips, device = Clips.open(renders), machine.device()
     renders_digest = hashlib.sha256((renders / "patches.parquet").read_bytes()).hexdigest()
-    state = pipeline_state.state_dir("train_proxy", {"renders": renders_digest, "audio": audio, "proxy": settings})
+    state = pipeline_state.state_dir(
+        "train_proxy", {"renders": renders_digest, "audio": audio, "proxy": settings}
+    )
     twin = Proxy(settings.sample_rate, audio.clip_s)
     if settings.table_positions:
         _read(twin, _heard(audio, settings, state, log))
     material = Material(clips, settings.sample_rate)
-    results = Calibration(twin.to(device), material, settings, state, log.metrics, log.progress).run()
+    results = Calibration(
+        twin.to(device), material, settings, state, log.metrics, log.progress
+    ).run()
     twins: dict[str, Twin] = {twin.KIND: twin}
     if settings.neural_steps or settings.kind == NeuralProxy.KIND:
-        twins[NeuralProxy.KIND] = network = _network(material, audio, settings, state, log).to(device)
-        rows = np.random.default_rng(settings.seed).permutation(material.held_out(8))[: settings.held_out]
+        twins[NeuralProxy.KIND] = network = _network(material, audio, settings, state, log).to(
+            device
+        )
+        rows = np.random.default_rng(settings.seed).permutation(material.held_out(8))[
+            : settings.held_out
+        ]
         results["neural.levels_db"] = neural_training.levels_gap_db(network, material, rows)
     for kind, each in twins.items():
         prefix = "" if kind == twin.KIND else f"{kind}."
@@ -63,17 +79,26 @@ def _read(twin: Proxy, heard: dict[str, torch.Tensor]) -> None:
         early.copy_(heard["early"])
 
 
-def _heard(audio: config.Audio, settings: config.Proxy, state: Path, log: StageLog) -> dict[str, torch.Tensor]:
-    """The wavetables' spectra and the reverb's reflections, heard on the host (and kept in `state` for a re-run)."""
+def _heard(
+    audio: config.Audio, settings: config.Proxy, state: Path, log: StageLog
+) -> dict[str, torch.Tensor]:
+    """The wavetables' spectra and the reverb's reflections, heard on the host (and kept in
+    `state` for a re-run).
+    """
     kept = state / "heard.pt"
     if not kept.exists():
         notes = wavetables.table_patches(settings.table_note, settings.table_positions)
         patches = [*notes, *reflections.patches()]
         heard = {}
         with Renderer(audio.model_copy(update={"clip_s": wavetables.CLIP_S})) as host:
-            for index, clip in log.progress(host.map(patches), total=len(patches), desc="single notes"):
+            for index, clip in log.progress(
+                host.map(patches), total=len(patches), desc="single notes"
+            ):
                 if isinstance(clip, RenderFailure):
-                    raise StageError(f"the host could not play the single note {index} that the proxy reads: {clip}.")
+                    raise StageError(
+                        f"the host could not play the single note {index} that the proxy reads: "
+                        f"{clip}."
+                    )
                 heard[index] = clip
         ordered = [heard[i] for i in range(len(patches))]
         level = float(Proxy().voice.level().detach())
@@ -89,11 +114,20 @@ def _network(
     material: Material, audio: config.Audio, settings: config.Proxy, state: Path, log: StageLog
 ) -> NeuralProxy:
     """The neural proxy, trained (and kept in `state` for a re-run)."""
-    network = neural_training.new_network(settings.sample_rate, audio.clip_s, settings.neural_width, settings.seed)
+    network = neural_training.new_network(
+        settings.sample_rate, audio.clip_s, settings.neural_width, settings.seed
+    )
     kept = state / "neural"
     if not kept.exists():
         threads = machine.threads()
-        neural_training.fit(network.to(machine.device()), material, settings, log.metrics, log.progress, threads=threads)
+        neural_training.fit(
+            network.to(machine.device()),
+            material,
+            settings,
+            log.metrics,
+            log.progress,
+            threads=threads,
+        )
         network.cpu().save(state / "neural.tmp")
         (state / "neural.tmp").rename(kept)
     network.restore(kept)

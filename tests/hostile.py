@@ -15,33 +15,54 @@ RATE = 44100
 Maker = Callable[[Path], None]
 
 
-def tone(seconds: float = 0.5, note: float = 57.0, rate: int = RATE, channels: int = 1) -> np.ndarray:
+def tone(
+    seconds: float = 0.5, note: float = 57.0, rate: int = RATE, channels: int = 1
+) -> np.ndarray:
     """A decaying sawtooth-like note, float32 [time, channel]."""
     t = np.arange(int(seconds * rate)) / rate
     hertz = 440.0 * 2.0 ** ((note - 69.0) / 12.0)
     top = max(2, min(20, int(0.45 * rate / hertz)))
-    wave = sum(np.sin(2 * np.pi * hertz * h * t) / h for h in range(1, top)) * np.exp(-2.0 * t) * 0.4
+    wave = (
+        sum(np.sin(2 * np.pi * hertz * h * t) / h for h in range(1, top)) * np.exp(-2.0 * t) * 0.4
+    )
     return np.repeat(np.asarray(wave, dtype=np.float32)[:, None], channels, axis=1)
 
 
-def encoded(samples: np.ndarray, format: str = "WAV", subtype: str | None = None, rate: int = RATE) -> bytes:
+def encoded(
+    samples: np.ndarray, format: str = "WAV", subtype: str | None = None, rate: int = RATE
+) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, samples, rate, format=format, subtype=subtype)
     return buffer.getvalue()
 
 
 def wav(
-    data: bytes, *, rate: int = RATE, channels: int = 1, bits: int = 16, code: int = 1, claimed: int | None = None,
+    data: bytes,
+    *,
+    rate: int = RATE,
+    channels: int = 1,
+    bits: int = 16,
+    code: int = 1,
+    claimed: int | None = None,
     block: int | None = None,
-) -> bytes:  # fmt: skip
+) -> bytes:
     """A WAV file whose header says what it is told to."""
     claimed = len(data) if claimed is None else claimed
     block = channels * bits // 8 if block is None else block
-    form = struct.pack("<HHIIHH", code, channels, rate, (rate * block) & 0xFFFFFFFF, block & 0xFFFF, bits)
+    form = struct.pack(
+        "<HHIIHH", code, channels, rate, (rate * block) & 0xFFFFFFFF, block & 0xFFFF, bits
+    )
     riff = (36 + claimed) & 0xFFFFFFFF
-    return b"RIFF" + struct.pack("<I", riff) + b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + struct.pack(
-        "<I", claimed & 0xFFFFFFFF
-    ) + data  # fmt: skip
+    return (
+        b"RIFF"
+        + struct.pack("<I", riff)
+        + b"WAVEfmt "
+        + struct.pack("<I", 16)
+        + form
+        + b"data"
+        + struct.pack("<I", claimed & 0xFFFFFFFF)
+        + data
+    )
 
 
 def pcm(samples: np.ndarray) -> bytes:
@@ -63,7 +84,23 @@ def cases() -> Iterator[tuple[str, Maker]]:
 
 def _headers() -> Iterator[tuple[str, Maker]]:
     sound = pcm(tone())
-    for rate in (0, 1, 7, 100, 3999, 4000, 8000, 11025, 44099, 96000, 192000, 384000, 384001, 2**31, 2**32 - 1):
+    for rate in (
+        0,
+        1,
+        7,
+        100,
+        3999,
+        4000,
+        8000,
+        11025,
+        44099,
+        96000,
+        192000,
+        384000,
+        384001,
+        2**31,
+        2**32 - 1,
+    ):
         yield f"rate-{rate}.wav", written(wav(sound, rate=rate))
     for channels in (0, 2, 3, 6, 8, 64, 65, 255, 1024, 65535):
         yield f"channels-{channels}.wav", written(wav(sound, channels=channels))
@@ -102,7 +139,12 @@ def _contents() -> Iterator[tuple[str, Maker]]:
     yield "clipped.wav", floats(np.clip(good * 20, -1, 1))
     yield "square-dc.wav", floats(np.clip(good * 20, -1, 1) + 0.5)
     yield "backwards.wav", floats(good[::-1])
-    for kind, subtype in (("WAV", "PCM_U8"), ("WAV", "DOUBLE"), ("AIFF", "PCM_24"), ("FLAC", "PCM_16")):
+    for kind, subtype in (
+        ("WAV", "PCM_U8"),
+        ("WAV", "DOUBLE"),
+        ("AIFF", "PCM_24"),
+        ("FLAC", "PCM_16"),
+    ):
         yield f"good-{subtype}.{kind.lower()}", written(encoded(tone(), kind, subtype))
     for kind in ("OGG", "MP3"):
         yield f"good.{kind.lower()}", written(encoded(tone(), kind))

@@ -1,7 +1,10 @@
-"""A toy stage that trains on several ranks, as a program that tests start: python tests/ranks.py --out FOLDER.
+"""A toy stage that trains on several ranks, as a program that tests start.
 
-Writes curve.json and weights.pt to FOLDER; an unfinished run is continued from FOLDER/state. RANKS_KILL=<rank>:<epoch>
-ends that rank by SIGKILL in the middle of that epoch (counted over all epochs), unless the run was continued.
+Python tests/ranks.py --out FOLDER.
+
+Writes curve.json and weights.pt to FOLDER; an unfinished run is continued from FOLDER/state.
+RANKS_KILL=<rank>:<epoch> ends that rank by SIGKILL in the middle of that epoch (counted over all
+epochs), unless the run was continued.
 """
 
 from __future__ import annotations
@@ -26,13 +29,14 @@ from unmixer_core.errors import TrainingError
 from unmixer_core.pipeline import run
 from unmixer_core.training import phase
 
+#: At the pipeline's eps and a larger rate the first steps, divided by tiny second moments, make
+#: rounding grow a hundredfold every two steps (0.1 of the chain's loss after ten on one processor,
+#: 0.002 on another); here it stays below 1e-5.
 CHANGES: dict[str, dict[str, Any]] = {
     "phase": {"epochs": 3, "batch": 7},
     "loss": {"spectral_clips": 3},
     "optim": {"eps": 1e-3, "lr": 0.001},
 }
-"""At the pipeline's eps and a larger rate the first steps, divided by tiny second moments, make rounding grow a hundredfold
-every two steps (0.1 of the chain's loss after ten on one processor, 0.002 on another); here it stays below 1e-5."""
 
 
 class Watched(tiny.Silent):
@@ -60,8 +64,13 @@ def train(out: Path) -> None:
             ranks=ranks,
         )
     if ranks.first:
-        (out / "curve.json").write_text(json.dumps({"rows": log.rows, "report": report}), encoding="utf-8")
-        torch.save({name: x.as_subclass(torch.Tensor) for name, x in model.state_dict().items()}, out / "weights.pt")
+        (out / "curve.json").write_text(
+            json.dumps({"rows": log.rows, "report": report}), encoding="utf-8"
+        )
+        torch.save(
+            {name: x.as_subclass(torch.Tensor) for name, x in model.state_dict().items()},
+            out / "weights.pt",
+        )
 
 
 def main(out: Path) -> dict[str, float]:

@@ -25,7 +25,9 @@ def modules_of(package: ModuleType) -> list[ModuleType]:
 
 
 def checked(modules: list[ModuleType]) -> list[tuple[ModuleType, str, Callable[..., Any]]]:
-    """Every name in these modules that is a function of dsp or ddsp, and that function with its shapes checked."""
+    """Every name in these modules that is a function of dsp or ddsp, and that function with its
+    shapes checked.
+    """
     ours = tuple(f"{package.__name__}." for package in PACKAGES)
     return [
         (module, name, jaxtyped(value, typechecker=typechecker))

@@ -40,7 +40,9 @@ def test_int16_keeps_level_within_half_a_step():
 
 
 def test_a_sine_at_minus_3_lufs_per_bs1770():
-    tone = np.tile(np.sin(2 * np.pi * 997 * np.arange(48000 * 2) / 48000), (2, 1)).astype(np.float32)
+    tone = np.tile(np.sin(2 * np.pi * 997 * np.arange(48000 * 2) / 48000), (2, 1)).astype(
+        np.float32
+    )
     assert audio.loudness_lufs(tone, 48000) == pytest.approx(0.0, abs=0.1)
     assert audio.loudness_lufs(tone[:1], 48000) == pytest.approx(-3.01, abs=0.1)
     assert audio.loudness_lufs(np.zeros_like(tone), 48000) == audio.SILENCE_LUFS

@@ -1,8 +1,11 @@
-"""Several ranks do what one process does: the same curve, the same files, and no finished epoch lost with a killed one.
+"""Several ranks do what one process does.
 
-Tolerance, as documented in docs/scale.md: sums over ranks are added in another order than sums over a batch, so values
-agree to float32 rounding at first and drift apart slowly: within 2e-4 after one epoch here, 2e-3 after all of them (the
-toy's spectral gradients reach 1e12, which makes it a hard case).
+The same curve, the same files, and no finished epoch lost with a killed one.
+
+Tolerance, as documented in docs/scale.md: sums over ranks are added in another order than sums over
+a batch, so values agree to float32 rounding at first and drift apart slowly: within 2e-4 after one
+epoch here, 2e-3 after all of them (the toy's spectral gradients reach 1e12, which makes it a hard
+case).
 """
 
 from __future__ import annotations
@@ -34,12 +37,20 @@ REPO = Path(__file__).resolve().parents[1]
 def start(out: Path, world: int, **variables: str) -> subprocess.CompletedProcess[str]:
     """The toy stage on `world` ranks."""
     out.mkdir(exist_ok=True)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PET_", "TORCHELASTIC"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PET_", "TORCHELASTIC"))
+    }
     return subprocess.run(
         [sys.executable, "tests/ranks.py", "--out", str(out)],
-        cwd=REPO, env={**environment, "UNMIXER_NPROC": str(world), **variables},
-        capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        cwd=REPO,
+        env={**environment, "UNMIXER_NPROC": str(world), **variables},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
 
 
 def alone(out: Path) -> Path:
@@ -50,12 +61,19 @@ def alone(out: Path) -> Path:
 
 
 def curve(out: Path) -> list[tuple[int, dict[str, float]]]:
-    return [(step, values) for step, values in json.loads((out / "curve.json").read_text(encoding="utf-8"))["rows"]]
+    return [
+        (step, values)
+        for step, values in json.loads((out / "curve.json").read_text(encoding="utf-8"))["rows"]
+    ]
 
 
 def losses_of(values: dict[str, float]) -> dict[str, float]:
     """What is a loss; gradient norms before clipping (up to 1e12 here) are no part of the curve."""
-    return {name: v for name, v in values.items() if name.endswith(("knobs", "choices", "chain", "present", "loss"))}
+    return {
+        name: v
+        for name, v in values.items()
+        if name.endswith(("knobs", "choices", "chain", "present", "loss"))
+    }
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +94,19 @@ def test_two_ranks_reproduce_the_curve_of_one_process(tmp_path: Path, single: Pa
         [values["train.spectral"] for _, values in curve(out) if "train.spectral" in values]
         for out in (single, tmp_path)
     ]
-    assert spectral[0] == pytest.approx(spectral[1], rel=1e-4), "the same clips, heard through the same noise"
+    assert spectral[0] == pytest.approx(spectral[1], rel=1e-4), (
+        "the same clips, heard through the same noise"
+    )
     weights = [torch.load(out / "weights.pt", weights_only=True) for out in (single, tmp_path)]
-    assert all(torch.isfinite(x).all() for x in weights[1].values()) and weights[0].keys() == weights[1].keys()
+    assert (
+        all(torch.isfinite(x).all() for x in weights[1].values())
+        and weights[0].keys() == weights[1].keys()
+    )
 
 
-def test_a_killed_rank_is_named_and_one_process_goes_on_after_the_last_epoch(tmp_path: Path, single: Path) -> None:
+def test_a_killed_rank_is_named_and_one_process_goes_on_after_the_last_epoch(
+    tmp_path: Path, single: Path
+) -> None:
     killed = start(tmp_path, 2, RANKS_KILL="1:2")
     assert killed.returncode == 1
     (said,) = [line for line in killed.stderr.splitlines() if line.startswith("error:")]
@@ -100,7 +125,11 @@ def test_an_error_of_one_rank_is_said_once_and_by_its_rank(tmp_path: Path) -> No
     (tmp_path / "missing").touch()
     done = start(tmp_path, 2)
     assert done.returncode == 1
-    assert [line for line in done.stderr.splitlines() if "rank 1 stopped: this rank cannot go on" in line] != []
+    assert [
+        line
+        for line in done.stderr.splitlines()
+        if "rank 1 stopped: this rank cannot go on" in line
+    ] != []
     assert done.stderr.count("error:") == 1 and "Traceback" not in done.stderr
 
 
@@ -122,7 +151,9 @@ def test_ranks_share_every_row_once_and_their_weighted_means_make_the_whole_mean
     values = np.random.default_rng(1).random(13)
     parts = [(Ranks(r, 4), values[Ranks(r, 4).rows(13)]) for r in range(4)]
     assert sorted(np.concatenate([part for _, part in parts])) == sorted(values)
-    assert np.mean([ranks.weight(13) * part.mean() for ranks, part in parts]) == pytest.approx(values.mean())
+    assert np.mean([ranks.weight(13) * part.mean() for ranks, part in parts]) == pytest.approx(
+        values.mean()
+    )
     assert all(ranks.count(13) == len(part) for ranks, part in parts)
 
 
@@ -157,17 +188,26 @@ def test_shared_noise_is_the_batchs_and_alone_nothing_changes() -> None:
         assert torch.equal(ours.eval()(x[:3]), x[:3])
 
 
-def test_bf16_leaves_the_hyperbolic_parts_in_float64(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_bf16_leaves_the_hyperbolic_parts_in_float64(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     seen: dict[str, torch.dtype] = {}
     model = tiny.model()
     logits = model.chain.space.logits
     monkeypatch.setattr(
-        type(model.chain.space), "logits", lambda self, *x: (seen.update(point=x[0].dtype), logits(*x))[1]
+        type(model.chain.space),
+        "logits",
+        lambda self, *x: (seen.update(point=x[0].dtype), logits(*x))[1],
     )
     model.neck[0].register_forward_hook(lambda *x: seen.update(neck=x[2].dtype))
     monkeypatch.setenv("UNMIXER_PRECISION", "bf16")
     report = phase.fit(
-        model, tiny.data(), tiny.settings(phase={"epochs": 1}), state=tmp_path, log=tiny.Silent(), proxy_term=FakeTerm()
+        model,
+        tiny.data(),
+        tiny.settings(phase={"epochs": 1}),
+        state=tmp_path,
+        log=tiny.Silent(),
+        proxy_term=FakeTerm(),
     )
     assert all(np.isfinite(value) for value in report.values())
     monkeypatch.setenv("UNMIXER_PRECISION", "fp8")
@@ -177,7 +217,10 @@ def test_bf16_leaves_the_hyperbolic_parts_in_float64(monkeypatch: pytest.MonkeyP
     assert model.neck[0].weight.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("capabilities", "expected"), [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({}, False)])
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"avx512_bf16": True}, True), ({"amx_bf16": True}, True), ({}, False)],
+)
 def test_a_cpu_trains_in_bf16_where_it_computes_in_it(
     monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: bool
 ) -> None:
@@ -192,7 +235,9 @@ def test_a_cpu_trains_in_bf16_where_it_computes_in_it(
 
 def test_shared_batch_norm_sums_bf16_in_full_precision(monkeypatch: pytest.MonkeyPatch) -> None:
     """Far from zero, where the squares of bfloat16 would lose the variance."""
-    monkeypatch.setattr(torch.distributed, "all_reduce", lambda _: None)  # one rank's sums are the whole
+    monkeypatch.setattr(
+        torch.distributed, "all_reduce", lambda _: None
+    )  # one rank's sums are the whole
     x = (100.0 + torch.randn(64, 3, 5)).bfloat16()
     ours, theirs = distributed.SyncedBatchNorm.of(nn.BatchNorm1d(3)), nn.BatchNorm1d(3)
     y = ours(x)

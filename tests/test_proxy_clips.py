@@ -59,7 +59,9 @@ def test_the_same_sound_has_the_same_frames_at_half_the_rate() -> None:
     half = log_mel(whole[:, ::2].contiguous(), proxy_clips.at_rate(SPEC, 22050))
     full = log_mel(whole, SPEC)
     centres = 700.0 * (
-        10 ** (np.linspace(*(2595 * np.log10(1 + np.array([30.0, 18000.0]) / 700)), 34)[1:-1] / 2595) - 1
+        10
+        ** (np.linspace(*(2595 * np.log10(1 + np.array([30.0, 18000.0]) / 700)), 34)[1:-1] / 2595)
+        - 1
     )
     low = centres < 8000.0
     assert full.shape == half.shape
@@ -70,7 +72,9 @@ def test_the_same_sound_has_the_same_frames_at_half_the_rate() -> None:
 def test_seeds_and_splits_make_different_patches(proxy: Path) -> None:
     twin = Proxy.load(proxy).eval()
     shard = plan().shards()[0]
-    first, again, other = (proxy_clips.frames_of(twin, shard, plan(seed=seed))[0] for seed in (8, 8, 9))
+    first, again, other = (
+        proxy_clips.frames_of(twin, shard, plan(seed=seed))[0] for seed in (8, 8, 9)
+    )
     assert np.array_equal(first.knobs, again.knobs) and not np.array_equal(first.knobs, other.knobs)
 
 
@@ -80,13 +84,18 @@ def test_unusable_sounds_are_redrawn_and_a_hopeless_prior_is_named(proxy: Path) 
     with torch.inference_mode():
         peaks = proxy_clips._heard(twin, [usual[i] for i in range(len(usual))]).abs().amax((1, 2))
     strict = replace(
-        plan(), limits=SimpleNamespace(min_loudness_lufs=-50.0, max_peak=float(peaks.max()) * 0.99, max_redraws=50)
+        plan(),
+        limits=SimpleNamespace(
+            min_loudness_lufs=-50.0, max_peak=float(peaks.max()) * 0.99, max_redraws=50
+        ),
     )
     redrawn, _ = proxy_clips.frames_of(twin, shard, strict)
     loudest = int(peaks.argmax())
     assert not np.array_equal(redrawn.knobs[loudest], usual.knobs[loudest])
     assert sum(np.array_equal(a, b) for a, b in zip(redrawn.knobs, usual.knobs, strict=True)) >= 1
-    hopeless = replace(plan(), limits=SimpleNamespace(min_loudness_lufs=90.0, max_peak=8.0, max_redraws=1))
+    hopeless = replace(
+        plan(), limits=SimpleNamespace(min_loudness_lufs=90.0, max_peak=8.0, max_redraws=1)
+    )
     with pytest.raises(StageError, match="silent or runaway"):
         proxy_clips.frames_of(twin, shard, hopeless)
 
@@ -111,7 +120,10 @@ def test_workers_make_what_one_process_makes_and_none_is_left(proxy: Path, tmp_p
         folder.mkdir()
         list(proxy_clips.make(proxy, plan(), folder, CPU, workers))
     for shard in plan().shards():
-        (table, found), (same_table, same) = proxy_clips.read(alone, shard), proxy_clips.read(together, shard)
+        (table, found), (same_table, same) = (
+            proxy_clips.read(alone, shard),
+            proxy_clips.read(together, shard),
+        )
         assert np.array_equal(table.knobs, same_table.knobs) and np.abs(found - same).max() < 5e-3
     children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
     if children.exists():

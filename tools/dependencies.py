@@ -1,10 +1,13 @@
-"""What a stage's output can depend on, read from the source: the truth that dvc.yaml's `deps` are compared with.
+"""What a stage's output can depend on, read from the source.
+
+The truth that dvc.yaml's `deps` are compared with.
 
     python tools/dependencies.py            # says where dvc.yaml differs
     python tools/dependencies.py --write    # puts it right
 
-A module depends on what it imports (also inside functions; not under TYPE_CHECKING), on modules it names in a string
-(`python -m unmixer_core.headless`), and on data files beside it that it names in a string (`"tables.json"`).
+A module depends on what it imports (also inside functions; not under TYPE_CHECKING), on modules it
+names in a string (`python -m unmixer_core.headless`), and on data files beside it that it names in
+a string (`"tables.json"`).
 """
 
 from __future__ import annotations
@@ -20,11 +23,18 @@ REPO = Path(__file__).resolve().parents[1]
 PACKAGES = ("unmixer_core", "stages")
 # These read, check, run and report; they hold no number and compute none.
 # Ray changes no result: it only says where a patch is rendered.
-NEUTRAL = ("unmixer_core/errors.py", "unmixer_core/config/", "unmixer_core/pipeline/", "unmixer_core/live/ray/")
+NEUTRAL = (
+    "unmixer_core/errors.py",
+    "unmixer_core/config/",
+    "unmixer_core/pipeline/",
+    "unmixer_core/live/ray/",
+)
 
 
 def closure(script: str) -> set[str]:
-    """Files (relative to the repository) that can change what `stages/<script>.py` writes, itself included."""
+    """Files (relative to the repository) that can change what `stages/<script>.py` writes,
+    itself included.
+    """
     found: set[str] = set()
     waiting = [f"stages/{script}.py"]
     while waiting:
@@ -34,7 +44,9 @@ def closure(script: str) -> set[str]:
         found.add(name)
         if name.endswith(".py"):
             waiting += edges(REPO / name)
-    return {name for name in found if not name.endswith("__init__.py") or (REPO / name).stat().st_size}
+    return {
+        name for name in found if not name.endswith("__init__.py") or (REPO / name).stat().st_size
+    }
 
 
 def edges(path: Path) -> list[str]:
@@ -43,9 +55,19 @@ def edges(path: Path) -> list[str]:
     package = path.relative_to(REPO).parent.parts
     names = [name for node in _walk(tree) for name in _named(node, package)]
     files = [found for name in names for found in _files(name)]
-    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    data = [path.parent / text for text in texts if "." in text and len(text) < 80 and not set("\n/") & set(text)]
-    return files + [str(file.relative_to(REPO)) for file in data if file.is_file() and file.suffix != ".py"]
+    texts = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    data = [
+        path.parent / text
+        for text in texts
+        if "." in text and len(text) < 80 and not set("\n/") & set(text)
+    ]
+    return files + [
+        str(file.relative_to(REPO)) for file in data if file.is_file() and file.suffix != ".py"
+    ]
 
 
 def _walk(tree: ast.AST) -> Iterator[ast.AST]:
@@ -66,12 +88,19 @@ def _named(node: ast.AST, package: tuple[str, ...]) -> Iterator[str]:
         above = package[: len(package) - node.level + 1] if node.level else ()
         base = ".".join([*above, *([node.module] if node.module else [])])
         yield from (f"{base}.{alias.name}" for alias in node.names)
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("unmixer_core."):
+    elif (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and node.value.startswith("unmixer_core.")
+    ):
         yield node.value
 
 
 def _files(name: str) -> list[str]:
-    """The file of a dotted name and of every package above it; a package that can be run brings its __main__."""
+    """The file of a dotted name and of every package above it.
+
+    A package that can be run brings its __main__.
+    """
     parts = name.split(".")
     if parts[0] not in PACKAGES:
         return []
@@ -88,7 +117,11 @@ def _files(name: str) -> list[str]:
 def compact(files: set[str]) -> list[str]:
     """The same files, folders named where all of a folder is meant."""
     named = set(files)
-    folders = {parent for file in files for parent in map(str, Path(file).parents)} - {".", "stages", "unmixer_core"}
+    folders = {parent for file in files for parent in map(str, Path(file).parents)} - {
+        ".",
+        "stages",
+        "unmixer_core",
+    }
     for folder in sorted(folders, key=len):
         if any(folder.startswith(f"{name}/") for name in named):
             continue
@@ -105,8 +138,16 @@ def expand(deps: list[str]) -> set[str]:
 
 
 def _contents(folder: str) -> set[str]:
-    files = (file for file in (REPO / folder).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
-    return {str(file.relative_to(REPO)) for file in files if file.name != "__init__.py" or file.stat().st_size}
+    files = (
+        file
+        for file in (REPO / folder).rglob("*")
+        if file.is_file() and "__pycache__" not in file.parts
+    )
+    return {
+        str(file.relative_to(REPO))
+        for file in files
+        if file.name != "__init__.py" or file.stat().st_size
+    }
 
 
 def pipeline() -> dict[str, dict]:
@@ -140,4 +181,6 @@ if __name__ == "__main__":
         rewrite()
     for stage, entry in pipeline().items():
         expected, listed = closure(script(entry)), expand(entry["deps"])
-        sys.stdout.write(f"{stage}: missing {sorted(expected - listed)}, too many {sorted(listed - expected)}\n")
+        sys.stdout.write(
+            f"{stage}: missing {sorted(expected - listed)}, too many {sorted(listed - expected)}\n"
+        )

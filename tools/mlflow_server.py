@@ -1,11 +1,14 @@
-"""A tracking server for many machines: MLflow over a PostgreSQL of its own (or one that is given), artifacts in a folder or S3.
+"""A tracking server for many machines.
+
+MLflow over a PostgreSQL of its own (or one that is given), artifacts in a folder or S3.
 
     make tracking-server            # then, everywhere else: export MLFLOW_TRACKING_URI=http://this-machine:5000
 
-The database lies in mlpostgres/, the artifacts in mlartifacts/ (UNMIXER_ARTIFACTS: another folder, or s3://bucket/path).
-UNMIXER_DATABASE (postgresql://user@host/name) takes a PostgreSQL that runs already. MLFLOW_HOST and MLFLOW_PORT say where
-the server listens; it is for a network that is trusted, since it asks for no password. When PostgreSQL dies, the server
-stops with one sentence; trainings go on and keep their journals (`tracking`), and a PostgreSQL that is started again
+The database lies in mlpostgres/, the artifacts in mlartifacts/ (UNMIXER_ARTIFACTS: another folder,
+or s3://bucket/path). UNMIXER_DATABASE (postgresql://user@host/name) takes a PostgreSQL that runs
+already. MLFLOW_HOST and MLFLOW_PORT say where the server listens; it is for a network that is
+trusted, since it asks for no password. When PostgreSQL dies, the server stops with one sentence;
+trainings go on and keep their journals (`tracking`), and a PostgreSQL that is started again
 recovers by itself.
 """
 
@@ -31,23 +34,34 @@ SOCKET_PATH = 90  # characters of a folder that a Unix socket still fits in
 
 
 def binaries() -> Path:
-    """The folder of initdb and postgres: on the PATH, or where Debian puts them. Raises ConfigError."""
+    """The folder of initdb and postgres: on the PATH, or where Debian puts them.
+
+    Raises ConfigError.
+    """
     found = [Path(path).resolve().parent for name in ("postgres",) if (path := shutil.which(name))]
     found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
     for folder in found:
         if (folder / "initdb").exists() and (folder / "postgres").exists():
             return folder
-    raise ConfigError("PostgreSQL is not installed here; run `apt-get install postgresql`, or set UNMIXER_DATABASE.")
+    raise ConfigError(
+        "PostgreSQL is not installed here; run `apt-get install postgresql`, or set "
+        "UNMIXER_DATABASE."
+    )
 
 
 class Postgres:
-    """A PostgreSQL of our own in a folder, heard on a Unix socket in it alone. Root runs it as user postgres."""
+    """A PostgreSQL of our own in a folder, heard on a Unix socket in it alone.
+
+    Root runs it as user postgres.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.process: subprocess.Popen[bytes] | None = None
         if len(str(self.folder)) > SOCKET_PATH:
-            raise ConfigError(f"the path {self.folder} is too long for a Unix socket; start from a shorter one.")
+            raise ConfigError(
+                f"the path {self.folder} is too long for a Unix socket; start from a shorter one."
+            )
 
     @property
     def url(self) -> str:
@@ -55,7 +69,10 @@ class Postgres:
         return f"postgresql+psycopg2://{ROLE}@/{DATABASE}?host={self.folder}"
 
     def start(self) -> subprocess.Popen[bytes]:
-        """Make the cluster if there is none, start it and wait until it answers. Raises ConfigError, StageError."""
+        """Make the cluster if there is none, start it and wait until it answers.
+
+        Raises ConfigError, StageError.
+        """
         where = binaries()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
@@ -72,12 +89,23 @@ class Postgres:
                 "--encoding=UTF8",
                 "--locale=C",
             ]
-            made = subprocess.run(command, cwd="/", capture_output=True, text=True, check=False, **(owner or {}))
+            made = subprocess.run(
+                command, cwd="/", capture_output=True, text=True, check=False, **(owner or {})
+            )
             if made.returncode:
                 raise StageError(
-                    f"PostgreSQL's initdb failed in {self.folder}: {made.stderr.strip().splitlines()[-1]}."
+                    f"PostgreSQL's initdb failed in {self.folder}: "
+                    f"{made.stderr.strip().splitlines()[-1]}."
                 )
-        command = [str(where / "postgres"), "-D", str(self.folder), "-k", str(self.folder), "-c", "listen_addresses="]
+        command = [
+            str(where / "postgres"),
+            "-D",
+            str(self.folder),
+            "-k",
+            str(self.folder),
+            "-c",
+            "listen_addresses=",
+        ]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 command, cwd="/", stdout=log, stderr=log, start_new_session=True, **(owner or {})
@@ -97,7 +125,8 @@ class Postgres:
             except psycopg2.OperationalError as error:
                 if process.poll() is not None or time.monotonic() > deadline:
                     raise StageError(
-                        f"PostgreSQL does not start in {self.folder} ({str(error).splitlines()[0]}); see server.log there."
+                        f"PostgreSQL does not start in {self.folder} "
+                        f"({str(error).splitlines()[0]}); see server.log there."
                     ) from None
                 time.sleep(0.1)
         connection.autocommit = True
@@ -122,12 +151,16 @@ def _owner() -> dict[str, Any] | None:
         with suppress(KeyError):
             entry = pwd.getpwnam(name)
             return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-    raise ConfigError("PostgreSQL does not run as root, and there is neither a user postgres nor nobody.")
+    raise ConfigError(
+        "PostgreSQL does not run as root, and there is neither a user postgres nor nobody."
+    )
 
 
 @contextmanager
 def mlflow_server(database: str, artifacts: str) -> Iterator[subprocess.Popen[bytes]]:
-    """MLflow's server over a database, in a process group of its own (its workers outlive it otherwise)."""
+    """MLflow's server over a database, in a process group of its own (its workers outlive it
+    otherwise).
+    """
     command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
     command += ["--artifacts-destination", artifacts]
     quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
@@ -144,21 +177,35 @@ def mlflow_server(database: str, artifacts: str) -> Iterator[subprocess.Popen[by
 
 
 def serve(root: Path) -> None:
-    """Run until interrupted. Raises ConfigError, StageError; StageError too when PostgreSQL or MLflow dies."""
+    """Run until interrupted.
+
+    Raises ConfigError, StageError; StageError too when PostgreSQL or MLflow dies.
+    """
     given = os.environ.get("UNMIXER_DATABASE")
     artifacts = os.environ.get("UNMIXER_ARTIFACTS") or str(root / "mlartifacts")
     postgres = None if given else Postgres(root / "mlpostgres")
     running = {"PostgreSQL": postgres.start()} if postgres else {}
-    url = given.replace("postgresql://", "postgresql+psycopg2://", 1) if given else postgres.url if postgres else ""
+    url = (
+        given.replace("postgresql://", "postgresql+psycopg2://", 1)
+        if given
+        else postgres.url
+        if postgres
+        else ""
+    )
     try:
         with mlflow_server(url, artifacts) as server:
             running["MLflow's server"] = server
             while all(process.poll() is None for process in running.values()):
                 time.sleep(0.2)
             name, ended = next((n, p) for n, p in running.items() if p.poll() is not None)
-            how = f"by {signal.Signals(-ended.returncode).name}" if ended.returncode < 0 else f"with {ended.returncode}"
+            how = (
+                f"by {signal.Signals(-ended.returncode).name}"
+                if ended.returncode < 0
+                else f"with {ended.returncode}"
+            )
             raise StageError(
-                f"{name} ended {how}; what was stored is safe and trainings keep journals: run `make tracking-server` "
+                f"{name} ended {how}; what was stored is safe and trainings keep journals: run "
+                f"`make tracking-server` "
                 "again, then `python -m unmixer_core.pipeline.tracking replay` where they ran."
             )
     finally:

@@ -13,7 +13,10 @@ from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- results:", "<!-- /results -->"
-HEAD = "<!-- results: the numbers of metrics/*.json of the committed dvc.lock; `python tools/readme.py --write` -->"
+HEAD = (
+    "<!-- results: the numbers of metrics/*.json of the committed dvc.lock; `python "
+    "tools/readme.py --write` -->"
+)
 COLUMNS = {
     "init": "init patch",
     "random": "random patch",
@@ -35,7 +38,11 @@ Values = Mapping[str, float]
 
 def results(evaluate: Values, itf: Values) -> str:
     """The paragraph from `BEGIN` to `END`."""
-    full = {key.removeprefix("full."): value for key, value in evaluate.items() if key.startswith("full.")}
+    full = {
+        key.removeprefix("full."): value
+        for key, value in evaluate.items()
+        if key.startswith("full.")
+    }
     found = [
         f"| full chains, frozen test split, host re-render | {' | '.join(COLUMNS.values())} |",
         "|---" * (len(COLUMNS) + 1) + "|",
@@ -43,7 +50,9 @@ def results(evaluate: Values, itf: Values) -> str:
     for measure, words in LINES.items():
         cells = [_number(full[f"{row}.{measure}"], measure) for row in COLUMNS]
         found.append(f"| {words} | {' | '.join(cells)} |")
-    return "\n".join([HEAD, *found, "", _prediction(full), "", _parameters(full), "", _itf(itf), END])
+    return "\n".join(
+        [HEAD, *found, "", _prediction(full), "", _parameters(full), "", _itf(itf), END]
+    )
 
 
 def _number(value: float, measure: str) -> str:
@@ -52,10 +61,13 @@ def _number(value: float, measure: str) -> str:
 
 def _prediction(full: Values) -> str:
     return (
-        f"On the clips that have both, the one-shot prediction's median MSS is {full['prediction.mss_db_vs_nearest']:.3f} of the "
-        f"per-clip better\nnearest's, and it is the closer one on {full['prediction.beats_nearest']:.0%} of them. It is what the "
+        f"On the clips that have both, the one-shot prediction's median MSS is "
+        f"{full['prediction.mss_db_vs_nearest']:.3f} of the "
+        f"per-clip better\nnearest's, and it is the closer one on "
+        f"{full['prediction.beats_nearest']:.0%} of them. It is what the "
         "proxy ranks first among the network's candidates and\nretrieved training patches "
-        f"({full['prediction.from_network']:.0%} come from the network), rendered once: no refinement, no search on the host."
+        f"({full['prediction.from_network']:.0%} come from the network), rendered once: no "
+        f"refinement, no search on the host."
     )
 
 
@@ -63,10 +75,12 @@ def _parameters(full: Values) -> str:
     lines = [
         "| of the patch, full chains | found | always the commonest | can be reached |",
         "|---|---|---|---|",
-        f"| effects, macro-F1 (one threshold each) | {full['effects.f1']:.2f} | {full['effects.always']:.2f} "
+        f"| effects, macro-F1 (one threshold each) | {full['effects.f1']:.2f} | "
+        f"{full['effects.always']:.2f} "
         f"| {full['effects.ceiling']:.2f} with the audible ones alone |",
         f"| effects, area under ROC | {full['effects.auc']:.2f} | 0.50 | |",
-        f"| effects of the answered chain, macro-F1 | {full['chain.f1']:.2f} | {full['chain.f1_majority']:.2f} | |",
+        f"| effects of the answered chain, macro-F1 | {full['chain.f1']:.2f} | "
+        f"{full['chain.f1_majority']:.2f} | |",
         _bounded(full, "order of audible pairs, where both were found", "chain.pair_order_present"),
         _bounded(full, "chain exact up to audible classes", "chain.exact_audible"),
         _bounded(full, "wavetable of oscillator 1", "wavetable_accuracy"),
@@ -78,23 +92,33 @@ def _parameters(full: Values) -> str:
 
 def _bounded(full: Values, words: str, key: str) -> str:
     """What was found, the majority's answer and the ceiling; blank where the metrics have none."""
-    cells = (f"{full[key + end]:.2f}" if key + end in full else "" for end in ("", "_majority", "_ceiling"))
+    cells = (
+        f"{full[key + end]:.2f}" if key + end in full else ""
+        for end in ("", "_majority", "_ceiling")
+    )
     return f"| {words} | {' | '.join(cells)} |"
 
 
 def _itf(itf: Values) -> str:
     return (
-        f"Inference-time finetuning on {itf['clips']:.0f} of those clips (`metrics/benchmark_itf.json`): median MSS "
-        f"{itf['no_itf.mss_db']:.2f} dB without, {itf['itf_verify.mss_db']:.2f} dB with ITF and the\nhost's verdict "
-        f"({itf['itf_verify.seconds']:.0f} s a clip, {itf['itf_verify.share_improved']:.0%} of the clips improved, "
-        f"{itf['itf_verify.share_worse']:.0%} worse); nearest training render {itf['nearest.mss_db']:.2f},\nCMA-ES on the host "
+        f"Inference-time finetuning on {itf['clips']:.0f} of those clips "
+        f"(`metrics/benchmark_itf.json`): median MSS "
+        f"{itf['no_itf.mss_db']:.2f} dB without, {itf['itf_verify.mss_db']:.2f} dB with ITF and "
+        f"the\nhost's verdict "
+        f"({itf['itf_verify.seconds']:.0f} s a clip, {itf['itf_verify.share_improved']:.0%} of "
+        f"the clips improved, "
+        f"{itf['itf_verify.share_worse']:.0%} worse); nearest training render "
+        f"{itf['nearest.mss_db']:.2f},\nCMA-ES on the host "
         f"with the same seconds {itf['cma_equal_seconds.mss_db']:.2f}."
     )
 
 
 def wanted() -> str:
     """README.md as it should be."""
-    evaluate, itf = (json.loads((REPO / "metrics" / f"{n}.json").read_text()) for n in ("evaluate", "benchmark_itf"))
+    evaluate, itf = (
+        json.loads((REPO / "metrics" / f"{n}.json").read_text())
+        for n in ("evaluate", "benchmark_itf")
+    )
     text = (REPO / "README.md").read_text(encoding="utf-8")
     before, rest = text.split(BEGIN, 1)
     return before + results(evaluate, itf) + rest.split(END, 1)[1]
@@ -106,4 +130,7 @@ if __name__ == "__main__":
     if "--write" in sys.argv:
         readme.write_text(right, encoding="utf-8")
     elif right != readme.read_text(encoding="utf-8"):
-        sys.exit("README.md's results are not those of metrics/*.json; `python tools/readme.py --write` mends it.")
+        sys.exit(
+            "README.md's results are not those of metrics/*.json; `python tools/readme.py "
+            "--write` mends it."
+        )

@@ -1,6 +1,7 @@
-"""Run the pipeline with a profile in a copy of the working tree, whose params.yaml, dvc.lock and metrics stay put.
+"""Run the pipeline with a profile in a copy of the working tree, whose params.yaml, dvc.lock and
+metrics stay put.
 
-python tools/run_profile.py profiles/smoke.yaml            # in a temporary folder that is removed afterwards
+python tools/run_profile.py profiles/smoke.yaml  # in a temporary folder, then removed
 python tools/run_profile.py profiles/studio.yaml /mnt/big  # in a folder that stays
 """
 
@@ -33,11 +34,18 @@ def copy_tree(target: Path) -> None:
 
 def run(profile: Path, target: Path) -> None:
     """The whole pipeline in `target`; CalledProcessError if a step fails."""
-    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+    }
     environment.pop("DVC_ROOT", None)
     copy_tree(target)
     for command in (
-        ["git", "init", "--quiet"],  # at this tree's commit, by which MLflow groups runs and ship.py names them
+        [
+            "git",
+            "init",
+            "--quiet",
+        ],  # at this tree's commit, by which MLflow groups runs and ship.py names them
         ["git", "fetch", "--quiet", "--depth=1", str(REPO), "HEAD"],
         ["git", "reset", "--quiet", "FETCH_HEAD"],
         [sys.executable, "-m", "unmixer_core.config", "apply", str(profile)],
@@ -60,7 +68,9 @@ def main(arguments: list[str]) -> int:
             with tempfile.TemporaryDirectory(prefix="unmixer-") as folder:
                 run(profile, Path(folder))
     except subprocess.CalledProcessError as error:
-        sys.stderr.write(f"error: `{' '.join(map(str, error.cmd))}` ended with status {error.returncode}.\n")
+        sys.stderr.write(
+            f"error: `{' '.join(map(str, error.cmd))}` ended with status {error.returncode}.\n"
+        )
         return 1
     return 0
 

@@ -1,9 +1,11 @@
-"""Put the model of a finished run into models/pretrained, with its proxy, its numbers and where it came from.
+"""Put the model of a finished run into models/pretrained, with its proxy, its numbers and where it
+came from.
 
 python tools/ship.py                # this tree's models/full, models/proxy and metrics
 python tools/ship.py ~/unmixing     # those of a run made by tools/run_profile.py
 
-`unmix` uses models/pretrained where no model was trained. Weights are stored as float16 (9 MB instead of 18).
+`unmix` uses models/pretrained where no model was trained. Weights are stored as float16 (9 MB
+instead of 18).
 """
 
 from __future__ import annotations
@@ -21,7 +23,10 @@ from safetensors.torch import load_file, save_file
 REPO = Path(__file__).resolve().parents[1]
 SHIPPED = (
     ("median MSS of the one-shot prediction, full chains, dB", "full.prediction.mss_db"),
-    ("... of the per-clip better nearest training render, where it was rendered at the note too", "full.nearest.mss_db"),
+    (
+        "... of the per-clip better nearest training render, where it was rendered at the note too",
+        "full.nearest.mss_db",
+    ),
     ("... ratio of both on the clips that have both", "full.prediction.mss_db_vs_nearest"),
     ("effects, macro-F1 with one threshold each", "full.effects.f1"),
     ("... of always naming every effect", "full.effects.always"),
@@ -34,9 +39,14 @@ SHIPPED = (
 
 
 def halved(source: Path, target: Path) -> None:
-    """A weight file with float32 as float16; float64 (points of the ball) and integers as they are."""
+    """A weight file with float32 as float16.
+
+    Float64 (points of the ball) and integers as they are.
+    """
     weights = load_file(source)
-    save_file({name: x.half() if x.dtype == torch.float32 else x for name, x in weights.items()}, target)
+    save_file(
+        {name: x.half() if x.dtype == torch.float32 else x for name, x in weights.items()}, target
+    )
 
 
 def card(run: Path, commit: str) -> str:
@@ -48,14 +58,19 @@ def card(run: Path, commit: str) -> str:
     lines = [
         "# The shipped model",
         "",
-        "What `unmix` uses until `make repro` has trained a model here. Written by `python tools/ship.py`.",
+        "What `unmix` uses until `make repro` has trained a model here. Written by `python "
+        "tools/ship.py`.",
         "",
-        f"- **Made by** `dvc repro` with the parameters in params.yaml beside this file, at commit {commit}; schema "
+        f"- **Made by** `dvc repro` with the parameters in params.yaml beside this file, at "
+        f"commit {commit}; schema "
         f"{about['schema'][:16]}.",
-        f"- **Data** {sample['n_full']} full-chain, {sample['n_nonlinear']} non-linear and {sample['n_dry']} dry clips rendered by "
-        f"the embedded host (Vital over AbletonOSC), {made['n_full']}, {made['n_nonlinear']} and {made['n_dry']} by the proxy; "
+        f"- **Data** {sample['n_full']} full-chain, {sample['n_nonlinear']} non-linear and "
+        f"{sample['n_dry']} dry clips rendered by "
+        f"the embedded host (Vital over AbletonOSC), {made['n_full']}, {made['n_nonlinear']} and "
+        f"{made['n_dry']} by the proxy; "
         "all drawn from this project's own prior, no recordings.",
-        "- **For** sounds of one note; real Live sounds different from the embedded host, so expect less there.",
+        "- **For** sounds of one note; real Live sounds different from the embedded host, so "
+        "expect less there.",
         "- **License** GPL-3.0-or-later, as the project.",
         "",
         "| frozen test split, host re-render, no ITF | |",
@@ -80,7 +95,10 @@ def ship(run: Path, target: Path) -> None:
 def commit_of(run: Path) -> str:
     """The short commit that the run's folder stands at, or "unknown"."""
     command = ["git", "rev-parse", "--verify", "--quiet", "--short", "HEAD"]
-    return subprocess.run(command, cwd=run, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    return (
+        subprocess.run(command, cwd=run, capture_output=True, text=True, check=False).stdout.strip()
+        or "unknown"
+    )
 
 
 def main(arguments: list[str]) -> int:
@@ -89,7 +107,9 @@ def main(arguments: list[str]) -> int:
     try:
         ship(run, REPO / "models" / "pretrained")
     except FileNotFoundError as error:
-        sys.stderr.write(f"error: {run} holds no finished run ({Path(error.filename or '').name} is missing).\n")
+        sys.stderr.write(
+            f"error: {run} holds no finished run ({Path(error.filename or '').name} is missing).\n"
+        )
         return 1
     return 0
 

@@ -25,19 +25,28 @@ from unmixer_app.web.routes import router
 from unmixer_core.errors import UnmixerError
 
 PAGE = Path(__file__).resolve().parent / "page"
+#: Uvicorn's own bound, which it answers with plain text: above the gate's of requests, for
+#: connections that never ask.
 CONNECTIONS = 512
-"""Uvicorn's own bound, which it answers with plain text: above the gate's of requests, for connections that never ask."""
 GOODBYE_S = 2
-BEARER = HTTPBearer(auto_error=False, description="Asked for by the gate where the service can be reached from other machines.")
-"""For the OpenAPI document; it refuses nothing itself."""
+#: For the OpenAPI document; it refuses nothing itself.
+BEARER = HTTPBearer(
+    auto_error=False,
+    description="Asked for by the gate where the service can be reached from other machines.",
+)
 ABOUT = (
-    "From a sound to the Ableton Live patch that makes it. Upload a sound, follow its job, take the patch; or render, "
-    "describe and push patches. Every answer that is not a success holds one sentence under `detail`."
+    "From a sound to the Ableton Live patch that makes it. Upload a sound, follow its job, take "
+    "the patch; or render, "
+    "describe and push patches. Every answer that is not a success holds one sentence under "
+    "`detail`."
 )
 
 
 def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
-    """The ASGI application. Its lifespan runs `service`, or opens one of its own: raises ConfigError when that cannot be."""
+    """The ASGI application.
+
+    Its lifespan runs `service`, or opens one of its own: raises ConfigError when that cannot be.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,19 +54,26 @@ def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
             yield
 
     app = FastAPI(
-        title="Neural Un-Mixer", version="0.1.0", description=ABOUT, lifespan=lifespan, docs_url=None, redoc_url=None,
+        title="Neural Un-Mixer",
+        version="0.1.0",
+        description=ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
         form_limits={"max_files": 1, "max_fields": 256, "max_part_size": 4096},
         license_info={"name": "GPL-3.0-or-later"},
-    )  # fmt: skip
+    )
     faults.install(app)
     app.include_router(router, dependencies=[Security(BEARER)])
     app.get("/", include_in_schema=False)(_index)
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     app.add_middleware(
-        Gate, settings=settings, page=("/page", "/favicon.ico"),
+        Gate,
+        settings=settings,
+        page=("/page", "/favicon.ico"),
         count=lambda method, status: app.state.service.meters.requested(method, status),
         admit=lambda: faults.refusal(app.state.service),
-    )  # fmt: skip
+    )
     return app
 
 
@@ -86,19 +102,31 @@ class Server(uvicorn.Server):
     def __init__(self, settings: Settings, service: Service) -> None:
         super().__init__(
             uvicorn.Config(
-                create_app(settings, service), host=settings.host, port=settings.port, log_level="warning", access_log=False,
-                limit_concurrency=CONNECTIONS, timeout_graceful_shutdown=GOODBYE_S, server_header=False, proxy_headers=False,
+                create_app(settings, service),
+                host=settings.host,
+                port=settings.port,
+                log_level="warning",
+                access_log=False,
+                limit_concurrency=CONNECTIONS,
+                timeout_graceful_shutdown=GOODBYE_S,
+                server_header=False,
+                proxy_headers=False,
             )
-        )  # fmt: skip
+        )
         self.settings = settings
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
             port = self.servers[0].sockets[0].getsockname()[1]
-            sys.stderr.write(f"The Un-Mixer is at {replace(self.settings, port=port).url} (Ctrl-C ends it)\n")
+            sys.stderr.write(
+                f"The Un-Mixer is at {replace(self.settings, port=port).url} (Ctrl-C ends it)\n"
+            )
             if self.settings.reachable:
-                sys.stderr.write("It can be reached from other machines: whoever has the token in that address may use it.\n")
+                sys.stderr.write(
+                    "It can be reached from other machines: whoever has the token in that address "
+                    "may use it.\n"
+                )
 
 
 if __name__ == "__main__":

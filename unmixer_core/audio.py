@@ -1,4 +1,7 @@
-"""Samples of a clip: sound files, resampling, loudness and peak level. A clip is float32 [channel, time]."""
+"""Samples of a clip: sound files, resampling, loudness and peak level.
+
+A clip is float32 [channel, time].
+"""
 
 from __future__ import annotations
 
@@ -18,21 +21,31 @@ SILENCE_LUFS = -120.0
 
 
 def read(path: Path) -> tuple[Clip, int]:
-    """A sound file → (float32 [channel, time], rate in Hz). Raises AudioError when it cannot be decoded or is empty."""
+    """A sound file → (float32 [channel, time], rate in Hz).
+
+    Raises AudioError when it cannot be decoded or is empty.
+    """
     try:
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError, OSError) as error:
         raise AudioError(f"{path} cannot be read as audio ({error}).") from error
     if samples.size == 0 or not np.isfinite(samples).all():
-        raise AudioError(f"{path} holds {'no samples' if samples.size == 0 else 'samples that are not numbers'}.")
+        raise AudioError(
+            f"{path} holds {'no samples' if samples.size == 0 else 'samples that are not numbers'}."
+        )
     return np.ascontiguousarray(samples.T), int(rate)
 
 
 def write(path: Path, clip: Clip, rate: int, subtype: str | None = None) -> None:
-    """float32 [channel, time] → a file whose format follows its suffix; written to a temporary name, then moved."""
+    """float32 [channel, time] → a file whose format follows its suffix.
+
+    Written to a temporary name, then moved.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    soundfile.write(temporary, clip.T, rate, subtype=subtype, format=path.suffix.lstrip(".").upper())
+    soundfile.write(
+        temporary, clip.T, rate, subtype=subtype, format=path.suffix.lstrip(".").upper()
+    )
     temporary.replace(path)
 
 
@@ -47,7 +60,10 @@ def resample(clip: Clip, rate_in: int, rate_out: int) -> Clip:
 
 
 def loudness_lufs(clip: Clip, rate: int) -> float:
-    """Integrated loudness (ITU-R BS.1770-4, by pyloudnorm) of [channel, time]; SILENCE_LUFS for silence."""
+    """Integrated loudness (ITU-R BS.1770-4, by pyloudnorm) of [channel, time].
+
+    SILENCE_LUFS for silence.
+    """
     value = float(_meter(rate).integrated_loudness(clip.T.astype(np.float64)))
     return value if np.isfinite(value) else SILENCE_LUFS
 

@@ -1,9 +1,10 @@
 """One training run over several processes: plain DDP under torchrun, on one machine or many.
 
-A stage that finds UNMIXER_NPROC above 1 starts itself again under torchrun (`launch`); several nodes take torchrun's own
-variables (PET_NNODES, PET_NODE_RANK, PET_RDZV_ENDPOINT ...). Every rank takes the rows rank, rank + world, ... of the
-same batches with the same noise (`noise`), batch normalisation reads the statistics of the whole batch, and gradients
-are averaged before the optimiser clips them: so the loss curve is that of one process up to rounding, and a run may be
+A stage that finds UNMIXER_NPROC above 1 starts itself again under torchrun (`launch`); several
+nodes take torchrun's own variables (PET_NNODES, PET_NODE_RANK, PET_RDZV_ENDPOINT ...). Every rank
+takes the rows rank, rank + world, ... of the same batches with the same noise (`noise`), batch
+normalisation reads the statistics of the whole batch, and gradients are averaged before the
+optimiser clips them: so the loss curve is that of one process up to rounding, and a run may be
 continued by another number of ranks. Rank 0 alone writes and logs. CUDA speaks NCCL, a CPU gloo.
 """
 
@@ -51,7 +52,9 @@ class Ranks:
         return len(range(self.rank, total, self.world))
 
     def weight(self, total: int) -> float:
-        """What a mean over this rank's rows counts, so that the mean over ranks is the mean over all rows."""
+        """What a mean over this rank's rows counts, so that the mean over ranks is the mean over
+        all rows.
+        """
         return self.world * self.count(total) / total
 
     def summed(self, values: Mapping[str, float]) -> dict[str, float]:
@@ -84,13 +87,18 @@ class Ranks:
         if self.world == 1:
             return
         cuda = torch.device(device).type == "cuda"
-        state, cuda_state = self.same((torch.get_rng_state(), torch.cuda.get_rng_state(device) if cuda else None))
+        state, cuda_state = self.same(
+            (torch.get_rng_state(), torch.cuda.get_rng_state(device) if cuda else None)
+        )
         torch.set_rng_state(state)
         if cuda_state is not None:
             torch.cuda.set_rng_state(cuda_state, device)
 
     def wrapped(self, module: nn.Module) -> nn.Module:
-        """The module under DDP, its batch normalisation over all ranks' rows; by itself in a world of one."""
+        """The module under DDP, its batch normalisation over all ranks' rows.
+
+        By itself in a world of one.
+        """
         if self.world == 1:
             return module
         if next(module.parameters()).is_cuda:
@@ -105,7 +113,11 @@ ALONE = Ranks()
 
 def _wire() -> torch.device:
     """Where tensors must lie to be sent."""
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    return (
+        torch.device("cuda", torch.cuda.current_device())
+        if dist.get_backend() == "nccl"
+        else torch.device("cpu")
+    )
 
 
 def here() -> Ranks:
@@ -115,7 +127,10 @@ def here() -> Ranks:
 
 @contextmanager
 def joined(device: torch.device | str) -> Iterator[Ranks]:
-    """The ranks of this run, connected. Raises StageError when another rank ends before its time."""
+    """The ranks of this run, connected.
+
+    Raises StageError when another rank ends before its time.
+    """
     ranks, device = here(), torch.device(device)
     if ranks.world == 1:
         yield ranks
@@ -138,7 +153,10 @@ def joined(device: torch.device | str) -> Iterator[Ranks]:
 
 @contextmanager
 def _mortal() -> Iterator[None]:
-    """Within it SIGTERM ends this process at once: a rank that waits for one that will never come runs no Python."""
+    """Within it SIGTERM ends this process at once.
+
+    A rank that waits for one that will never come runs no Python.
+    """
     before = signal.signal(signal.SIGTERM, signal.SIG_DFL)
     try:
         yield
@@ -146,7 +164,7 @@ def _mortal() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-# --- batch normalisation over all ranks' rows ----------------------------------------------------------------------
+# --- batch normalisation over all ranks' rows -------------------------------------------------
 
 
 class _Sum(torch.autograd.Function):
@@ -166,7 +184,8 @@ class _Sum(torch.autograd.Function):
 
 
 class SyncedBatchNorm(_BatchNorm):
-    """Batch normalisation by the moments of every rank's rows, on any device (torch's own SyncBatchNorm is CUDA only).
+    """Batch normalisation by the moments of every rank's rows, on any device (torch's own
+    SyncBatchNorm is CUDA only).
 
     Moments are summed in float64, so that their difference loses nothing that float32 had.
     """
@@ -187,20 +206,30 @@ class SyncedBatchNorm(_BatchNorm):
         if not self.training:
             return super().forward(input)
         axes = [axis for axis in range(input.ndim) if axis != 1]
-        x = input.to(torch.promote_types(input.dtype, torch.float32))  # a bfloat16 square holds too little
+        x = input.to(
+            torch.promote_types(input.dtype, torch.float32)
+        )  # a bfloat16 square holds too little
         count = torch.tensor([x.numel() / x.shape[1]], dtype=torch.float64)
         moments = [x.sum(axes, dtype=torch.float64), x.square().sum(axes, dtype=torch.float64)]
-        first, second, n = _Sum.apply(torch.cat([*moments, count])).split([x.shape[1], x.shape[1], 1])
+        first, second, n = _Sum.apply(torch.cat([*moments, count])).split(
+            [x.shape[1], x.shape[1], 1]
+        )
         mean = first / n
         variance = (second / n - mean.square()).clamp_min(0.0)
         self._remember(mean.detach(), (variance * n / (n - 1)).detach())
         shape = (1, -1, *[1] * (x.ndim - 2))
         scale = self.weight * (variance + self.eps).rsqrt().to(x)
-        return ((x - mean.to(x).view(shape)) * scale.view(shape) + self.bias.view(shape)).to(input.dtype)
+        return ((x - mean.to(x).view(shape)) * scale.view(shape) + self.bias.view(shape)).to(
+            input.dtype
+        )
 
     @torch.no_grad()
     def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert (
+            self.running_mean is not None
+            and self.running_var is not None
+            and self.num_batches_tracked is not None
+        )
         share = self.momentum or 0.1
         self.running_mean.lerp_(mean.to(self.running_mean), share)
         self.running_var.lerp_(variance.to(self.running_var), share)
@@ -215,24 +244,33 @@ def _synchronise(module: nn.Module) -> None:
             _synchronise(child)
 
 
-# --- starting ------------------------------------------------------------------------------------------------------
+# --- starting ---------------------------------------------------------------------------------
 
 
 def wanted() -> int:
-    """How many ranks this process shall start: UNMIXER_NPROC; 1 where it is itself one. Raises ConfigError."""
+    """How many ranks this process shall start: UNMIXER_NPROC; 1 where it is itself one.
+
+    Raises ConfigError.
+    """
     given = os.environ.get("UNMIXER_NPROC", "1")
     if not (given.isdigit() and int(given) > 0):
-        raise ConfigError(f"UNMIXER_NPROC = {given!r} is not allowed, it must be a whole number ≥ 1.")
+        raise ConfigError(
+            f"UNMIXER_NPROC = {given!r} is not allowed, it must be a whole number ≥ 1."
+        )
     return 1 if "RANK" in os.environ else int(given)
 
 
 def several() -> bool:
-    """Whether this process has to start ranks: more than one here, or this is one node of several."""
+    """Whether this process has to start ranks.
+
+    More than one here, or this is one node of several.
+    """
     return wanted() > 1 or ("PET_NNODES" in os.environ and "RANK" not in os.environ)
 
 
 def launch(program: Sequence[str], again: str) -> None:
-    """Run `program` (["-m", module, ...] or [file, ...]) as `wanted()` ranks under torchrun and wait for them.
+    """Run `program` (["-m", module, ...] or [file, ...]) as `wanted()` ranks under torchrun and
+    wait for them.
 
     Args:
         again: the command that continues, for the error's sentence.
@@ -251,7 +289,9 @@ def launch(program: Sequence[str], again: str) -> None:
     logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
     alone = [] if any(name.startswith("PET_") for name in os.environ) else ["--standalone"]
     try:
-        run(parse_args([*alone, "--nproc-per-node", str(wanted()), "--max-restarts", "0", *program]))
+        run(
+            parse_args([*alone, "--nproc-per-node", str(wanted()), "--max-restarts", "0", *program])
+        )
     except SignalException as stopped:
         if stopped.sigval == signal.SIGINT:
             raise KeyboardInterrupt from stopped
@@ -263,8 +303,16 @@ def launch(program: Sequence[str], again: str) -> None:
 def _what_ended(failures: Mapping[int, Any], again: str) -> str:
     """One sentence on the rank that the others' end followed from."""
     stopped_by_us = (-signal.SIGTERM, 128 + signal.SIGTERM)
-    killed = {rank: f for rank, f in failures.items() if f.exitcode < 0 and f.exitcode not in stopped_by_us}
-    spoke = {rank: f for rank, f in failures.items() if LOST not in _said(f) and f.exitcode not in stopped_by_us}
+    killed = {
+        rank: f
+        for rank, f in failures.items()
+        if f.exitcode < 0 and f.exitcode not in stopped_by_us
+    }
+    spoke = {
+        rank: f
+        for rank, f in failures.items()
+        if LOST not in _said(f) and f.exitcode not in stopped_by_us
+    }
     rank, failure = min((killed or spoke or failures).items(), key=lambda item: item[1].timestamp)
     if killed:
         how = f"was killed by {signal.Signals(-failure.exitcode).name}"
@@ -277,7 +325,11 @@ def _what_ended(failures: Mapping[int, Any], again: str) -> str:
 
 def _said(failure: Any) -> str:
     """The sentence that a rank left by `report`, or nothing."""
-    message = failure.error_file_data.get("message") if isinstance(failure.error_file_data, dict) else None
+    message = (
+        failure.error_file_data.get("message")
+        if isinstance(failure.error_file_data, dict)
+        else None
+    )
     return str(message["message"]).split("Error: ", 1)[-1] if isinstance(message, dict) else ""
 
 

@@ -1,4 +1,6 @@
-"""Every error a user can meet, as one tree: each message is one sentence that says what was expected, what came and what to do.
+"""Every error a user can meet, as one tree.
+
+Each message is one sentence that says what was expected, what came and what to do.
 
 UnmixerError
 ├── ConfigError            params.yaml, a profile or an environment variable
@@ -33,7 +35,8 @@ class SchemaMismatch(UnmixerError):
 
     def __init__(self, what: str, found: str | None, expected: str, rebuild: str) -> None:
         super().__init__(
-            f"{what} was made with schema {found or '(none)'}, but this code has schema {expected}; run `{rebuild}` to rebuild it."
+            f"{what} was made with schema {found or '(none)'}, but this code has schema "
+            f"{expected}; run `{rebuild}` to rebuild it."
         )
         self.found, self.expected = found, expected
 

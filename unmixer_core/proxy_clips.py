@@ -1,8 +1,11 @@
-"""More training frames than a host has time to render: patches of the same prior, heard through the proxy.
+"""More training frames than a host has time to render.
 
-The proxy sounds a patch several times faster than the host. A network that has first learned from many such clips, and
-then from the host's, names more effects than one that has only heard the host's. No clip of any test or validation
-split is among them: a patch's random generator knows its split. Frames only are kept; a sound is made again at need.
+Patches of the same prior, heard through the proxy.
+
+The proxy sounds a patch several times faster than the host. A network that has first learned from
+many such clips, and then from the host's, names more effects than one that has only heard the
+host's. No clip of any test or validation split is among them: a patch's random generator knows its
+split. Frames only are kept; a sound is made again at need.
 """
 
 from __future__ import annotations
@@ -77,16 +80,23 @@ class Plan:
 
 
 def at_rate(spec: FeatureSpec, sample_rate: int) -> FeatureSpec:
-    """The same windows, hops (in seconds) and bands for audio at another rate; bands above its Nyquist stay at the floor."""
+    """The same windows, hops (in seconds) and bands for audio at another rate.
+
+    Bands above its Nyquist stay at the floor.
+    """
     ratio = sample_rate / spec.sample_rate
-    return replace(spec, sample_rate=sample_rate, n_fft=round(spec.n_fft * ratio), hop=round(spec.hop * ratio))
+    return replace(
+        spec, sample_rate=sample_rate, n_fft=round(spec.n_fft * ratio), hop=round(spec.hop * ratio)
+    )
 
 
 @torch.inference_mode()
 def frames_of(proxy: Twin, shard: Shard, plan: Plan) -> tuple[Patches, NDArray[np.float16]]:
-    """A shard's patches, as redrawn where the proxy's sound was not usable, and their frames [n, 2, mels, frames].
+    """A shard's patches, as redrawn where the proxy's sound was not usable, and their frames [n, 2,
+    mels, frames].
 
-    Raises StageError when a patch stays silent, runaway or not a number after `max_redraws` redraws.
+    Raises StageError when a patch stays silent, runaway or not a number after `max_redraws`
+    redraws.
     """
     spec = at_rate(plan.spec, proxy.sample_rate)
     patches: dict[int, Patch] = {}
@@ -97,17 +107,23 @@ def frames_of(proxy: Twin, shard: Shard, plan: Plan) -> tuple[Patches, NDArray[n
         tries = sorted(waiting.items())
         for place in range(0, len(tries), plan.settings.batch):
             part = tries[place : place + plan.settings.batch]
-            drawn = [draw(shard.phase, "train", i, plan.settings.seed, plan.sample, attempt) for i, attempt in part]
+            drawn = [
+                draw(shard.phase, "train", i, plan.settings.seed, plan.sample, attempt)
+                for i, attempt in part
+            ]
             sound = _heard(proxy, drawn)
             found = log_mel(sound, spec).cpu().numpy().astype(np.float16)
-            for (index, attempt), patch, row, good in zip(part, drawn, found, _usable(sound, plan.limits), strict=True):
+            for (index, attempt), patch, row, good in zip(
+                part, drawn, found, _usable(sound, plan.limits), strict=True
+            ):
                 if good:
                     patches[index], frames[index] = patch, row
                 else:
                     again[index] = attempt + 1
         if max(again.values(), default=0) > plan.limits.max_redraws:
             raise StageError(
-                f"a patch stayed silent or runaway in the proxy after {plan.limits.max_redraws} redraws; see render.* "
+                f"a patch stayed silent or runaway in the proxy after {plan.limits.max_redraws} "
+                f"redraws; see render.* "
                 "and metrics/train_proxy.json."
             )
         waiting = again
@@ -119,21 +135,34 @@ def frames_of(proxy: Twin, shard: Shard, plan: Plan) -> tuple[Patches, NDArray[n
 def _heard(proxy: Twin, patches: list[Patch]) -> Tensor:
     """Audio [n, 2, time] of single patches."""
     table, device = Patches.stack(patches, "full", "train"), next(proxy.parameters()).device
-    columns = (table.knobs, table.choices, table.chain.astype(np.int64), table.note.astype(np.float32), table.gate_s)
+    columns = (
+        table.knobs,
+        table.choices,
+        table.chain.astype(np.int64),
+        table.note.astype(np.float32),
+        table.gate_s,
+    )
     return proxy(*(torch.as_tensor(column, device=device) for column in columns))
 
 
 def _usable(sound: Tensor, limits: Limits) -> list[bool]:
-    """Finite, not clipped and not silent (its mean power, near enough to its loudness, above the least), clip by clip."""
+    """Finite, not clipped and not silent (its mean power, near enough to its loudness, above the
+    least), clip by clip.
+    """
     power_db = 10.0 * torch.log10(sound.square().mean((1, 2)).clamp_min(1e-20))
     good = torch.isfinite(power_db) & (sound.abs().amax((1, 2)) <= limits.max_peak)
     return (good & (power_db >= limits.min_loudness_lufs)).tolist()
 
 
-def make(proxy: Path, plan: Plan, state: Path, device: torch.device, workers: int) -> Iterator[Shard]:
-    """Make every shard that `state` does not hold yet, in `workers` processes (a GPU: in this one); yields finished ones.
+def make(
+    proxy: Path, plan: Plan, state: Path, device: torch.device, workers: int
+) -> Iterator[Shard]:
+    """Make every shard that `state` does not hold yet, in `workers` processes (a GPU: in this one).
 
-    Raises StageError, SchemaMismatch when the proxy is missing or does not fit, or a patch cannot be heard.
+    Yields finished ones.
+
+    Raises StageError, SchemaMismatch when the proxy is missing or does not fit, or a patch cannot
+    be heard.
     """
     missing = [shard for shard in plan.shards() if not _path(state, shard, "npy").exists()]
     yield from (shard for shard in plan.shards() if shard not in missing)
@@ -143,7 +172,9 @@ def make(proxy: Path, plan: Plan, state: Path, device: torch.device, workers: in
             yield _keep(state, shard, *frames_of(twin, shard, plan))
         return
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(missing)), spawn, initializer=_begin, initargs=(proxy, plan)) as pool:
+    with ProcessPoolExecutor(
+        min(workers, len(missing)), spawn, initializer=_begin, initargs=(proxy, plan)
+    ) as pool:
         jobs = [pool.submit(_work, state, shard) for shard in missing]
         try:
             for job in as_completed(jobs):
@@ -175,7 +206,9 @@ _worker: dict[str, tuple[Twin, Plan]] = {}
 
 
 def _begin(proxy: Path, plan: Plan) -> None:
-    """A worker's start: one thread, its own proxy, and an end when the process that wants the frames is gone."""
+    """A worker's start: one thread, its own proxy, and an end when the process that wants the
+    frames is gone.
+    """
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     if parent is not None:

@@ -1,7 +1,8 @@
 """The prior over patches: seeded, phase-aware, biased to what can be heard.
 
-Each patch has a random generator of its own, seeded by (seed, phase, split, index, attempt): patch 17 is the same
-whether 20 or 20,000 are drawn, and a redraw (silent or clipped render) changes nothing but itself.
+Each patch has a random generator of its own, seeded by (seed, phase, split, index, attempt): patch
+17 is the same whether 20 or 20,000 are drawn, and a redraw (silent or clipped render) changes
+nothing but itself.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from unmixer_core.schema.patch import PHASES, SPLITS, Patch, Patches
 from unmixer_core.schema.rack import RACK
 
 NONLINEAR_EFFECTS = ("Saturator", "Compressor", "Auto Filter")
+#: Unit ranges that are drawn, where the learned range begins with settings that can hardly be
+#: heard. (Drawn over their whole range, a quarter of the saturators and two thirds of the
+#: compressors changed the host's sound by less than 1 dB MSS.)
 AUDIBLE: dict[str, tuple[float, float]] = {
     "wavetable.amp_sustain": (0.15, 1.0),
     "wavetable.filter_1_freq": (0.0, 0.9),
@@ -32,10 +36,8 @@ AUDIBLE: dict[str, tuple[float, float]] = {
     "delay.dry_wet": (0.25, 1.0),
     "reverb.dry_wet": (0.25, 1.0),
 }
-"""Unit ranges that are drawn, where the learned range begins with settings that can hardly be heard. (Drawn over their
-whole range, a quarter of the saturators and two thirds of the compressors changed the host's sound by less than 1 dB MSS.)"""
+#: An EQ gain is drawn at least this far from zero (in unit: 4.5 dB).
 QUIETEST_GAIN = 0.15
-"""An EQ gain is drawn at least this far from zero (in unit: 4.5 dB)."""
 
 
 class SamplingSettings(Protocol):
@@ -56,13 +58,17 @@ class SamplingSettings(Protocol):
     gate_high_s: float
 
 
-def sample(n: int, phase: str, split: str, seed: int, settings: SamplingSettings, first_id: int = 0) -> Patches:
+def sample(
+    n: int, phase: str, split: str, seed: int, settings: SamplingSettings, first_id: int = 0
+) -> Patches:
     """Draw n patches of a phase ("dry" | "nonlinear" | "full")."""
     patches = [draw(phase, split, index, seed, settings) for index in range(n)]
     return Patches.stack(patches, phase, split, first_id)
 
 
-def draw(phase: str, split: str, index: int, seed: int, settings: SamplingSettings, attempt: int = 0) -> Patch:
+def draw(
+    phase: str, split: str, index: int, seed: int, settings: SamplingSettings, attempt: int = 0
+) -> Patch:
     """The patch number `index` of a phase and split, on its `attempt`-th redraw."""
     rng_seed = [seed, PHASES.index(phase), SPLITS.index(split), index, attempt]
     rng = np.random.default_rng(rng_seed)
@@ -79,7 +85,9 @@ def draw(phase: str, split: str, index: int, seed: int, settings: SamplingSettin
 
 
 def draw_chain(rng: np.random.Generator, phase: str, settings: SamplingSettings) -> tuple[str, ...]:
-    """An ordered chain: empty (dry), of the three non-linear effects (nonlinear), or of all eight (full)."""
+    """An ordered chain: empty (dry), of the three non-linear effects (nonlinear), or of all
+    eight (full).
+    """
     if phase == "dry":
         return ()
     if phase == "nonlinear":
@@ -88,7 +96,11 @@ def draw_chain(rng: np.random.Generator, phase: str, settings: SamplingSettings)
     weights = np.asarray(settings.chain_length_weights, dtype=float)
     count = int(rng.choice(len(weights), p=weights / weights.sum()))
     chain = tuple(rng.permutation(RACK.effect_names)[:count])
-    if count >= 2 and rng.random() < settings.order_audible_bias and not {"Saturator", "Compressor"} & set(chain):
+    if (
+        count >= 2
+        and rng.random() < settings.order_audible_bias
+        and not {"Saturator", "Compressor"} & set(chain)
+    ):
         chain = _with_nonlinear(rng, chain)
     return chain
 
@@ -104,9 +116,13 @@ def _set_choice(choices: np.ndarray, key: str, item: int) -> None:
     choices[RACK.choice_index[key]] = item
 
 
-def _bias_choices(rng: np.random.Generator, choices: np.ndarray, settings: SamplingSettings) -> None:
+def _bias_choices(
+    rng: np.random.Generator, choices: np.ndarray, settings: SamplingSettings
+) -> None:
     plain, other = 1.0 - settings.p_effect_mode, settings.p_effect_mode / 3.0
-    _set_choice(choices, "wavetable.osc_1_effect_mode", int(rng.choice(4, p=[plain, other, other, other])))
+    _set_choice(
+        choices, "wavetable.osc_1_effect_mode", int(rng.choice(4, p=[plain, other, other, other]))
+    )
     _set_choice(choices, "wavetable.osc_2_on", int(rng.random() < settings.p_osc_2))
     _set_choice(choices, "wavetable.sub_on", int(rng.random() < settings.p_sub))
     _set_choice(choices, "wavetable.filter_1_on", int(rng.random() < settings.p_filter))
@@ -121,7 +137,9 @@ def _bias_knobs(rng: np.random.Generator, knobs: np.ndarray, settings: SamplingS
             knobs[i] = 0.5
         elif ref.knob.unit == "dB" and ref.knob.raw_low == -ref.knob.raw_high:
             away = abs(knobs[i] - 0.5) / 0.5
-            knobs[i] = 0.5 + np.sign(knobs[i] - 0.5) * (QUIETEST_GAIN + (0.5 - QUIETEST_GAIN) * away)
+            knobs[i] = 0.5 + np.sign(knobs[i] - 0.5) * (
+                QUIETEST_GAIN + (0.5 - QUIETEST_GAIN) * away
+            )
         elif ref.id in AUDIBLE:
             low, high = AUDIBLE[ref.id]
             knobs[i] = low + (high - low) * knobs[i]
@@ -131,8 +149,10 @@ def _bias_knobs(rng: np.random.Generator, knobs: np.ndarray, settings: SamplingS
 
 
 def _turn_all_the_way(rng: np.random.Generator, knobs: np.ndarray, share: float) -> None:
-    """A share of the knobs set to one of their stops, as people leave a mix at 100 % or a drive at 0; not a stop that lies
-    outside what is drawn, nor a modulation amount's, whose usual place is zero."""
+    """A share of the knobs set to one of their stops, as people leave a mix at 100 % or a drive
+    at 0; not a stop that lies outside what is drawn, nor a modulation amount's, whose usual
+    place is zero.
+    """
     turned, high = rng.random(len(knobs)) < share, rng.random(len(knobs)) < 0.5
     for i in np.flatnonzero(turned):
         stops = [stop for stop in AUDIBLE.get(RACK.knobs[i].id, (0.0, 1.0)) if stop in (0.0, 1.0)]

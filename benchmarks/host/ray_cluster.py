@@ -1,4 +1,6 @@
-"""A Ray cluster on this machine for benchmarks and tests, and the processes in which hosts and actors run."""
+"""A Ray cluster on this machine for benchmarks and tests, and the processes in which hosts and
+actors run.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,10 @@ class Cluster:
     processes: list[psutil.Process]
 
     def kill(self) -> None:
-        """kill -9 of everything that belongs to the head: its global control store, its raylet, their workers."""
+        """kill -9 of everything that belongs to the head.
+
+        Its global control store, its raylet, their workers.
+        """
         for process in self.processes:
             with suppress(psutil.Error):
                 for child in process.children(recursive=True):
@@ -51,8 +56,12 @@ class Cluster:
 
 @contextmanager
 def head(cores: int) -> Iterator[Cluster]:
-    """`ray start --head`, its files in a folder whose name is short (Ray puts sockets there, whose names may not be long)."""
-    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+    """`ray start --head`, its files in a folder whose name is short (Ray puts sockets there,
+    whose names may not be long).
+    """
+    with tempfile.TemporaryDirectory(
+        prefix="ray-", dir="/tmp", ignore_cleanup_errors=True
+    ) as folder:
         cluster = _start(folder, cores)
         try:
             yield cluster
@@ -63,10 +72,21 @@ def head(cores: int) -> Iterator[Cluster]:
 def _start(folder: str, cores: int) -> Cluster:
     port = free_port()
     command = [
-        str(Path(sys.executable).with_name("ray")), "start", "--head", "--port", str(port),
-        "--num-cpus", str(cores), "--include-dashboard", "false", "--disable-usage-stats", "--temp-dir", folder,
-        "--object-store-memory", str(200 << 20),
-    ]  # fmt: skip
+        str(Path(sys.executable).with_name("ray")),
+        "start",
+        "--head",
+        "--port",
+        str(port),
+        "--num-cpus",
+        str(cores),
+        "--include-dashboard",
+        "false",
+        "--disable-usage-stats",
+        "--temp-dir",
+        folder,
+        "--object-store-memory",
+        str(200 << 20),
+    ]
     root = str(Path(__file__).resolve().parents[2])
     before = {process.pid for process in psutil.process_iter()}
     environment = {**os.environ, "PYTHONPATH": root}

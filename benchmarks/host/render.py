@@ -1,12 +1,14 @@
-"""Renders a second: the pipeline's path (OSC, embedded hosts) beside bare vita on the same patches and cores.
+"""Renders a second: the pipeline's path (OSC, embedded hosts) beside bare vita on the same patches
+and cores.
 
     python -m benchmarks.host.render [--patches 32] [--hosts 2] [--rounds 3] [--lanes 2]
 
-Peers, each in as many processes as there are hosts, with the same patch → preset code and nothing on the wire or disk:
-`bare`: a fresh vita.Synth per patch, the documented way to equal sound for equal patches; `forked`: the host's own trick, a
-fork of one pristine Synth per patch. Rounds take turns; ratios are medians over rounds. The sound of all three must be
-equal bit for bit. Processor time is counted over all processes beside wall time, because it does not depend on what
-else the machine does. `idle` is the figure of benchmarks.host.live. The last line is one JSON object.
+Peers, each in as many processes as there are hosts, with the same patch → preset code and nothing
+on the wire or disk: `bare`: a fresh vita.Synth per patch, the documented way to equal sound for
+equal patches; `forked`: the host's own trick, a fork of one pristine Synth per patch. Rounds take
+turns; ratios are medians over rounds. The sound of all three must be equal bit for bit. Processor
+time is counted over all processes beside wall time, because it does not depend on what else the
+machine does. `idle` is the figure of benchmarks.host.live. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -80,12 +82,17 @@ def job(patch: Patch) -> Job:
 def _devices(patch: Patch) -> list[dict[str, object]]:
     devices = []
     for name, target in targets(patch).items():
-        values = {key: wire.float32(raw) for key, raw in (baseline(name) | dict(target.parameters)).items()}
+        values = {
+            key: wire.float32(raw)
+            for key, raw in (baseline(name) | dict(target.parameters)).items()
+        }
         modulation: dict[str, dict[str, float]] = {}
         for (parameter, source), amount in target.modulations.items():
             modulation.setdefault(parameter, {})[source] = wire.float32(amount)
         properties = dict(target.properties) | (FIXED_PROPERTIES if target.tables else {})
-        properties |= {WAVETABLE_INDEX.format(n): WAVETABLES.index(table) for n, table in target.tables.items()}
+        properties |= {
+            WAVETABLE_INDEX.format(n): WAVETABLES.index(table) for n, table in target.tables.items()
+        }
         devices.append(DeviceState(name, values, properties, modulation).to_dict())
     return devices
 
@@ -114,10 +121,14 @@ def forked(work: Job) -> NDArray[np.float32]:
     if not _pristine:
         _pristine.append(vita.Synth())
     devices = [DeviceState.from_dict(device) for device in work.devices]
-    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+    with tempfile.TemporaryDirectory(
+        dir="/dev/shm" if Path("/dev/shm").is_dir() else None
+    ) as folder:
         file = Path(folder, "take.wav")
         error = _in_fork(
-            Job(**asdict(work) | {"path": str(file)}), _pristine[0], preset(devices, work.tempo_bpm, for_render=True)
+            Job(**asdict(work) | {"path": str(file)}),
+            _pristine[0],
+            preset(devices, work.tempo_bpm, for_render=True),
         )
         if error:
             raise RuntimeError(error)
@@ -130,7 +141,10 @@ def measure(patches: Sequence[Patch], hosts: int, lanes: int, rounds: int) -> di
     """Seconds per render of each way, and their ratios."""
     works = [job(patch) for patch in patches]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    with Renderer(Audio(), hosts, lanes=lanes) as renderer, ProcessPoolExecutor(hosts, get_context("spawn")) as pool:
+    with (
+        Renderer(Audio(), hosts, lanes=lanes) as renderer,
+        ProcessPoolExecutor(hosts, get_context("spawn")) as pool,
+    ):
         ways: dict[str, Callable[[], list[object]]] = {
             "osc": lambda: list(renderer.render(patches)),
             "bare": lambda: list(pool.map(bare, works)),
@@ -138,7 +152,9 @@ def measure(patches: Sequence[Patch], hosts: int, lanes: int, rounds: int) -> di
         }
         warm = {name: way() for name, way in ways.items()}
         equal = all(
-            np.array_equal(a, b) for name in ("bare", "forked") for a, b in zip(warm["osc"], warm[name], strict=True)
+            np.array_equal(a, b)
+            for name in ("bare", "forked")
+            for a, b in zip(warm["osc"], warm[name], strict=True)
         )
         seconds: dict[str, list[float]] = {name: [] for name in ways}
         cpu: dict[str, list[float]] = {name: [] for name in ways}
@@ -156,7 +172,9 @@ def measure(patches: Sequence[Patch], hosts: int, lanes: int, rounds: int) -> di
         result[f"osc_over_{peer}"] = statistics.median(
             p / o for p, o in zip(seconds[peer], seconds["osc"], strict=True)
         )
-        result[f"osc_over_{peer}_cpu"] = statistics.median(p / o for p, o in zip(cpu[peer], cpu["osc"], strict=True))
+        result[f"osc_over_{peer}_cpu"] = statistics.median(
+            p / o for p, o in zip(cpu[peer], cpu["osc"], strict=True)
+        )
     return result | {
         "bit_equal": equal,
         "patches": len(patches),
@@ -178,14 +196,19 @@ def cpu_s() -> float:
 
 
 def idle(patches: Sequence[Patch]) -> float:
-    """Share of the time in which no lane records: 8 lanes on a host with Live's tick and Live's pace (benchmarks.host.live)."""
+    """Share of the time in which no lane records.
+
+    8 lanes on a host with Live's tick and Live's pace (benchmarks.host.live).
+    """
     from benchmarks.host import live
 
     return live.measure(patches, lanes=8, tick_ms=100.0, options=live.AS_LIVE)["idle"]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--patches", type=int, default=32)
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--lanes", type=int, default=2)
@@ -193,7 +216,10 @@ def main() -> None:
     options = parser.parse_args()
     prior = Prior()
     result = measure(
-        list(sample(options.patches, "full", "train", prior.seed, prior)), options.hosts, options.lanes, options.rounds
+        list(sample(options.patches, "full", "train", prior.seed, prior)),
+        options.hosts,
+        options.lanes,
+        options.rounds,
     )
     result["idle"] = idle(list(sample(32, "full", "train", prior.seed, prior)))
     for key, value in result.items():

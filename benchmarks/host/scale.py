@@ -1,14 +1,16 @@
 """The render pool past one process: Ray beside the local engine, and what `kill -9` costs on both.
 
-    python -m benchmarks.host.scale [--patches 48] [--hosts 2] [--rounds 3] [--kill-patches 24] [--no-kills]
+    python -m benchmarks.host.scale [--patches 48] [--hosts 2] [--rounds 3] [--kill-patches 24]
+    [--no-kills]
 
-Throughput: both engines stand at the same time, with as many hosts of their own each, and take turns on the same patches;
-`ray_over_local` is the median over rounds of Ray's renders a second over the local engine's in the same round. Their sound
-must be equal bit for bit.
+Throughput: both engines stand at the same time, with as many hosts of their own each, and take
+turns on the same patches; `ray_over_local` is the median over rounds of Ray's renders a second over
+the local engine's in the same round. Their sound must be equal bit for bit.
 
-Kills: a data set is rendered into a clip store while a host, a Ray actor or the head of the Ray cluster is killed (after a
-quarter of it). `lost` counts patches without a clip at the end, `twice` patches that were stored more than once; after
-the head's death the render is started again on a new head, as a person would. The last line is one JSON object.
+Kills: a data set is rendered into a clip store while a host, a Ray actor or the head of the Ray
+cluster is killed (after a quarter of it). `lost` counts patches without a clip at the end, `twice`
+patches that were stored more than once; after the head's death the render is started again on a new
+head, as a person would. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -50,7 +52,10 @@ Kill = Callable[[], None]
 def throughput(patches: Sequence[Patch], hosts: int, rounds: int) -> dict[str, object]:
     """Renders a second of both engines, in turns."""
     rates: dict[str, list[float]] = {engine: [] for engine in ENGINES}
-    with Renderer(Audio(), hosts, engine="local") as local, Renderer(Audio(), hosts, engine="ray") as far:
+    with (
+        Renderer(Audio(), hosts, engine="local") as local,
+        Renderer(Audio(), hosts, engine="ray") as far,
+    ):
         renderers = {"local": local, "ray": far}
         warm = {engine: renderer.render(patches) for engine, renderer in renderers.items()}
         equal = all(np.array_equal(a, b) for a, b in zip(warm["local"], warm["ray"], strict=True))
@@ -60,12 +65,24 @@ def throughput(patches: Sequence[Patch], hosts: int, rounds: int) -> dict[str, o
                 renderers[engine].render(patches)
                 rates[engine].append(len(patches) / (time.perf_counter() - start_s))
     ratios = [far / near for far, near in zip(rates["ray"], rates["local"], strict=True)]
-    medians = {f"{engine}_renders_per_s": statistics.median(values) for engine, values in rates.items()}
-    return {**medians, "ray_over_local": statistics.median(ratios), "bit_equal": equal, "ratios": ratios}
+    medians = {
+        f"{engine}_renders_per_s": statistics.median(values) for engine, values in rates.items()
+    }
+    return {
+        **medians,
+        "ray_over_local": statistics.median(ratios),
+        "bit_equal": equal,
+        "ratios": ratios,
+    }
 
 
-def killed(table: Patches, hosts: int, engine: str, kill: Kill | None, again: Kill | None = None) -> dict[str, object]:
-    """Renders `table` with a kill after a quarter of it. `again`: called before the second run, if the first one failed."""
+def killed(
+    table: Patches, hosts: int, engine: str, kill: Kill | None, again: Kill | None = None
+) -> dict[str, object]:
+    """Renders `table` with a kill after a quarter of it.
+
+    `again`: called before the second run, if the first one failed.
+    """
     with tempfile.TemporaryDirectory() as folder:
         start_s, said = time.perf_counter(), ""
         try:
@@ -109,7 +126,9 @@ def kills(table: Patches, hosts: int) -> dict[str, dict[str, object]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--patches", type=int, default=48)
     parser.add_argument("--hosts", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
@@ -126,7 +145,12 @@ def main() -> None:
         result["kills"] = found = kills(short, options.hosts)
         for name, counts in found.items():
             print(name, " ".join(f"{key} {value}" for key, value in counts.items()))
-    result |= {"patches": options.patches, "hosts": options.hosts, "cores": os.cpu_count(), "load": os.getloadavg()[0]}
+    result |= {
+        "patches": options.patches,
+        "hosts": options.hosts,
+        "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
+    }
     print(json.dumps(result | {"bars": held(result, BARS)}))
 
 

@@ -1,9 +1,10 @@
-"""Cost of the DDSP functions and metrics beside the obvious way of doing the same, per 2 s clip at 44.1 kHz.
+"""Cost of the DDSP functions and metrics beside the obvious way of doing the same, per 2 s clip at
+44.1 kHz.
 
     python -m benchmarks.proxy.ddsp [--threads 1] [--batch 8] [--repeats 5]
 
-Each row: milliseconds per clip, forward and forward + backward, ours and the peer's (best of the repeats, taken in
-turns). The last line is one JSON object.
+Each row: milliseconds per clip, forward and forward + backward, ours and the peer's (best of the
+repeats, taken in turns). The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -53,20 +54,59 @@ def cases(batch: int) -> list[Case]:
     tables, phase = noise(batch, 16, 256), torch.rand(batch, N, 1, generator=made)
     controls = 200.0 + noise(batch, 16, 1), noise(batch, 16, 1), tables
     return [
-        Case("convolution, 1 s response", "power-of-two FFT", core.causal_convolve, convolve_pow2, (audio, response)),
-        Case("convolution, 1 s response", "torchaudio", core.causal_convolve, convolve_torchaudio, (audio, response)),
-        Case("convolution, 1 s response", "scipy", core.causal_convolve, convolve_scipy, (audio, response), False),
+        Case(
+            "convolution, 1 s response",
+            "power-of-two FFT",
+            core.causal_convolve,
+            convolve_pow2,
+            (audio, response),
+        ),
+        Case(
+            "convolution, 1 s response",
+            "torchaudio",
+            core.causal_convolve,
+            convolve_torchaudio,
+            (audio, response),
+        ),
+        Case(
+            "convolution, 1 s response",
+            "scipy",
+            core.causal_convolve,
+            convolve_scipy,
+            (audio, response),
+            False,
+        ),
         Case("magnitudes 1024/256", "torch.stft", magnitudes, magnitudes_torch, (audio,)),
-        Case("3 mel resolutions, stereo", "torch.stft", distance, distance_torch, (noise(batch, 2, N),)),
+        Case(
+            "3 mel resolutions, stereo",
+            "torch.stft",
+            distance,
+            distance_torch,
+            (noise(batch, 2, N),),
+        ),
         Case("wavetable, 16 x 256, 0.25 s", "dense tables", wavetable, wavetable_dense, controls),
-        Case("modulated delay, 512 samples", "buffer, on 2 % of it", delay, delay_dense, (audio, 0.9 * phase)),
-        Case("control upsampling, 16 channels", "F.interpolate", upsample, upsample_torch, (noise(batch, 100, 16),)),
+        Case(
+            "modulated delay, 512 samples",
+            "buffer, on 2 % of it",
+            delay,
+            delay_dense,
+            (audio, 0.9 * phase),
+        ),
+        Case(
+            "control upsampling, 16 channels",
+            "F.interpolate",
+            upsample,
+            upsample_torch,
+            (noise(batch, 100, 16),),
+        ),
     ]
 
 
 def convolve_pow2(audio: Tensor, response: Tensor) -> Tensor:
     size = 1 << (audio.shape[-1] + response.shape[-1] - 2).bit_length()
-    return torch.fft.irfft(torch.fft.rfft(audio, size) * torch.fft.rfft(response, size), size)[:, : audio.shape[-1]]
+    return torch.fft.irfft(torch.fft.rfft(audio, size) * torch.fft.rfft(response, size), size)[
+        :, : audio.shape[-1]
+    ]
 
 
 def convolve_torchaudio(audio: Tensor, response: Tensor) -> Tensor:
@@ -74,7 +114,9 @@ def convolve_torchaudio(audio: Tensor, response: Tensor) -> Tensor:
 
 
 def convolve_scipy(audio: Tensor, response: Tensor) -> Tensor:
-    return torch.from_numpy(signal.fftconvolve(audio.numpy(), response.numpy(), axes=1)[:, : audio.shape[-1]])
+    return torch.from_numpy(
+        signal.fftconvolve(audio.numpy(), response.numpy(), axes=1)[:, : audio.shape[-1]]
+    )
 
 
 def magnitudes(audio: Tensor) -> Tensor:
@@ -83,7 +125,9 @@ def magnitudes(audio: Tensor) -> Tensor:
 
 def magnitudes_torch(audio: Tensor, size: int = 1024) -> Tensor:
     window = torch.hann_window(size)
-    spectrum = torch.stft(audio, size, size // 4, window=window, pad_mode="constant", return_complex=True)
+    spectrum = torch.stft(
+        audio, size, size // 4, window=window, pad_mode="constant", return_complex=True
+    )
     return spectrum.abs().transpose(1, 2)
 
 
@@ -97,10 +141,17 @@ def distance_torch(audio: Tensor) -> Tensor:
     for size, n_mels in zip(settings.fft_sizes, (32, 64, 128), strict=True):
         bank = spectral.mel_bank(size, n_mels, RATE)
         bank = bank / bank.sum(0) * 4.0 / size
-        rows = [torch.stack([x.sum(1) / 2, (x[:, 0] - x[:, 1]) / 2], 1).flatten(0, 1) for x in (audio, target)]
-        a, b = ((magnitudes_torch(x, size) @ bank).reshape(audio.shape[0], -1, n_mels) for x in rows)
+        rows = [
+            torch.stack([x.sum(1) / 2, (x[:, 0] - x[:, 1]) / 2], 1).flatten(0, 1)
+            for x in (audio, target)
+        ]
+        a, b = (
+            (magnitudes_torch(x, size) @ bank).reshape(audio.shape[0], -1, n_mels) for x in rows
+        )
         loss = loss + (a - b).abs().mean((1, 2)) / (b.mean((1, 2)) + settings.floor)
-        loss = loss + (torch.log(a + settings.floor) - torch.log(b + settings.floor)).abs().mean((1, 2))
+        loss = loss + (torch.log(a + settings.floor) - torch.log(b + settings.floor)).abs().mean(
+            (1, 2)
+        )
     return loss / 3.0
 
 
@@ -109,11 +160,16 @@ def wavetable(frequencies: Tensor, amplitudes: Tensor, tables: Tensor) -> Tensor
 
 
 def wavetable_dense(frequencies: Tensor, amplitudes: Tensor, tables: Tensor) -> Tensor:
-    """Tables brought to audio rate first, as the original does (an eighth of a clip: a whole one takes 90 MB)."""
+    """Tables brought to audio rate first, as the original does (an eighth of a clip.
+
+    A whole one takes 90 MB).
+    """
     n = N // 8
     phase = core.sequential_cumsum(ddsp.resample(frequencies, n)[..., 0] / RATE) % 1.0
     dense = ddsp.resample(tables, n)
-    return ddsp.resample(amplitudes, n, method="window")[..., 0] * ddsp.linear_lookup(phase[..., None], dense)
+    return ddsp.resample(amplitudes, n, method="window")[..., 0] * ddsp.linear_lookup(
+        phase[..., None], dense
+    )
 
 
 def delay(audio: Tensor, phase: Tensor) -> Tensor:
@@ -121,7 +177,9 @@ def delay(audio: Tensor, phase: Tensor) -> Tensor:
 
 
 def delay_dense(audio: Tensor, phase: Tensor) -> Tensor:
-    """Triangular weights over the whole delay line at every sample, as the original does, on 2 % of the clip."""
+    """Triangular weights over the whole delay line at every sample, as the original does, on 2 %
+    of the clip.
+    """
     line, n_part = F.pad(audio, (511, 0)), 90
     taps = torch.arange(512.0)
     parts = []
@@ -159,7 +217,10 @@ def measure(case: Case, batch: int, repeats: int) -> dict[str, float]:
         for _ in range(repeats + 1):
             for i, function in enumerate((case.ours, case.peer)):
                 best[i] = min(best[i], run(function, case.inputs, backward))
-        found |= {f"ours_{suffix}_ms": 1e3 * best[0] / batch, f"peer_{suffix}_ms": 1e3 * best[1] / batch}
+        found |= {
+            f"ours_{suffix}_ms": 1e3 * best[0] / batch,
+            f"peer_{suffix}_ms": 1e3 * best[1] / batch,
+        }
     return found
 
 
@@ -168,7 +229,9 @@ def measure_metrics(repeats: int) -> dict[str, float]:
     rng = np.random.default_rng(0)
     a, b = rng.standard_normal((2, 2, N)).astype(np.float32)
     names = ("mss", "wmfcc", "sot", "rms_cosine", "level_mel_l1_db")
-    calls: dict[str, Callable[[], object]] = {n: lambda n=n: getattr(sound, n)(a, b, RATE) for n in names}
+    calls: dict[str, Callable[[], object]] = {
+        n: lambda n=n: getattr(sound, n)(a, b, RATE) for n in names
+    }
     query = sound.mss_features(a, RATE)
     tilt = np.linspace(0.5, 1.5, N_BANK, dtype=np.float32)
     bank = mss_index.stack_features(query * g for g in tilt)
@@ -184,7 +247,9 @@ def measure_metrics(repeats: int) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--repeats", type=int, default=5)
@@ -193,12 +258,29 @@ def main() -> None:
     rows = []
     for case in cases(args.batch):
         found = measure(case, args.batch, args.repeats)
-        rows.append({"name": case.name, "peer": case.peer_name, **{k: round(v, 3) for k, v in found.items()}})
-        print(f"{case.name:34} {case.peer_name:22}", "  ".join(f"{k} {v:8.2f}" for k, v in found.items()))
+        rows.append(
+            {
+                "name": case.name,
+                "peer": case.peer_name,
+                **{k: round(v, 3) for k, v in found.items()},
+            }
+        )
+        print(
+            f"{case.name:34} {case.peer_name:22}",
+            "  ".join(f"{k} {v:8.2f}" for k, v in found.items()),
+        )
     judged = {k: round(v, 3) for k, v in measure_metrics(args.repeats).items()}
     print("  ".join(f"{k} {v:.2f}" for k, v in judged.items()))
     print(
-        json.dumps({"threads": args.threads, "batch": args.batch, "clip_s": N / RATE, "rows": rows, "metrics": judged})
+        json.dumps(
+            {
+                "threads": args.threads,
+                "batch": args.batch,
+                "clip_s": N / RATE,
+                "rows": rows,
+                "metrics": judged,
+            }
+        )
     )
 
 

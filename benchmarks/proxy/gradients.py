@@ -1,16 +1,22 @@
-"""Does the proxy's gradient point where the host's does? Sign agreement with finite differences through the host.
+"""Does the proxy's gradient point where the host's does?
 
-    python -m benchmarks.proxy.gradients [--proxy models/proxy] [--patches 12] [--step 0.04] [--halves]
+Sign agreement with finite differences through the host.
 
-For a patch θ and a target (the host's render of a nearby patch) the loss is the multi-scale spectral distance. Each heard
-knob is moved by ± step on the host; the sign of that central difference is compared with the proxy's derivative at θ. Bound:
-≥ 85 % of cases agree. A move that leaves the host's loss exactly as it was (a decay that the note never reaches) has no sign
-and is counted apart, as `unheard`: the embedded host renders the same patch to the same samples, so nothing else is zero.
+    python -m benchmarks.proxy.gradients [--proxy models/proxy] [--patches 12] [--step 0.04]
+        [--halves]
 
-Beside it: the proxy's own difference over the same step, the best a gradient could do if the proxy were the host; with
---halves (twice the renders) the host's own difference over half the step, which is how well a local sign can be known at all.
-`by_change` splits the cases by how much of the loss the host's move changes, `worst_knobs` counts [cases, wrong, wrong and
-clear]. The last line is one JSON object.
+For a patch θ and a target (the host's render of a nearby patch) the loss is the multi-scale
+spectral distance. Each heard knob is moved by ± step on the host; the sign of that central
+difference is compared with the proxy's derivative at θ. Bound: ≥ 85 % of cases agree. A move that
+leaves the host's loss exactly as it was (a decay that the note never reaches) has no sign and is
+counted apart, as `unheard`: the embedded host renders the same patch to the same samples, so
+nothing else is zero.
+
+Beside it: the proxy's own difference over the same step, the best a gradient could do if the proxy
+were the host. With --halves (twice the renders) also the host's own difference over half the step:
+how well a local sign can be known at all. `by_change` splits the cases by how much of the loss the
+host's move changes. `worst_knobs` counts [cases, wrong, wrong and clear]. The last line is one JSON
+object.
 """
 
 from __future__ import annotations
@@ -41,16 +47,18 @@ from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
 NEARBY = 0.15
+#: A case is clear when moving the knob changes the host's loss by more than this share of it.
 CLEAR_SHARE = 0.02
-"""A case is clear when moving the knob changes the host's loss by more than this share of it."""
+#: Edges of `by_change`.
 CHANGES = (0.0, 0.002, 0.005, 0.01, 0.02, 0.05, float("inf"))
-"""Edges of `by_change`."""
 WORST = 16
 BARS = {"agree": (">=", 0.85)}
 
 
 class Row(NamedTuple):
-    """One knob of one patch: whose sign is as the host's, and by which share of its loss the host moves."""
+    """One knob of one patch: whose sign is as the host's, and by which share of its loss the
+    host moves.
+    """
 
     agree: bool
     twin_agrees: bool
@@ -72,7 +80,9 @@ def moved(patch: Patch, knob: int, by: float) -> Patch:
 def nearby(patch: Patch, seed: int) -> Patch:
     """A patch whose heard knobs all lie a little elsewhere."""
     noise = np.random.default_rng([seed, 77]).normal(0.0, NEARBY, RACK.n_knobs)
-    return replace(patch, knobs=np.clip(patch.knobs + noise * patch.active_knobs, 0.0, 1.0).astype(np.float32))
+    return replace(
+        patch, knobs=np.clip(patch.knobs + noise * patch.active_knobs, 0.0, 1.0).astype(np.float32)
+    )
 
 
 def distances(sounds: torch.Tensor, target: torch.Tensor, sample_rate: int) -> torch.Tensor:
@@ -81,13 +91,20 @@ def distances(sounds: torch.Tensor, target: torch.Tensor, sample_rate: int) -> t
 
 
 class Case:
-    """One patch, its target, and the moves of every heard knob: up and down by a step, then (`halves`) by half of it."""
+    """One patch, its target, and the moves of every heard knob.
+
+    Up and down by a step, then (`halves`) by half of it.
+    """
 
     def __init__(self, patch: Patch, seed: int, step: float, halves: bool = False) -> None:
         self.patch, self.target = patch, nearby(patch, seed)
-        self.knobs = [i for i in np.flatnonzero(patch.active_knobs).tolist() if not RACK.knobs[i].knob.integer]
+        self.knobs = [
+            i for i in np.flatnonzero(patch.active_knobs).tolist() if not RACK.knobs[i].knob.integer
+        ]
         self.moves = [moved(patch, i, sign * step) for i in self.knobs for sign in (1.0, -1.0)]
-        self.half_moves = [moved(patch, i, 0.5 * sign * step) for i in self.knobs for sign in (1.0, -1.0)] * halves
+        self.half_moves = [
+            moved(patch, i, 0.5 * sign * step) for i in self.knobs for sign in (1.0, -1.0)
+        ] * halves
 
     @property
     def renders(self) -> list[Patch]:
@@ -99,17 +116,25 @@ def differences(losses: torch.Tensor) -> list[float]:
     return (losses[0::2] - losses[1::2]).tolist()
 
 
-def compare(case: Case, clips: list[np.ndarray], proxy: Twin, audio_rate: int) -> dict[int, Row | None]:
+def compare(
+    case: Case, clips: list[np.ndarray], proxy: Twin, audio_rate: int
+) -> dict[int, Row | None]:
     """By knob; None where the host's loss does not move at all."""
-    host = torch.from_numpy(np.stack([resample(clip, audio_rate, proxy.sample_rate) for clip in clips]))
+    host = torch.from_numpy(
+        np.stack([resample(clip, audio_rate, proxy.sample_rate) for clip in clips])
+    )
     target, sounds = host[:1], host[1:]
     by_host = distances(sounds, target, proxy.sample_rate)
     batch = arguments([case.patch])
     knobs = batch[0].requires_grad_()
-    loss = distances(proxy(knobs, *batch[1:])[..., : target.shape[-1]], target, proxy.sample_rate).sum()
+    loss = distances(
+        proxy(knobs, *batch[1:])[..., : target.shape[-1]], target, proxy.sample_rate
+    ).sum()
     (slope,) = torch.autograd.grad(loss, knobs)
     with torch.inference_mode():
-        by_proxy = distances(proxy(*arguments(case.moves))[..., : target.shape[-1]], target, proxy.sample_rate)
+        by_proxy = distances(
+            proxy(*arguments(case.moves))[..., : target.shape[-1]], target, proxy.sample_rate
+        )
     n_moves = len(case.moves)
     whole, twin = differences(by_host[1 : 1 + n_moves]), differences(by_proxy)
     half: Sequence[float | None] = differences(by_host[1 + n_moves :]) or [None] * len(whole)
@@ -141,14 +166,21 @@ def agreement(rows: list[Row]) -> list[float]:
 
 def by_change(rows: list[Row]) -> dict[str, list[float]]:
     """Agreement by how much of its loss the host moves."""
-    ranges = [(low, high, [row for row in rows if low <= row.change < high]) for low, high in pairwise(CHANGES)]
+    ranges = [
+        (low, high, [row for row in rows if low <= row.change < high])
+        for low, high in pairwise(CHANGES)
+    ]
     return {f"{low:g} to {high:g}": agreement(some) for low, high, some in ranges if some}
 
 
 def worst(by_knob: dict[str, list[Row]]) -> dict[str, list[int]]:
     """[cases, wrong, wrong and clear] of the knobs with most disagreements."""
     table = {
-        knob: [len(rows), sum(not row.agree for row in rows), sum(row.clear and not row.agree for row in rows)]
+        knob: [
+            len(rows),
+            sum(not row.agree for row in rows),
+            sum(row.clear and not row.agree for row in rows),
+        ]
         for knob, rows in by_knob.items()
     }
     order = sorted(table, key=lambda knob: (-table[knob][1], -table[knob][2]))[:WORST]
@@ -174,13 +206,17 @@ def summary(by_knob: dict[str, list[Row]], unheard: int) -> dict[str, object]:
         "host_half_step_agree": share(halves) if halves else None,
         "by_change": by_change(every),
         "agree_by_device": {key: agreement(rows) for key, rows in devices.items()},
-        "agree_clear_by_device": {key: agreement(some) for key, rows in devices.items() if (some := only_clear(rows))},
+        "agree_clear_by_device": {
+            key: agreement(some) for key, rows in devices.items() if (some := only_clear(rows))
+        },
         "worst_knobs": worst(by_knob),
     }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--proxy", type=Path, default=Path("models/proxy"))
     parser.add_argument("--patches", type=int, default=12)
     parser.add_argument("--step", type=float, default=0.04)
@@ -189,7 +225,10 @@ def main() -> None:
     params = config.load(Path(__file__).resolve().parents[2] / "params.yaml")
     torch.set_num_threads(machine.threads())
     proxy = Proxy.load(options.proxy)
-    drawn = [sampling.draw("full", "test", i, params.sample.test_seed, params.sample) for i in range(options.patches)]
+    drawn = [
+        sampling.draw("full", "test", i, params.sample.test_seed, params.sample)
+        for i in range(options.patches)
+    ]
     cases = [Case(patch, i, options.step, options.halves) for i, patch in enumerate(drawn)]
     with Renderer(params.audio) as host:
         clips = host.render([patch for case in cases for patch in case.renders])

@@ -1,12 +1,16 @@
-"""Does the proxy rank candidates as the host does? Spearman's ρ over perturbed patches of one target, median over targets.
+"""Does the proxy rank candidates as the host does?
 
-    python -m benchmarks.proxy.ranking [--proxy models/proxy] [--targets 12] [--perturbed 64] [--phase full]
+Spearman's ρ over perturbed patches of one target, median over targets.
 
-A target is the host's render of a patch; its candidates are 64 patches whose heard knobs lie a little elsewhere, by a spread
-drawn anew for each (so that there are near and far ones). Both distances are MSS to the target's sound at the proxy's rate: of the
-host's render of a candidate, and of the proxy's sound of it, as `finetune.rank` orders candidates. Bound: ≥ 0.9. Beside it
-the level-sensitive distance that training descends, and the median over targets of the host's own spread. The last line is
-one JSON object.
+    python -m benchmarks.proxy.ranking [--proxy models/proxy] [--targets 12] [--perturbed 64]
+    [--phase full]
+
+A target is the host's render of a patch; its candidates are 64 patches whose heard knobs lie a
+little elsewhere, by a spread drawn anew for each (so that there are near and far ones). Both
+distances are MSS to the target's sound at the proxy's rate: of the host's render of a candidate,
+and of the proxy's sound of it, as `finetune.rank` orders candidates. Bound: ≥ 0.9. Beside it the
+level-sensitive distance that training descends, and the median over targets of the host's own
+spread. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -38,13 +42,17 @@ BATCH = 8
 
 
 def perturbed(patch: Patch, count: int, seed: int) -> list[Patch]:
-    """Patches around one: every heard knob moved by a normal deviate whose spread is drawn log-uniformly for each patch."""
+    """Patches around one: every heard knob moved by a normal deviate whose spread is drawn
+    log-uniformly for each patch.
+    """
     draw = np.random.default_rng([seed, 91])
     result = []
     for _ in range(count):
         spread = float(np.exp(draw.uniform(*np.log(SPREADS))))
         noise = draw.normal(0.0, spread, RACK.n_knobs) * patch.active_knobs
-        result.append(replace(patch, knobs=np.clip(patch.knobs + noise, 0.0, 1.0).astype(np.float32)))
+        result.append(
+            replace(patch, knobs=np.clip(patch.knobs + noise, 0.0, 1.0).astype(np.float32))
+        )
     return result
 
 
@@ -55,22 +63,30 @@ def sounds_of(proxy: Twin, patches: Sequence[Patch], clip_s: float) -> torch.Ten
         return torch.cat([part.render(proxy, part.knobs, clip_s) for part in parts])
 
 
-def agreement(target: np.ndarray, host: Sequence[np.ndarray], made: torch.Tensor, rate: int) -> dict[str, float]:
-    """ρ between distances to one target [2, time] of the host's and the proxy's sounds, by both distances."""
+def agreement(
+    target: np.ndarray, host: Sequence[np.ndarray], made: torch.Tensor, rate: int
+) -> dict[str, float]:
+    """ρ between distances to one target [2, time] of the host's and the proxy's sounds, by both
+    distances.
+    """
     length = min(target.shape[-1], made.shape[-1])
     wanted = torch.from_numpy(target[None, :, :length])
     heard = torch.from_numpy(np.stack([sound[:, :length] for sound in host]))
     found: dict[str, float] = {}
     for name, distance in (("mss", spectral.mss), ("multiscale", spectral.multiscale_spectral)):
         with torch.no_grad():
-            by_host, by_proxy = (distance(side[..., :length], wanted, rate).numpy() for side in (heard, made))
+            by_host, by_proxy = (
+                distance(side[..., :length], wanted, rate).numpy() for side in (heard, made)
+            )
         found[name] = float(spearmanr(by_host, by_proxy).statistic)
         found[f"{name}_spread"] = float(np.quantile(by_host, 0.9) - np.quantile(by_host, 0.1))
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--proxy", type=Path, default=Path("models/proxy"))
     parser.add_argument("--targets", type=int, default=12)
     parser.add_argument("--perturbed", type=int, default=64)
@@ -90,7 +106,10 @@ def main() -> None:
                 continue
             sounds = [resample(clips[n], params.audio.sample_rate, rate) for n in heard]
             made = sounds_of(proxy, [candidates[n - 1] for n in heard[1:]], params.audio.clip_s)
-            rows.append(agreement(sounds[0], sounds[1:], made, rate) | {"effects": float(len(patch.effects))})
+            rows.append(
+                agreement(sounds[0], sounds[1:], made, rate)
+                | {"effects": float(len(patch.effects))}
+            )
             print(json.dumps({key: round(value, 3) for key, value in rows[-1].items()}), flush=True)
     figures = {
         "targets": len(rows),

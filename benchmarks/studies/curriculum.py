@@ -1,12 +1,15 @@
-"""What do the curriculum and the spectral term bring? Both on and off, with equal clips and equal numbers of batches.
+"""What do the curriculum and the spectral term bring?
+
+Both on and off, with equal clips and equal numbers of batches.
 
     python -m benchmarks.studies.curriculum [--run .] [--seeds 3]
 
-A small model on some of the host's clips, without the proxy's. Curriculum on: dry, then non-linear effects with replay, then full
-chains with replay, as the pipeline does. Off: the same clips of all phases shuffled together, from scratch, for as many
-clips as all three phases saw. Spectral term on: lambda_s as in params.yaml, on every second step of a phase's second half (the
-pipeline's every tenth would be a handful of steps here). Judged on the frozen full-chain test clips, and on the dry ones for
-what was forgotten. The last line is one JSON object.
+A small model on some of the host's clips, without the proxy's. Curriculum on: dry, then non-linear
+effects with replay, then full chains with replay, as the pipeline does. Off: the same clips of all
+phases shuffled together, from scratch, for as many clips as all three phases saw. Spectral term on:
+lambda_s as in params.yaml, on every second step of a phase's second half (the pipeline's every
+tenth would be a handful of steps here). Judged on the frozen full-chain test clips, and on the dry
+ones for what was forgotten. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -49,7 +52,9 @@ MEASURES = {
 
 def phase_of(name: str, seed: int, epochs: int) -> config.TrainPhase:
     """A phase's settings."""
-    return config.TrainPhase(seed=seed, epochs=epochs, proxy_epochs=0, batch=BATCH, replay=REPLAY[name], lr_scale=1.0)
+    return config.TrainPhase(
+        seed=seed, epochs=epochs, proxy_epochs=0, batch=BATCH, replay=REPLAY[name], lr_scale=1.0
+    )
 
 
 def seen() -> int:
@@ -68,12 +73,20 @@ def trained(ready: Ready, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
     started, log = time.perf_counter(), Remembering()
     loss = {} if cell["spectral"] else {"loss.lambda_s": 0.0}
     term = ready.sounds if cell["spectral"] else None
-    model, forgotten = phase.new_model(ready.data("dry", CLIPS), ready.params.model, seed), float("nan")
+    model, forgotten = (
+        phase.new_model(ready.data("dry", CLIPS), ready.params.model, seed),
+        float("nan"),
+    )
     if cell["curriculum"]:
         for name in CLIPS:
             settings = ready.settings(phase_of(name, seed, EPOCHS[name]), loss)
             report = phase.fit(
-                model, ready.data(name, CLIPS), settings, state=state / name, log=log, proxy_term=term
+                model,
+                ready.data(name, CLIPS),
+                settings,
+                state=state / name,
+                log=log,
+                proxy_term=term,
             )
             forgotten = report.get("forgotten.dry", forgotten)
     else:
@@ -81,7 +94,10 @@ def trained(ready: Ready, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
         settings = ready.settings(phase_of("dry", seed, round(seen() / len(data.new))), loss)
         phase.fit(model, data, settings, state=state / "mixed", log=log, proxy_term=term)
     shutil.rmtree(state, ignore_errors=True)
-    return judged(ready, model, seed) | {"forgotten_dry": forgotten, "seconds": time.perf_counter() - started}
+    return judged(ready, model, seed) | {
+        "forgotten_dry": forgotten,
+        "seconds": time.perf_counter() - started,
+    }
 
 
 def judged(ready: Ready, model: Unmixer, seed: int) -> dict[str, float]:
@@ -91,7 +107,10 @@ def judged(ready: Ready, model: Unmixer, seed: int) -> dict[str, float]:
     full = phase.assess(model, data, where(phase="full", split="test"), loss)
     dry = phase.assess(model, data, where(phase="dry", split="test"), loss)
     distance = ready.distance_db(model, where(phase="full", split="test")[:HEARD], seed)
-    return {name: full[name] for name in MEASURES if name in full} | {"dry_loss": dry["loss"], "mss_db": distance}
+    return {name: full[name] for name in MEASURES if name in full} | {
+        "dry_loss": dry["loss"],
+        "mss_db": distance,
+    }
 
 
 def tell(rows: pd.DataFrame, report: Report) -> Figure:
@@ -110,17 +129,24 @@ def tell(rows: pd.DataFrame, report: Report) -> Figure:
         f"Means over {rows['seed'].nunique()} seeds, 95 % intervals.",
     )
     found = {name: effect(rows, name) for name in ("curriculum", "spectral")}
-    table = {f"{name}: on minus off": {MEASURES[m]: words(d) for m, d in each.items()} for name, each in found.items()}
+    table = {
+        f"{name}: on minus off": {MEASURES[m]: words(d) for m, d in each.items()}
+        for name, each in found.items()
+    }
     report.heading("What each switch brings")
     report.table(
         pd.DataFrame.from_dict(table, orient="index"),
-        "Paired by seed and by the other switch, 95 % intervals; one that holds 0 is no difference.",
+        "Paired by seed and by the other switch, 95 % intervals; one that holds 0 is no "
+        "difference.",
     )
     return picture(found)
 
 
 def effect(rows: pd.DataFrame, switch: str) -> dict[str, tuple[float, float, float]]:
-    """On minus off, paired by seed: the mean over the other switch, whose two pairs are not independent."""
+    """On minus off, paired by seed.
+
+    The mean over the other switch, whose two pairs are not independent.
+    """
     wide = rows.pivot_table(index="seed", columns=switch, values=list(MEASURES))
     return {m: interval((wide[m][True] - wide[m][False]).to_numpy()) for m in MEASURES}
 
@@ -128,7 +154,9 @@ def effect(rows: pd.DataFrame, switch: str) -> dict[str, tuple[float, float, flo
 def picture(found: dict[str, dict[str, tuple[float, float, float]]]) -> Figure:
     """One panel a measure."""
     figure = Figure(figsize=(12.0, 1.5), layout="constrained")
-    for axes, (measure, title) in zip(figure.subplots(1, len(MEASURES), sharey=True), MEASURES.items(), strict=True):
+    for axes, (measure, title) in zip(
+        figure.subplots(1, len(MEASURES), sharey=True), MEASURES.items(), strict=True
+    ):
         for y, (_, each) in enumerate(found.items()):
             mean, low, high = each[measure]
             axes.plot([low, high], [y, y], color=COLOURS[y])
@@ -148,11 +176,15 @@ def main() -> None:
     machine.threads()
     ready = Ready.open(options.run, CHANGES)
     about = (
-        f"{CLIPS['dry']} dry, {CLIPS['nonlinear']} non-linear and {CLIPS['full']} full-chain clips of the host, {seen()} clips "
-        f"seen in batches of {BATCH}, whatever the order; a model of width {ready.params.model.width}. Curriculum off: the same "
+        f"{CLIPS['dry']} dry, {CLIPS['nonlinear']} non-linear and {CLIPS['full']} full-chain "
+        f"clips of the host, {seen()} clips "
+        f"seen in batches of {BATCH}, whatever the order; a model of width "
+        f"{ready.params.model.width}. Curriculum off: the same "
         "clips shuffled together from the start. Spectral on: "
-        f"lambda_s {ready.params.loss.lambda_s:g} on every second step of a phase's second half; the gradient reaches the knobs. "
-        f"Judged on the frozen test split: 300 full and 50 dry clips, the sound of {HEARD} best guesses through the proxy."
+        f"lambda_s {ready.params.loss.lambda_s:g} on every second step of a phase's second half; "
+        f"the gradient reaches the knobs. "
+        f"Judged on the frozen test split: 300 full and 50 dry clips, the sound of {HEARD} best "
+        f"guesses through the proxy."
     )
     cells = [{"curriculum": c, "spectral": s} for c in (True, False) for s in (True, False)]
     key = {
@@ -172,7 +204,9 @@ def main() -> None:
         tell,
     )
     rows = carry_out(study, options.out)
-    last_line({f"{s}.{m}": effect(rows, s)[m][0] for s in ("curriculum", "spectral") for m in MEASURES})
+    last_line(
+        {f"{s}.{m}": effect(rows, s)[m][0] for s in ("curriculum", "spectral") for m in MEASURES}
+    )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
-"""Does a hyperbolic decoder order effects better than its Euclidean twin? Dimension x curvature x seeds on frozen features.
+"""Does a hyperbolic decoder order effects better than its Euclidean twin?
+
+Dimension x curvature x seeds on frozen features.
 
     python -m benchmarks.studies.manifold [--run .] [--seeds 5] [--model models/full]
 
-The trained encoder's vectors and presence logits are read once; then only the chain decoder is trained, from scratch, on
-the non-linear and full-chain training clips, the same way for every row: same widths, same initial numbers, same batches,
-same optimiser (GCWD), the epoch with the best validation likelihood kept. Judged on the frozen full-chain test clips:
-negative log-likelihood of the chain; exact: the likeliest chain of a beam of 8 is the true one up to swaps that cannot be
-heard; order: of the true effects' possible orders the likeliest one's audible pairs that are the right way round (chance:
-one half); set F1 of the likeliest chain. The last line is one JSON object.
+The trained encoder's vectors and presence logits are read once; then only the chain decoder is
+trained, from scratch, on the non-linear and full-chain training clips, the same way for every row:
+same widths, same initial numbers, same batches, same optimiser (GCWD), the epoch with the best
+validation likelihood kept. Judged on the frozen full-chain test clips: negative log-likelihood of
+the chain; exact: the likeliest chain of a beam of 8 is the true one up to swaps that cannot be
+heard; order: of the true effects' possible orders the likeliest one's audible pairs that are the
+right way round (chance: one half); set F1 of the likeliest chain. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -53,7 +56,10 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Frozen:
-    """What the decoder is given of n clips: vector [n, embedding], present [n, 8] (logits), chain [n, 8]."""
+    """What the decoder is given of n clips.
+
+    Vector [n, embedding], present [n, 8] (logits), chain [n, 8].
+    """
 
     vector: Tensor
     present: Tensor
@@ -94,8 +100,13 @@ def splits(run: Path, model: Path, cache: Path) -> dict[str, Frozen]:
     for path in log.StageLog().progress(missing, len(missing), "encoder"):
         torch.save(vars(frozen(features, trained, parts[path])), path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
-    read = {name: [torch.load(p, weights_only=True) for p in parts if p.name.startswith(name)] for name in rows}
-    found = {n: Frozen(**{key: torch.cat([p[key] for p in read[n]]) for key in read[n][0]}) for n in rows}
+    read = {
+        name: [torch.load(p, weights_only=True) for p in parts if p.name.startswith(name)]
+        for name in rows
+    }
+    found = {
+        n: Frozen(**{key: torch.cat([p[key] for p in read[n]]) for key in read[n][0]}) for n in rows
+    }
     longest = max(int((part.chain >= 0).sum(1).max()) for part in found.values())
     length = min(longest + 1, chains.MAX_EFFECTS)  # slots that anything stands in, END included
     return {name: replace(part, chain=part.chain[:, :length]) for name, part in found.items()}
@@ -103,8 +114,10 @@ def splits(run: Path, model: Path, cache: Path) -> dict[str, Frozen]:
 
 @dataclass(frozen=True)
 class Orders:
-    """Every order of each test clip's true effects that sounds different: chains [m, 8], their clip [m], right pairs [m]
-    of `chances` [n] audible ones."""
+    """Every order of each test clip's true effects that sounds different.
+
+    Chains [m, 8], their clip [m], right pairs [m] of `chances` [n] audible ones.
+    """
 
     chain: Tensor
     clip: Tensor
@@ -118,8 +131,14 @@ class Orders:
         for clip, codes in enumerate(chain.tolist()):
             true = chains.decode(codes)
             chances[clip] = len(chains.audible_pairs(true))
-            different = {chains.canonical(order) for order in permutations(true)} if chances[clip] else set()
-            rows += [(chains.encode(o), clip, patch.order_hits(o, true)[0]) for o in sorted(different)]
+            different = (
+                {chains.canonical(order) for order in permutations(true)}
+                if chances[clip]
+                else set()
+            )
+            rows += [
+                (chains.encode(o), clip, patch.order_hits(o, true)[0]) for o in sorted(different)
+            ]
         found, clips, hits = (np.array(column) for column in zip(*rows, strict=True))
         return cls(
             torch.from_numpy(found).long()[:, : chain.shape[1]],
@@ -140,7 +159,10 @@ class Orders:
 def train(
     cell: Cell, seed: int, data: Mapping[str, Frozen], settings: Any, optim: config.Optim, lr: float
 ) -> ChainDecoder:
-    """A fresh decoder, with the weights of its best epoch. Initial weights and batches depend on the seed alone."""
+    """A fresh decoder, with the weights of its best epoch.
+
+    Initial weights and batches depend on the seed alone.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ChainDecoder(
@@ -152,21 +174,37 @@ def train(
             hidden=settings.chain_hidden,
         )
     given = optim.model_dump(
-        include={"beta1", "beta2", "eps", "weight_decay", "clip", "threshold", "percentile", "manifold_lr"}
+        include={
+            "beta1",
+            "beta2",
+            "eps",
+            "weight_decay",
+            "clip",
+            "threshold",
+            "percentile",
+            "manifold_lr",
+        }
     )
     optimiser = GCWD(model.named_parameters(), lr=lr, **given)
     generator, best = torch.Generator().manual_seed(seed), (np.inf, model.state_dict())
     per_epoch = -(-len(data["train"]) // BATCH)
     for epoch in range(EPOCHS):
-        for step, rows in enumerate(torch.randperm(len(data["train"]), generator=generator).split(BATCH)):
-            optimiser.set_lr(lr * phase.one_cycle((epoch + step / per_epoch) / EPOCHS, optim.warmup))
+        for step, rows in enumerate(
+            torch.randperm(len(data["train"]), generator=generator).split(BATCH)
+        ):
+            optimiser.set_lr(
+                lr * phase.one_cycle((epoch + step / per_epoch) / EPOCHS, optim.warmup)
+            )
             part = data["train"][rows]
             optimiser.zero_grad()
             losses.chain_nll(model(part.vector, part.present, part.chain), part.chain).backward()
             optimiser.step()
         found = float(nll(model, data["valid"]).mean())
         if found < best[0]:
-            best = found, {name: value.detach().clone() for name, value in model.state_dict().items()}
+            best = (
+                found,
+                {name: value.detach().clone() for name, value in model.state_dict().items()},
+            )
     model.load_state_dict(best[1])
     return model
 
@@ -186,7 +224,9 @@ def judge(model: ChainDecoder, test: Frozen, orders: Orders) -> dict[str, Any]:
     log_prob = torch.cat(
         [
             model.log_prob(
-                test.vector[each[i : i + 2048]], test.present[each[i : i + 2048]], orders.chain[i : i + 2048]
+                test.vector[each[i : i + 2048]],
+                test.present[each[i : i + 2048]],
+                orders.chain[i : i + 2048],
             )
             for i in range(0, len(each), 2048)
         ]
@@ -194,30 +234,40 @@ def judge(model: ChainDecoder, test: Frozen, orders: Orders) -> dict[str, Any]:
     by_clip = {
         "nll": nll(model, test).double().numpy(),
         "exact": np.array(
-            [float(chains.canonical(g) == chains.canonical(t)) for g, t in zip(guessed, true, strict=True)]
+            [
+                float(chains.canonical(g) == chains.canonical(t))
+                for g, t in zip(guessed, true, strict=True)
+            ]
         ),
         "order": orders.judged(log_prob),
         "set_f1": np.array([patch.set_f1(g, t) for g, t in zip(guessed, true, strict=True)]),
     }
     means = {name: float(values.mean()) for name, values in by_clip.items()}
     means["order"] = float(by_clip["order"].sum() / orders.chances.sum())
-    return means | {f"{name}_by_clip": np.round(values, DIGITS).tolist() for name, values in by_clip.items()}
+    return means | {
+        f"{name}_by_clip": np.round(values, DIGITS).tolist() for name, values in by_clip.items()
+    }
 
 
 def cells() -> list[dict[str, Any]]:
     """Euclidean (curvature 0), then the ball at each curvature, for each dimension."""
     flat = [{"manifold": "euclidean", "dim": dim, "curvature": 0.0} for dim in DIMS]
-    return flat + [{"manifold": "poincare", "dim": dim, "curvature": c} for c in CURVATURES for dim in DIMS]
+    return flat + [
+        {"manifold": "poincare", "dim": dim, "curvature": c} for c in CURVATURES for dim in DIMS
+    ]
 
 
-# --- telling -------------------------------------------------------------------------------------------------------
+# --- telling ----------------------------------------------------------------------------------
 
 
 def by_clip(rows: pd.DataFrame, measure: str, **cell: Any) -> np.ndarray:
     """[seeds, clips] of one setting; several settings that match are averaged."""
     for name, value in cell.items():
         rows = rows[rows[name] == value]
-    parts = [np.array(part[f"{measure}_by_clip"].tolist()) for _, part in rows.sort_values("seed").groupby("dim")]
+    parts = [
+        np.array(part[f"{measure}_by_clip"].tolist())
+        for _, part in rows.sort_values("seed").groupby("dim")
+    ]
     return np.mean(parts, axis=0)
 
 
@@ -231,8 +281,13 @@ def tell(rows: pd.DataFrame, report: Report, chances: np.ndarray) -> Figure:
     for (curvature, dim), part in rows.groupby(["curvature", "dim"]):
         name = f"{'ball, c = ' + format(curvature, 'g') if curvature else 'Euclidean'}, d = {dim}"
         cell = {"curvature": curvature, "dim": dim}
-        lines[name] = {w: words(interval(by_clip(rows, m, **cell), weights(m))) for m, w in MEASURES.items()}
-        lines[name] |= {"parameters": int(part["parameters"].iloc[0]), "seconds": float(part["seconds"].mean())}
+        lines[name] = {
+            w: words(interval(by_clip(rows, m, **cell), weights(m))) for m, w in MEASURES.items()
+        }
+        lines[name] |= {
+            "parameters": int(part["parameters"].iloc[0]),
+            "seconds": float(part["seconds"].mean()),
+        }
     report.heading("Every setting")
     n = rows["seed"].nunique()
     report.table(
@@ -245,13 +300,17 @@ def tell(rows: pd.DataFrame, report: Report, chances: np.ndarray) -> Figure:
             name = f"c = {curvature:g}, {'all d' if dim is None else f'd = {dim}'}"
             differences[name] = {
                 m: interval(
-                    by_clip(rows, m, curvature=curvature, **where) - by_clip(rows, m, curvature=0.0, **where),
+                    by_clip(rows, m, curvature=curvature, **where)
+                    - by_clip(rows, m, curvature=0.0, **where),
                     weights(m),
                 )
                 for m in MEASURES
             }
     table = pd.DataFrame(
-        {name: {MEASURES[m]: words(d) for m, d in found.items()} for name, found in differences.items()}
+        {
+            name: {MEASURES[m]: words(d) for m, d in found.items()}
+            for name, found in differences.items()
+        }
     ).T
     report.heading("Ball minus Euclidean")
     report.table(
@@ -267,10 +326,18 @@ def verdict(differences: Mapping[str, Mapping[str, tuple[float, float, float]]])
     """In words: at which curvatures, over all dimensions, which measure differs."""
     said = []
     for measure, title in MEASURES.items():
-        overall = {name.split(",")[0]: d[measure] for name, d in differences.items() if name.endswith("all d")}
+        overall = {
+            name.split(",")[0]: d[measure]
+            for name, d in differences.items()
+            if name.endswith("all d")
+        }
         sign = -1 if measure == "nll" else 1
-        better = [name for name, (_, low, high) in overall.items() if min(sign * low, sign * high) > 0]
-        worse = [name for name, (_, low, high) in overall.items() if max(sign * low, sign * high) < 0]
+        better = [
+            name for name, (_, low, high) in overall.items() if min(sign * low, sign * high) > 0
+        ]
+        worse = [
+            name for name, (_, low, high) in overall.items() if max(sign * low, sign * high) < 0
+        ]
         found = [f"the ball is better at {', '.join(better)}"] if better else []
         found += [f"worse at {', '.join(worse)}"] if worse else []
         said.append(f"{title}: {' and '.join(found) or 'no difference at any curvature'}.")
@@ -281,7 +348,9 @@ def picture(differences: Mapping[str, Mapping[str, tuple[float, float, float]]])
     """One panel a measure: differences with their intervals."""
     figure = Figure(figsize=(11.0, 0.9 + 0.24 * len(differences)), layout="constrained")
     names = list(differences)[::-1]
-    for axes, (measure, title) in zip(figure.subplots(1, len(MEASURES), sharey=True), MEASURES.items(), strict=True):
+    for axes, (measure, title) in zip(
+        figure.subplots(1, len(MEASURES), sharey=True), MEASURES.items(), strict=True
+    ):
         for y, name in enumerate(names):
             mean, low, high = differences[name][measure]
             colour = COLOURS[1] if name.endswith("all d") else COLOURS[0]
@@ -289,7 +358,10 @@ def picture(differences: Mapping[str, Mapping[str, tuple[float, float, float]]])
             axes.plot(mean, y, "o", color=colour, markersize=4)
         axes.axvline(0.0, color="#999999", linewidth=1)
         axes.set_yticks(range(len(names)), names, fontsize=7)
-        axes.set_title(f"{title}{' (left is better)' if measure == 'nll' else ' (right is better)'}", fontsize=7)
+        axes.set_title(
+            f"{title}{' (left is better)' if measure == 'nll' else ' (right is better)'}",
+            fontsize=7,
+        )
         axes.tick_params(axis="x", labelsize=7)
         axes.grid(axis="x", alpha=0.3)
     figure.suptitle("Poincaré ball minus Euclidean, paired by seed and clip", fontsize=9)
@@ -302,7 +374,9 @@ def main() -> None:
 
     parser = arguments(__doc__, 5)
     parser.add_argument(
-        "--model", type=Path, help="the trained model whose encoder is frozen (default: RUN/models/full)"
+        "--model",
+        type=Path,
+        help="the trained model whose encoder is frozen (default: RUN/models/full)",
     )
     parser.add_argument("--lr", type=float, default=LR)
     options = parser.parse_args()
@@ -317,18 +391,32 @@ def main() -> None:
         started = time.perf_counter()
         trained = train(cell, seed, data, settings, optim, options.lr)
         count = sum(p.numel() for p in trained.parameters())
-        return judge(trained, data["test"], orders) | {"parameters": count, "seconds": time.perf_counter() - started}
+        return judge(trained, data["test"], orders) | {
+            "parameters": count,
+            "seconds": time.perf_counter() - started,
+        }
 
     sizes = ", ".join(f"{len(part)} {name}" for name, part in data.items())
     about = (
-        f"Only the chain decoder is trained, on the frozen vectors and presence logits of `{settings.manifold}` model's encoder "
-        f"({sizes} clips), {EPOCHS} epochs of batches of {BATCH}, GCWD at a peak of {options.lr:g}; within a dimension and a "
-        "seed both geometries start from the same numbers and see the same batches. The encoder was trained beside that model's "
-        "own decoder, which may favour its geometry. Exact: likeliest chain up to swaps that cannot be heard. Order: right pairs "
-        f"in the likeliest order of the true effects, of {int(orders.chances.sum())} audible pairs; chance 0.5. "
+        f"Only the chain decoder is trained, on the frozen vectors and presence logits of "
+        f"`{settings.manifold}` model's encoder "
+        f"({sizes} clips), {EPOCHS} epochs of batches of {BATCH}, GCWD at a peak of "
+        f"{options.lr:g}; within a dimension and a "
+        "seed both geometries start from the same numbers and see the same batches. The encoder "
+        "was trained beside that model's "
+        "own decoder, which may favour its geometry. Exact: likeliest chain up to swaps that "
+        "cannot be heard. Order: right pairs "
+        f"in the likeliest order of the true effects, of {int(orders.chances.sum())} audible "
+        f"pairs; chance 0.5. "
         f"Always answering the commonest chain is exact on {common(data):.3f} of the clips."
     )
-    key = {"inputs": print_of, "epochs": EPOCHS, "batch": BATCH, "lr": options.lr, "optim": optim.model_dump()}
+    key = {
+        "inputs": print_of,
+        "epochs": EPOCHS,
+        "batch": BATCH,
+        "lr": options.lr,
+        "optim": optim.model_dump(),
+    }
     study = Study(
         "manifold",
         "Hyperbolic or Euclidean chain decoder",
@@ -342,7 +430,9 @@ def main() -> None:
     )
     rows = carry_out(study, options.out)
     parts = {"euclidean": rows[rows["curvature"] == 0.0], "poincare": rows[rows["curvature"] > 0.0]}
-    last_line({f"{name}.{m}": float(part[m].mean()) for name, part in parts.items() for m in MEASURES})
+    last_line(
+        {f"{name}.{m}": float(part[m].mean()) for name, part in parts.items() for m in MEASURES}
+    )
 
 
 def common(data: Mapping[str, Frozen]) -> float:
@@ -350,7 +440,10 @@ def common(data: Mapping[str, Frozen]) -> float:
     guess = patch.majority_chain([chains.decode(row) for row in data["train"].chain.tolist()])
     return float(
         np.mean(
-            [chains.canonical(chains.decode(row)) == chains.canonical(guess) for row in data["test"].chain.tolist()]
+            [
+                chains.canonical(chains.decode(row)) == chains.canonical(guess)
+                for row in data["test"].chain.tolist()
+            ]
         )
     )
 

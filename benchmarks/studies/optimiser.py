@@ -1,13 +1,16 @@
-"""How often does training through the proxy converge: GCWD by norm, GCWD by element, plain Adam; learning rates x seeds.
+"""How often does training through the proxy converge: GCWD by norm, GCWD by element, plain Adam.
+
+Learning rates x seeds.
 
     python -m benchmarks.studies.optimiser [--run .] [--seeds 5]
 
-The dry phase on few clips with a small model, the spectral term through the proxy on every step but the first.
-`norm` is the pipeline's setting; `element` is that of Han, Lostanlen and Lagrange (EUSIPCO 2025: momentum 0.965, limit 0.01,
-decay 0.1); `adam` is Adam without decay and without any clipping, gradients of the proxy as they come. Every optimiser
-gets the same learning rates. A run has converged (said before any was made) if no gradient stopped being finite and the
-parametric validation loss after the last epoch is at most CONVERGED times that before the first. The last line is one
-JSON object.
+The dry phase on few clips with a small model, the spectral term through the proxy on every step but
+the first. `norm` is the pipeline's setting; `element` is that of Han, Lostanlen and Lagrange
+(EUSIPCO 2025: momentum 0.965, limit 0.01, decay 0.1); `adam` is Adam without decay and without any
+clipping, gradients of the proxy as they come. Every optimiser gets the same learning rates. A run
+has converged (said before any was made) if no gradient stopped being finite and the parametric
+validation loss after the last epoch is at most CONVERGED times that before the first. The last line
+is one JSON object.
 """
 
 from __future__ import annotations
@@ -23,7 +26,16 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks.studies.small import Ready, Remembering
-from benchmarks.studies.study import Cell, Study, arguments, carry_out, interval, last_line, share, words
+from benchmarks.studies.study import (
+    Cell,
+    Study,
+    arguments,
+    carry_out,
+    interval,
+    last_line,
+    share,
+    words,
+)
 from unmixer_core import config
 from unmixer_core.errors import TrainingError
 from unmixer_core.pipeline import machine
@@ -42,7 +54,12 @@ CHANGES = {
 }
 OPTIMISERS: dict[str, dict[str, Any]] = {
     "GCWD norm": {"optim.clip": "norm"},
-    "GCWD element": {"optim.clip": "element", "optim.beta1": 0.965, "optim.threshold": 0.01, "optim.weight_decay": 0.1},
+    "GCWD element": {
+        "optim.clip": "element",
+        "optim.beta1": 0.965,
+        "optim.threshold": 0.01,
+        "optim.weight_decay": 0.1,
+    },
     "Adam": {"optim.clip": "none", "optim.weight_decay": 0.0, "optim.beta2": 0.999},
 }
 
@@ -51,7 +68,9 @@ def trained(ready: Ready, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
     """One run: losses before and after, the largest gradient, and whether it converged."""
     started, log = time.perf_counter(), Remembering()
     data = ready.data("dry", {"dry": CLIPS})
-    phase = config.TrainDry(seed=seed, epochs=EPOCHS, proxy_epochs=0, batch=BATCH, replay=0.0, lr_scale=1.0)
+    phase = config.TrainDry(
+        seed=seed, epochs=EPOCHS, proxy_epochs=0, batch=BATCH, replay=0.0, lr_scale=1.0
+    )
     settings = ready.settings(phase, {**OPTIMISERS[cell["optimiser"]], "optim.lr": cell["lr"]})
     model = training_phase.new_model(data, ready.params.model, seed)
     before = training_phase.assess(model, data, data.valid["dry"], settings.loss)["loss"]
@@ -64,7 +83,9 @@ def trained(ready: Ready, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
     shutil.rmtree(state, ignore_errors=True)
     heard, norms = log.of("train.spectral"), log.of("train.gradient_norm")
     quarter = max(1, len(heard) // 4)
-    first, last = (float(np.mean(part)) if part else math.nan for part in (heard[:quarter], heard[-quarter:]))
+    first, last = (
+        float(np.mean(part)) if part else math.nan for part in (heard[:quarter], heard[-quarter:])
+    )
     return {
         "before": before,
         "after": after,
@@ -110,7 +131,10 @@ def tell(rows: pd.DataFrame, report: Report) -> Figure:
             "loss after / before there": said(at_best["ratio"].to_numpy()),
         }
     report.heading("Over all learning rates")
-    report.table(pd.DataFrame.from_dict(overall, orient="index"), "Best: the learning rate with the lowest mean loss.")
+    report.table(
+        pd.DataFrame.from_dict(overall, orient="index"),
+        "Best: the learning rate with the lowest mean loss.",
+    )
     report.table(
         pd.DataFrame.from_dict(paired(rows), orient="index"),
         "Loss after / before at each one's best learning rate, paired by seed.",
@@ -125,7 +149,9 @@ def paired(rows: pd.DataFrame) -> dict[str, dict[str, str]]:
         lr = part.groupby("lr")["ratio"].mean().idxmin()
         best[str(name)] = part[part["lr"] == lr].sort_values("seed")["ratio"].to_numpy()
     found = {name: values - best["Adam"] for name, values in best.items() if name != "Adam"}
-    return {f"{name} minus Adam": {"difference": said(difference)} for name, difference in found.items()}
+    return {
+        f"{name} minus Adam": {"difference": said(difference)} for name, difference in found.items()
+    }
 
 
 def said(values: np.ndarray) -> str:
@@ -161,13 +187,19 @@ def main() -> None:
     machine.threads()
     ready = Ready.open(options.run, CHANGES)
     about = (
-        f"{CLIPS} dry clips, {EPOCHS} epochs of batches of {BATCH}: {EPOCHS * CLIPS // BATCH} steps, each with the spectral "
-        f"term through the proxy (lambda_s {ready.params.loss.lambda_s:g}). Converged, as said beforehand: no gradient "
-        f"stopped being finite, and the parametric validation loss after the last epoch is at most {CONVERGED:g} of that "
+        f"{CLIPS} dry clips, {EPOCHS} epochs of batches of {BATCH}: {EPOCHS * CLIPS // BATCH} "
+        f"steps, each with the spectral "
+        f"term through the proxy (lambda_s {ready.params.loss.lambda_s:g}). Converged, as said "
+        f"beforehand: no gradient "
+        f"stopped being finite, and the parametric validation loss after the last epoch is at "
+        f"most {CONVERGED:g} of that "
         "before the first. GCWD norm: the pipeline's (global norm 1, decay "
-        f"{ready.params.optim.weight_decay:g}, each clip's spectral gradient shortened to 1 at the sample). GCWD element: "
-        "momentum 0.965, limit 0.01, decay 0.1, and the same shortening of each clip's spectral gradient. Adam: no decay, no "
-        "clipping of any kind, so a difference is that of the recipe, not of the clipped norm alone."
+        f"{ready.params.optim.weight_decay:g}, each clip's spectral gradient shortened to 1 at "
+        f"the sample). GCWD element: "
+        "momentum 0.965, limit 0.01, decay 0.1, and the same shortening of each clip's spectral "
+        "gradient. Adam: no decay, no "
+        "clipping of any kind, so a difference is that of the recipe, not of the clipped norm "
+        "alone."
     )
     cells = [{"optimiser": name, "lr": lr} for name in OPTIMISERS for lr in LRS]
     key = {
@@ -188,7 +220,9 @@ def main() -> None:
         tell,
     )
     rows = carry_out(study, options.out)
-    last_line({str(name): float(part["converged"].mean()) for name, part in rows.groupby("optimiser")})
+    last_line(
+        {str(name): float(part["converged"].mean()) for name, part in rows.groupby("optimiser")}
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""What the training studies share: a finished run's clips, some of them, a smaller model, and a log that remembers."""
+"""What the training studies share.
+
+A finished run's clips, some of them, a smaller model, and a log that remembers.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from unmixer_core.pipeline import state
 from unmixer_core.training.curriculum import PhaseData, Sounds
 from unmixer_core.training.phase import Settings
 
+#: The default model at about a twentieth of its cost; no averaging, so that what is judged is what
+#: was trained.
 SMALL = {
     "model.width": 10,
     "model.embedding": 128,
@@ -26,7 +31,6 @@ SMALL = {
     "model.chain_hidden": 64,
     "optim.ema": 0.0,
 }
-"""The default model at about a twentieth of its cost; no averaging, so that what is judged is what was trained."""
 
 
 class Remembering:
@@ -38,7 +42,9 @@ class Remembering:
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
         self.rows.append((step or 0, dict(values)))
 
-    def progress(self, items: Iterable[Any], total: int | None = None, desc: str = "") -> Iterator[Any]:
+    def progress(
+        self, items: Iterable[Any], total: int | None = None, desc: str = ""
+    ) -> Iterator[Any]:
         return iter(items)
 
     def of(self, name: str) -> list[float]:
@@ -48,7 +54,9 @@ class Remembering:
 
 @dataclass(frozen=True)
 class Ready:
-    """A finished run's host clips, its proxy as the spectral term, and parameters of the reduced configuration."""
+    """A finished run's host clips, its proxy as the spectral term, and parameters of the reduced
+    configuration.
+    """
 
     features: Features
     sounds: Sounds
@@ -61,17 +69,30 @@ class Ready:
         features, proxy = run / "data" / "features", run / "models" / "proxy"
         params = config.with_values(config.load(), {**SMALL, **changes})
         found = state.fingerprint(features, run / "data" / "renders", proxy)
-        return cls(Features.open(features), Sounds.open(proxy, run / "data" / "renders", "cpu"), params, found)
+        return cls(
+            Features.open(features),
+            Sounds.open(proxy, run / "data" / "renders", "cpu"),
+            params,
+            found,
+        )
 
     def data(self, phase: str, n_new: Mapping[str, int]) -> PhaseData:
-        """The first n_new[phase] training clips of a phase and of each earlier one; no clips of the proxy."""
+        """The first n_new[phase] training clips of a phase and of each earlier one.
+
+        No clips of the proxy.
+        """
         found, patches = PhaseData.of(self.features, phase), self.features.patches
         names = [name for name in found.valid if name != phase]
-        first = {name: patches.where(phase=name, split="train")[: n_new[name]] for name in [*names, phase]}
+        first = {
+            name: patches.where(phase=name, split="train")[: n_new[name]]
+            for name in [*names, phase]
+        }
         earlier = np.concatenate([np.zeros(0, np.int64), *(first[name] for name in names)])
         return replace(found, new=first[phase], earlier=earlier)
 
-    def settings(self, phase: config.TrainPhase, changes: Mapping[str, Any] | None = None) -> Settings:
+    def settings(
+        self, phase: config.TrainPhase, changes: Mapping[str, Any] | None = None
+    ) -> Settings:
         """What a phase is trained by; `changes` are dotted names of params.yaml."""
         params = config.with_values(self.params, changes or {})
         return Settings(phase, params.loss, params.optim, params.augment)
@@ -84,5 +105,9 @@ class Ready:
         guesses = propose.propose(model, self.features.batch(rows), note, gate_s, 1, seed)
         for row, guess in zip(rows, guesses, strict=True):
             target = clips.audio(int(row))
-            found.append(finetune.rank(self.sounds.proxy, target, [guess[0].patch], sample_rate=clips.rate)[0])
+            found.append(
+                finetune.rank(self.sounds.proxy, target, [guess[0].patch], sample_rate=clips.rate)[
+                    0
+                ]
+            )
         return float(np.median(found))

@@ -1,14 +1,17 @@
-"""Does training stay flat in memory and time whatever the number of clips, and do ranks keep the curve?
+"""Does training stay flat in memory and time whatever the number of clips, and do ranks keep the
+curve?
 
-    python benchmarks/training/scale.py flat                          # train_full on 10k and on 1M clips (synthetic)
+    # train_full on 10k and on 1M clips (synthetic)
+    python benchmarks/training/scale.py flat
     python benchmarks/training/scale.py flat --clips 10000 100000 --steps 40 --no-store
-    python benchmarks/training/scale.py curve RUN                     # 1 process beside 2 ranks, on data of a run
+    # 1 process beside 2 ranks, on data of a run
+    python benchmarks/training/scale.py curve RUN
 
-`flat` makes a manifest of each size: drawn patches repeated, and sparse shards, which read as silence and take no disk.
-The real `training.train_phase` works on it in a process of its own, for the first steps of its first epoch, spectral
-term and validation included. Peak memory is the process's high-water mark (VmHWM), seconds are medians over steps; CPU
-seconds mean something on a busy machine too.
-One JSON object on the last line.
+`flat` makes a manifest of each size: drawn patches repeated, and sparse shards, which read as
+silence and take no disk. The real `training.train_phase` works on it in a process of its own, for
+the first steps of its first epoch, spectral term and validation included. Peak memory is the
+process's high-water mark (VmHWM), seconds are medians over steps; CPU seconds mean something on a
+busy machine too. One JSON object on the last line.
 """
 
 from __future__ import annotations
@@ -45,16 +48,25 @@ N_VALID = 120
 CURVE_BARS = {f"{phase}.valid_loss_difference": ("<=", 0.01) for phase in ("dry", "fx", "full")} | {
     f"{phase}.largest": ("<=", 0.1) for phase in ("dry", "fx", "full")
 }
-CHANGES = {"loss.spectral_start": 0.0, "loss.spectral_ramp": 0.0, "train.full.epochs": 1, "train.full.proxy_epochs": 0}
+CHANGES = {
+    "loss.spectral_start": 0.0,
+    "loss.spectral_ramp": 0.0,
+    "train.full.epochs": 1,
+    "train.full.proxy_epochs": 0,
+}
 
 
-# --- a synthetic data set -----------------------------------------------------------------------------------------
+# --- a synthetic data set ---------------------------------------------------------------------
 
 
 def sparse_shard(path: Path, shape: tuple[int, ...], dtype: type) -> None:
     """An .npy file of zeros that takes no disk."""
     with path.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
+        header = {
+            "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+            "fortran_order": False,
+            "shape": shape,
+        }
         np.lib.format.write_array_header_2_0(file, header)
         file.truncate(file.tell() + int(np.prod(shape)) * np.dtype(dtype).itemsize)
 
@@ -82,7 +94,9 @@ def make_patches(path: Path, n: int, params: config.Params) -> None:
 
 
 def make_data(folder: Path, n: int, params: config.Params, *, store: bool) -> None:
-    """renders/, features/, proxy_frames/ and proxy/ as the stages before train_full would leave them."""
+    """renders/, features/, proxy_frames/ and proxy/ as the stages before train_full would leave
+    them.
+    """
     import pandas as pd
 
     from unmixer_core.dataset import patch_table
@@ -105,18 +119,22 @@ def make_data(folder: Path, n: int, params: config.Params, *, store: bool) -> No
     )
     for shard, first in enumerate(range(0, n, size)):
         count, name = min(size, n - first), shard_name(shard)
-        sparse_shard(renders / f"{name}.npy", (count, 2, round(audio.clip_s * audio.sample_rate)), np.int16)
+        sparse_shard(
+            renders / f"{name}.npy", (count, 2, round(audio.clip_s * audio.sample_rate)), np.int16
+        )
         pd.DataFrame(
             {"rate": audio.sample_rate, "gain": 1.0, "sha256": "", "digest": ""}, index=range(count)
         ).to_parquet(renders / f"{name}.parquet")
         if store:
-            sparse_shard(folder / "features" / f"{name}.npy", (count, 2, spec.n_mels, frames), np.float16)
+            sparse_shard(
+                folder / "features" / f"{name}.npy", (count, 2, spec.n_mels, frames), np.float16
+            )
     writer.finish(renders / "patches.parquet")
     FeatureWriter(folder / "proxy_frames", spec).finish(Patches.stack([], "full", "train"))
     Proxy(params.proxy.sample_rate, audio.clip_s).save(folder / "proxy")
 
 
-# --- one measurement, in a process of its own ---------------------------------------------------------------------
+# --- one measurement, in a process of its own -------------------------------------------------
 
 
 class Clock:
@@ -138,7 +156,9 @@ class Clock:
     def seconds(self, every: int, marks: list[float]) -> tuple[float, float]:
         """Median of the plain steps and of those with a spectral term; the first step warms up."""
         steps = list(enumerate(np.diff(marks[2:]).tolist(), start=1))
-        plain, heard = ([s for i, s in steps if bool(i % every) is wanted] for wanted in (True, False))
+        plain, heard = (
+            [s for i, s in steps if bool(i % every) is wanted] for wanted in (True, False)
+        )
         return statistics.median(plain), statistics.median(heard) if heard else float("nan")
 
 
@@ -155,15 +175,25 @@ def measure(folder: Path, steps: int) -> dict[str, float]:
     params = config.with_values(config.load(REPO / "params.yaml"), CHANGES)
     device, clock, imported = machine.device(), Clock(steps), peak_mib()
     begun = time.perf_counter()
-    key = state.fingerprint(*(folder / name for name in ("features", "proxy_frames", "renders", "proxy")))
+    key = state.fingerprint(
+        *(folder / name for name in ("features", "proxy_frames", "renders", "proxy"))
+    )
     fingerprint_s = time.perf_counter() - begun
     settings = training_phase.Settings(params.train.full, params.loss, params.optim, params.augment)
     training_phase.train_phase(
         "full",
-        features=folder / "features", proxy_frames=folder / "proxy_frames", renders=folder / "renders",
-        proxy=folder / "proxy", initial=None, out=folder / "model", architecture=params.model, settings=settings,
-        state=folder / "state", log=clock, device=device,
-    )  # fmt: skip
+        features=folder / "features",
+        proxy_frames=folder / "proxy_frames",
+        renders=folder / "renders",
+        proxy=folder / "proxy",
+        initial=None,
+        out=folder / "model",
+        architecture=params.model,
+        settings=settings,
+        state=folder / "state",
+        log=clock,
+        device=device,
+    )
     every = params.loss.spectral_every
     step_s, spectral_step_s = clock.seconds(every, clock.marks)
     step_cpu_s, spectral_step_cpu_s = clock.seconds(every, clock.work)
@@ -181,29 +211,47 @@ def measure(folder: Path, steps: int) -> dict[str, float]:
 
 
 def flat(clips: list[int], steps: int, *, store: bool, repeats: int) -> dict[str, Any]:
-    """Measurements by size, and the largest beside the smallest. Sizes take turns, so that load hits all alike."""
+    """Measurements by size, and the largest beside the smallest.
+
+    Sizes take turns, so that load hits all alike.
+    """
     params, found = config.load(REPO / "params.yaml"), {n: [] for n in clips}
     with tempfile.TemporaryDirectory(prefix="unmixer-scale-") as name:
         for n in clips:
             make_data(Path(name) / str(n), n, params, store=store)
         for _, n in itertools.product(range(repeats), clips):
             shutil.rmtree(Path(name) / str(n) / "state", ignore_errors=True)
-            command = [sys.executable, __file__, "measure", str(Path(name) / str(n)), "--steps", str(steps)]
+            command = [
+                sys.executable,
+                __file__,
+                "measure",
+                str(Path(name) / str(n)),
+                "--steps",
+                str(steps),
+            ]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(done.stderr)
             found[n].append(json.loads(done.stdout.splitlines()[-1]))
             sys.stderr.write(f"{n} clips: {found[n][-1]}\n")
     result: dict[str, Any] = {
-        str(n): {key: statistics.median(run[key] for run in runs) for key in runs[0] if key != "digest"}
+        str(n): {
+            key: statistics.median(run[key] for run in runs) for key in runs[0] if key != "digest"
+        }
         for n, runs in found.items()
     }
     small, large = (result[str(n)] for n in (min(clips), max(clips)))
     result["peak_ratio"] = large["peak_mib"] / small["peak_mib"]
     result["step_ratio"] = large["step_s"] / small["step_s"]
     result["step_cpu_ratio"] = large["step_cpu_s"] / small["step_cpu_s"]
-    result["step_spread"] = {n: _spread([run["step_s"] for run in runs]) for n, runs in found.items()}
-    return result | {"stored_frames": store, "steps": steps, "bars": held(result, {"peak_ratio": ("<=", 1.1)})}
+    result["step_spread"] = {
+        n: _spread([run["step_s"] for run in runs]) for n, runs in found.items()
+    }
+    return result | {
+        "stored_frames": store,
+        "steps": steps,
+        "bars": held(result, {"peak_ratio": ("<=", 1.1)}),
+    }
 
 
 def _spread(values: list[float]) -> float:
@@ -211,14 +259,15 @@ def _spread(values: list[float]) -> float:
     return max(values) / min(values)
 
 
-# --- ranks beside one process -------------------------------------------------------------------------------------
+# --- ranks beside one process -----------------------------------------------------------------
 
 BEFORE = {"dry": None, "fx": "dry", "full": "fx"}
 
 
 def curve(run: Path) -> dict[str, Any]:
-    """The three training stages on a run's data, by one process and by two ranks, each phase from the model that one process
-    left; the largest relative difference of any logged loss, by phase.
+    """The three training stages on a run's data, by one process and by two ranks, each phase
+    from the model that one process left; the largest relative difference of any logged loss, by
+    phase.
     """
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="unmixer-curve-") as name:
@@ -235,19 +284,32 @@ def _trained(run: Path, folder: Path, phase: str, world: int) -> list[tuple[int,
     for link in ("data", "params.yaml", "dvc.yaml"):
         if not (folder / link).exists():
             (folder / link).symlink_to(run.resolve() / link)
-    environment = {**os.environ, "UNMIXER_NPROC": str(world), "UNMIXER_DEVICE": "cpu", "UNMIXER_TRACKING": "off"}
+    environment = {
+        **os.environ,
+        "UNMIXER_NPROC": str(world),
+        "UNMIXER_DEVICE": "cpu",
+        "UNMIXER_TRACKING": "off",
+    }
     environment.setdefault("UNMIXER_PRECISION", "float32")
-    environment |= {"DVC_ROOT": str(folder), "CURVE": phase, "PROXY": str(run.resolve() / "models" / "proxy")}
+    environment |= {
+        "DVC_ROOT": str(folder),
+        "CURVE": phase,
+        "PROXY": str(run.resolve() / "models" / "proxy"),
+    }
     environment["BEFORE"] = str(folder.with_name("1") / "models")
     command = [sys.executable, str(Path(__file__).resolve())]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
     if done.returncode:
         sys.exit(done.stderr)
     return json.loads((folder / f"{phase}.json").read_text(encoding="utf-8"))
 
 
 def _compared(one: list[Any], two: list[Any]) -> dict[str, Any]:
-    """Largest relative differences of the losses of two curves, and how many values were compared."""
+    """Largest relative differences of the losses of two curves, and how many values were
+    compared.
+    """
     worst: dict[str, float] = {}
     last = [rows[-1][1]["valid.loss"] for rows in (one, two)]
     for (step, mine), (other, theirs) in zip(one, two, strict=True):
@@ -280,7 +342,12 @@ def train_one(
     phase, rows = os.environ["CURVE"], []
     before = BEFORE[phase]
     log.metrics = lambda values, step=None: rows.append((step, dict(values)))  # type: ignore[method-assign]
-    inputs = [Path("data/features"), Path("data/proxy_frames"), Path("data/renders"), Path(os.environ["PROXY"])]
+    inputs = [
+        Path("data/features"),
+        Path("data/proxy_frames"),
+        Path("data/renders"),
+        Path(os.environ["PROXY"]),
+    ]
     inputs += [Path(os.environ["BEFORE"]) / before] if before else []
     settings = {"dry": dry, "fx": fx, "full": full}[phase]
     out = Path("models") / phase
@@ -291,7 +358,9 @@ def train_one(
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     what = parser.add_subparsers(dest="what", required=True)
     one = what.add_parser("flat")
     one.add_argument("--clips", type=int, nargs="+", default=[10_000, 1_000_000])
@@ -312,7 +381,9 @@ def main() -> None:
     options = arguments()
     match options.what:
         case "flat":
-            answer = flat(options.clips, options.steps, store=options.store, repeats=options.repeats)
+            answer = flat(
+                options.clips, options.steps, store=options.store, repeats=options.repeats
+            )
         case "curve":
             answer = curve(options.run)
         case _:

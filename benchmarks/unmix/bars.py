@@ -1,14 +1,19 @@
-"""The bars of `unmix`, on many clips: in-domain test renders and sounds from outside. Resumable; run it on a quiet machine.
+"""The bars of `unmix`, on many clips: in-domain test renders and sounds from outside.
 
-    python -m benchmarks.unmix.bars --inside 40 --outside 40 [--effects 28] [--seconds 600] [--state .unmixer/bars]
-    python -m benchmarks.unmix.bars --split valid --inside 8 --no-cma      # to decide something: never on the test split
+Resumable; run it on a quiet machine.
 
-Every sound is a file, as a person's: silence before it, note and gate not told. `unmix` runs as the command does; beside it
-stands the nearest training render (exhaustive MSS; as it is or played at the heard note, the better) and, in-domain or with
---all-rows, the prediction before and after ITF + verify, and CMA-ES on the host with the seconds that `unmix` took. About two
-minutes an in-domain clip, one a clip from outside; the kinds take turns. A clip that is finished is kept in `--state` and not
-done again; `--seconds` stops before the next clip. The last line is one JSON object; shares and medians are over the clips
-that are there, `bars` says which bars they meet.
+    python -m benchmarks.unmix.bars --inside 40 --outside 40 [--effects 28] [--seconds 600]
+        [--state .unmixer/bars]
+    # to decide something: never on the test split
+    python -m benchmarks.unmix.bars --split valid --inside 8 --no-cma
+
+Every sound is a file, as a person's: silence before it, note and gate not told. `unmix` runs as the
+command does; beside it stands the nearest training render (exhaustive MSS; as it is or played at
+the heard note, the better). In-domain or with --all-rows the prediction stands there too, before
+and after ITF + verify, and CMA-ES on the host with the seconds that `unmix` took. About two minutes an
+in-domain clip, one a clip from outside; the kinds take turns. A clip that is finished is kept in
+`--state` and not done again; `--seconds` stops before the next clip. The last line is one JSON
+object: shares and medians over the clips that are there, and `bars`, which bars they meet.
 """
 
 from __future__ import annotations
@@ -48,16 +53,25 @@ LEAD_S = 0.2
 FOLDER = Path(__file__).parents[1] / "outside"
 ROWS = ("nearest", "no_itf", "no_itf_verify", "itf", "itf_verify", "unmix", "cma_unmix_seconds")
 BARS = {
-    "itf_verify.gain": (">=", 0.15), "itf_verify.share_improved": (">=", 0.85), "itf_verify.share_worse": ("<=", 0.0),
-    "unmix.seconds": ("<=", 60.0), "unmix.of_nearest": ("<=", 0.5), "unmix.beats_cma_unmix_seconds": (">=", 0.6),
-    "unmix.pair_order": (">=", 0.6), "outside.unmix.of_nearest": ("<=", 0.85), "outside.unmix.beats_nearest": (">=", 0.7),
-    "outside.unmix.wmfcc_of_nearest": ("<", 1.0), "effects.unmix.pair_order": (">=", 0.4),
-}  # fmt: skip
+    "itf_verify.gain": (">=", 0.15),
+    "itf_verify.share_improved": (">=", 0.85),
+    "itf_verify.share_worse": ("<=", 0.0),
+    "unmix.seconds": ("<=", 60.0),
+    "unmix.of_nearest": ("<=", 0.5),
+    "unmix.beats_cma_unmix_seconds": (">=", 0.6),
+    "unmix.pair_order": (">=", 0.6),
+    "outside.unmix.of_nearest": ("<=", 0.85),
+    "outside.unmix.beats_nearest": (">=", 0.7),
+    "outside.unmix.wmfcc_of_nearest": ("<", 1.0),
+    "effects.unmix.pair_order": (">=", 0.4),
+}
 Heards = dict[int, note.Heard]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--inside", type=int, default=40, help="full-chain clips of the split")
     add("--outside", type=int, default=40, help="instruments and samples")
@@ -77,13 +91,22 @@ def main() -> None:
     if waiting:
         compete(waiting, heard, options, params, ledger)
     done = [target for target in targets if str(target.id) in ledger.rows]
-    sys.stdout.write(json.dumps(summary(methods.results(ledger, done)) | {"waiting": len(targets) - len(done)}) + "\n")
+    sys.stdout.write(
+        json.dumps(summary(methods.results(ledger, done)) | {"waiting": len(targets) - len(done)})
+        + "\n"
+    )
 
 
 def key(options: argparse.Namespace, params: config.Params) -> str:
     """Names what the answers depend on: model, proxy, parameters, split, contestants."""
     folders = tools.find_models(options.model)
-    about = [state.fingerprint(*folders), params.digest, options.split, options.no_cma, options.all_rows]
+    about = [
+        state.fingerprint(*folders),
+        params.digest,
+        options.split,
+        options.no_cma,
+        options.all_rows,
+    ]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
 
 
@@ -103,52 +126,88 @@ def asked(options: argparse.Namespace, params: config.Params) -> tuple[list[scor
     return [target for target, _ in turns], {target.id: heard for target, heard in turns}
 
 
-def inside(options: argparse.Namespace, params: config.Params) -> Iterator[tuple[score.Target, note.Heard]]:
-    """Clips of the split, as written to a file and listened to: the target is what was heard, its chain the truth."""
+def inside(
+    options: argparse.Namespace, params: config.Params
+) -> Iterator[tuple[score.Target, note.Heard]]:
+    """Clips of the split, as written to a file and listened to.
+
+    The target is what was heard, its chain the truth.
+    """
     clips, rate = dataset_clips.Clips.open(options.data / "renders"), params.audio.sample_rate
     known = clips.patches.where(phase="full", split=options.split)
     for row in known[score.spread(len(known), options.inside)].tolist() if options.inside else ():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "clip.wav"
-            audio.write(path, np.pad(clips.audio(row), [(0, 0), (round(LEAD_S * rate), 0)]), rate, "FLOAT")
+            audio.write(
+                path, np.pad(clips.audio(row), [(0, 0), (round(LEAD_S * rate), 0)]), rate, "FLOAT"
+            )
             note_range = (params.sample.note_low, params.sample.note_high)
             one = note.listen(path, rate=rate, clip_s=params.audio.clip_s, note_range=note_range)
         patch = Patch.init(one.note, one.gate_s, clips.patches[row].effects)
         features = sound.mss_features(one.clip, rate)
         yield (
-            score.Target(row, int(clips.patches.id[row]), methods.INSIDE, patch, one.clip, features, True, True),
+            score.Target(
+                row,
+                int(clips.patches.id[row]),
+                methods.INSIDE,
+                patch,
+                one.clip,
+                features,
+                True,
+                True,
+            ),
             one,
         )
 
 
 def compete(
-    waiting: list[score.Target], heard: Heards, options: argparse.Namespace, params: config.Params,
+    waiting: list[score.Target],
+    heard: Heards,
+    options: argparse.Namespace,
+    params: config.Params,
     ledger: score.Ledger,
-) -> None:  # fmt: skip
+) -> None:
     """One clip after the other, until all are done or the time is up."""
     end_s = time.perf_counter() + options.seconds
     model, proxy = tools.find_models(options.model)
-    clips, frames = dataset_clips.Clips.open(options.data / "renders"), Features.open(options.data / "features")
+    clips, frames = (
+        dataset_clips.Clips.open(options.data / "renders"),
+        Features.open(options.data / "features"),
+    )
     rate = params.audio.sample_rate
     inside_rows = [row for row in ROWS if not (options.no_cma and row.startswith("cma"))]
     retrieval = score.index(clips, 0, rate, machine.threads())
-    unmixer, twin = checkpoint.load(model, machine.device()).model, Proxy.load(proxy).to(machine.device())
+    unmixer, twin = (
+        checkpoint.load(model, machine.device()).model,
+        Proxy.load(proxy).to(machine.device()),
+    )
     with Renderer(params.audio) as host:
         host.render([waiting[0].patch, waiting[-1].patch])
-        ring = comparison_tools.Ring(unmixer, twin, frames, clips, host, heard, params.itf, params.unmix, rate)
+        ring = comparison_tools.Ring(
+            unmixer, twin, frames, clips, host, heard, params.itf, params.unmix, rate
+        )
         for target in waiting:
-            rows = inside_rows if options.all_rows or target.phase == methods.INSIDE else ("nearest", "unmix")
+            rows = (
+                inside_rows
+                if options.all_rows or target.phase == methods.INSIDE
+                else ("nearest", "unmix")
+            )
             if time.perf_counter() > end_s:
                 return
             methods.run(ring.tools(retrieval, machine.threads(), rows), [target], ledger)
-            Progress(f"{target.phase} {target.id}").done(told(ledger.rows[str(target.id)]["lines"], target))
+            Progress(f"{target.phase} {target.id}").done(
+                told(ledger.rows[str(target.id)]["lines"], target)
+            )
 
 
 def told(lines: list[dict[str, Any]], target: score.Target) -> str:
     """One clip's outcome on one line."""
     found = {line["row"]: line for line in lines}
     words = ", ".join(f"{row} {line['mss_db']:.2f}" for row, line in found.items())
-    return f"{words} dB; {found['unmix']['seconds']:.0f} s; {found['unmix']['chain']} for {' > '.join(target.patch.effects)}"
+    return (
+        f"{words} dB; {found['unmix']['seconds']:.0f} s; {found['unmix']['chain']} for "
+        f"{' > '.join(target.patch.effects)}"
+    )
 
 
 def summary(rows: pd.DataFrame) -> dict[str, Any]:
@@ -158,11 +217,17 @@ def summary(rows: pd.DataFrame) -> dict[str, Any]:
     dry = rows[rows["phase"].isin(("instrument", "sample"))]
     flat = tables.verdict(rows[rows["phase"] != "effects"])
     for kind, part in rows[rows["phase"] != methods.INSIDE].groupby("phase"):
-        flat |= {name.replace("outside", str(kind), 1): value for name, value in tables.verdict(part).items()}
+        flat |= {
+            name.replace("outside", str(kind), 1): value
+            for name, value in tables.verdict(part).items()
+        }
     if len(dry):
         medians = dry.groupby("row")["wmfcc"].median()
         flat["outside.unmix.wmfcc_of_nearest"] = float(medians["unmix"] / medians["nearest"])
-    return {"figures": {name: round(value, 4) for name, value in flat.items()}, "bars": held(flat, BARS)}
+    return {
+        "figures": {name: round(value, 4) for name, value in flat.items()},
+        "bars": held(flat, BARS),
+    }
 
 
 if __name__ == "__main__":

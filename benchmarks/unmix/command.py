@@ -1,13 +1,17 @@
-"""The `unmix` command itself: what it hears, how long it takes to start and to answer, how much memory it needs.
+"""The `unmix` command itself.
 
-    python -m benchmarks.unmix.command [--detect 300] [--clips 4] [--data data] [--model models/full]
+What it hears, how long it takes to start and to answer, how much memory it needs.
 
-Detection: onset, note (octave errors apart) and gate of training renders written behind some silence, as a recording is;
-beside the note Praat's, by autocorrelation and by subharmonic summation, where `pip install praat-parselmouth` was done.
-Command: sounds from outside (benchmarks/outside), un-mixed by `python -m unmixer_app`, by default and with --fast, in a
-process of its own: start-up until it begins to search, seconds of the answer after that, memory of the process and its
-hosts together at its largest (unique set sizes, sampled). How good the answers are: benchmarks/unmix/bars.py. The last
-line is one JSON object; `bars` says what each figure is held to.
+    python -m benchmarks.unmix.command [--detect 300] [--clips 4] [--data data] [--model
+    models/full]
+
+Detection: onset, note (octave errors apart) and gate of training renders written behind some
+silence, as a recording is; beside the note Praat's, by autocorrelation and by subharmonic
+summation, where `pip install praat-parselmouth` was done. Command: sounds from outside
+(benchmarks/outside), un-mixed by `python -m unmixer_app`, by default and with --fast, in a process
+of its own: start-up until it begins to search, seconds of the answer after that, memory of the
+process and its hosts together at its largest (unique set sizes, sampled). How good the answers are:
+benchmarks/unmix/bars.py. The last line is one JSON object; `bars` says what each figure is held to.
 """
 
 from __future__ import annotations
@@ -42,7 +46,9 @@ BARS = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--detect", type=int, default=300)
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--data", type=Path, default=Path("data"))
@@ -50,14 +56,20 @@ def main() -> None:
     options = parser.parse_args()
     result: dict[str, Any] = {}
     if options.detect:
-        result |= detection(dataset_clips.Clips.open(options.data / "renders"), options.detect, config.load("params.yaml"))
+        result |= detection(
+            dataset_clips.Clips.open(options.data / "renders"),
+            options.detect,
+            config.load("params.yaml"),
+        )
     if options.clips:
         result |= command(options)
     sys.stdout.write(json.dumps(result | {"bars": held(result, BARS)}) + "\n")
 
 
 def detection(clips: dataset_clips.Clips, n: int, params: config.Params) -> dict[str, Any]:
-    """Per phase: shares of right notes and of right notes up to octaves, among candidates, and the gate's error."""
+    """Per phase: shares of right notes and of right notes up to octaves, among candidates, and
+    the gate's error.
+    """
     result = {}
     for phase in ("dry", "full"):
         rows = clips.patches.where(phase=phase, split="train")
@@ -73,13 +85,18 @@ def detection(clips: dataset_clips.Clips, n: int, params: config.Params) -> dict
             "note_among_candidates": float(np.mean([p.note in h.notes for h, p in found])),
             "gate_median_error_s": float(np.median(gate_s)),
             "gate_within_50_ms": float((gate_s < 0.05).mean()),
-            "onset_median_error_s": float(np.median([abs(h.about["start_s"] - LEAD_S) for h, _ in found])),
+            "onset_median_error_s": float(
+                np.median([abs(h.about["start_s"] - LEAD_S) for h, _ in found])
+            ),
         }
     return {"detection": result}
 
 
 def praat(sounds: Sequence[np.ndarray], notes: Sequence[int], rate: int) -> dict[str, Any]:
-    """Shares of right notes of the best-kept tracker there is for Python, by both of its methods; empty without it."""
+    """Shares of right notes of the best-kept tracker there is for Python, by both of its methods.
+
+    Empty without it.
+    """
     try:
         import parselmouth
     except ImportError:
@@ -87,13 +104,20 @@ def praat(sounds: Sequence[np.ndarray], notes: Sequence[int], rate: int) -> dict
     wanted, result = np.array(notes), {}
     limits = {"ceiling": HIGHEST_HZ, "time_step": 0.01}
     for name, method in {
-        "praat_ac": lambda sound: sound.to_pitch_ac(pitch_floor=LOWEST_HZ, pitch_ceiling=HIGHEST_HZ),
+        "praat_ac": lambda sound: sound.to_pitch_ac(
+            pitch_floor=LOWEST_HZ, pitch_ceiling=HIGHEST_HZ
+        ),
         "praat_shs": lambda sound: sound.to_pitch_shs(
             minimum_pitch=LOWEST_HZ, maximum_frequency_component=6000.0, **limits
         ),
     }.items():
-        tracks = (method(parselmouth.Sound(sound.astype(float), rate)).selected_array["frequency"] for sound in sounds)
-        medians = np.array([np.median(track[track > 0]) if (track > 0).any() else np.nan for track in tracks])
+        tracks = (
+            method(parselmouth.Sound(sound.astype(float), rate)).selected_array["frequency"]
+            for sound in sounds
+        )
+        medians = np.array(
+            [np.median(track[track > 0]) if (track > 0).any() else np.nan for track in tracks]
+        )
         apart = np.round(69.0 + 12.0 * np.log2(medians / 440.0)) - wanted
         result[f"{name}_note"] = float((apart == 0).mean())
         result[f"{name}_octave_error"] = float(((apart % 12 == 0) & (apart != 0)).mean())
@@ -106,7 +130,10 @@ def _heard(clip: np.ndarray, params: config.Params) -> recording_note.Heard:
         path = Path(folder) / "clip.wav"
         audio.write(path, np.pad(clip, [(0, 0), (round(LEAD_S * rate), 0)]), rate, "FLOAT")
         return recording_note.listen(
-            path, rate=rate, clip_s=params.audio.clip_s, note_range=(params.sample.note_low, params.sample.note_high)
+            path,
+            rate=rate,
+            clip_s=params.audio.clip_s,
+            note_range=(params.sample.note_low, params.sample.note_high),
         )
 
 
@@ -129,11 +156,15 @@ def command(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def one(path: Path, out: Path, words: list[str], options: argparse.Namespace) -> dict[str, float]:
-    """One process: seconds until it proposes, seconds of its answer as patch.json tells them, memory."""
+    """One process: seconds until it proposes, seconds of its answer as patch.json tells them,
+    memory.
+    """
     model = ["--model", str(options.model)] if options.model else []
     begun = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "unmixer_app", str(path), "--out", str(out), *words, *model], stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "unmixer_app", str(path), "--out", str(out), *words, *model],
+        stderr=subprocess.PIPE,
+        text=True,
     )
     assert process.stderr is not None
     watch = Memory(process.pid)
@@ -151,11 +182,19 @@ def one(path: Path, out: Path, words: list[str], options: argparse.Namespace) ->
 
 
 class Memory(threading.Thread):
-    """Largest memory of a process and all its children together, sampled: pages that are theirs alone."""
+    """Largest memory of a process and all its children together, sampled.
+
+    Pages that are theirs alone.
+    """
 
     def __init__(self, pid: int, every_s: float = 0.25) -> None:
         super().__init__(daemon=True)
-        self.root, self.every_s, self.peak, self.ended = psutil.Process(pid), every_s, 0, threading.Event()
+        self.root, self.every_s, self.peak, self.ended = (
+            psutil.Process(pid),
+            every_s,
+            0,
+            threading.Event(),
+        )
         self.start()
 
     def run(self) -> None:

@@ -1,9 +1,11 @@
-"""`unmix` on 200 malformed or hostile inputs (tests/hostile.py), each in a process of its own, as a person runs it.
+"""`unmix` on 200 malformed or hostile inputs (tests/hostile.py), each in a process of its own, as a
+person runs it.
 
     python -m benchmarks.unmix.hostile [--model models/full] [--jobs 2] [--every 4] [--first 0]
 
-Each must end within --limit seconds with an answer's folder, or with one sentence on stderr and no folder; without a
-traceback and without a process left behind. The last line is one JSON object; `wrong` names those that did not.
+Each must end within --limit seconds with an answer's folder, or with one sentence on stderr and no
+folder; without a traceback and without a process left behind. The last line is one JSON object;
+`wrong` names those that did not.
 """
 
 from __future__ import annotations
@@ -38,12 +40,16 @@ class Outcome:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", type=Path)
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--every", type=int, default=1, help="one case of so many")
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--limit", type=float, default=120.0, help="seconds after which a process hangs")
+    parser.add_argument(
+        "--limit", type=float, default=120.0, help="seconds after which a process hangs"
+    )
     options = parser.parse_args()
     cases = list(hostile.cases())[options.first :: options.every]
     with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
@@ -54,7 +60,10 @@ def main() -> None:
         outcomes = []
         for outcome in pool.map(lambda path: one(path, options), places):
             outcomes.append(outcome)
-            sys.stderr.write(f"{len(outcomes)}/{len(places)} {outcome.name}: {outcome.kind}, {outcome.seconds:.1f} s\n")
+            sys.stderr.write(
+                f"{len(outcomes)}/{len(places)} {outcome.name}: {outcome.kind}, "
+                f"{outcome.seconds:.1f} s\n"
+            )
     kinds = [outcome.kind for outcome in outcomes]
     result = {
         "inputs": len(outcomes),
@@ -64,7 +73,9 @@ def main() -> None:
         "longest_s": round(max(outcome.seconds for outcome in outcomes), 1),
     }
     figures = {"wrong": float(len(result["wrong"])), "inputs": float(len(outcomes))}
-    bars = {"wrong": ("<=", 0.0)} | ({"inputs": (">=", 200.0)} if options.every == 1 and not options.first else {})
+    bars = {"wrong": ("<=", 0.0)} | (
+        {"inputs": (">=", 200.0)} if options.every == 1 and not options.first else {}
+    )
     sys.stdout.write(json.dumps(result | {"bars": held(figures, bars)}) + "\n")
 
 
@@ -75,9 +86,14 @@ def one(path: Path, options: argparse.Namespace) -> Outcome:
     words += ["--model", str(options.model)] if options.model else []
     begun = time.perf_counter()
     process = subprocess.Popen(
-        words, cwd=REPO, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        words,
+        cwd=REPO,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
     try:
         _, said = process.communicate(timeout=options.limit)
     except subprocess.TimeoutExpired:
@@ -89,7 +105,9 @@ def one(path: Path, options: argparse.Namespace) -> Outcome:
 
 
 def judged(status: int, said: str, out: Path, processes: list[int]) -> str:
-    """What an exit status, standard error, the answer's folder and the processes left say together."""
+    """What an exit status, standard error, the answer's folder and the processes left say
+    together.
+    """
     if processes:
         return f"leaves processes {processes}"
     if "Traceback" in said:
@@ -97,7 +115,11 @@ def judged(status: int, said: str, out: Path, processes: list[int]) -> str:
     if status == 0:
         return "answer" if (out / "patch.json").exists() else "no answer"
     sentence = said.startswith("error: ") and len(said.splitlines()) == 1
-    return "refused" if status == 1 and sentence and not out.exists() else f"status {status}: {said[-200:]!r}"
+    return (
+        "refused"
+        if status == 1 and sentence and not out.exists()
+        else f"status {status}: {said[-200:]!r}"
+    )
 
 
 def left(group: int) -> list[int]:

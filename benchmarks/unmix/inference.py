@@ -1,12 +1,17 @@
-"""How fast the network answers and learns: one clip's candidates, training clips a second and whether more data slows it.
+"""How fast the network answers and learns.
 
-    python -m benchmarks.unmix.inference [--run .] [--model models/full] [--clips 30] [--sizes 128 512 2048]
+One clip's candidates, training clips a second and whether more data slows it.
 
-Inference: from a clip's frames to 8 candidate patches with their chains (encoder, beam, knobs), one clip at a time, after a
-warm-up; bound: 200 ms on two cores. Beside it the same with the frames computed from the sound, and with intervals. Training: the
-default model, batches of the last phase, one epoch on the first n training clips of all phases, with and without the spectral term
-through the proxy; time from the first batch's end to the last one's. Growth is the throughput on the largest size over that on the
-smallest: 1 where a clip costs the same however many there are. The last line is one JSON object.
+    python -m benchmarks.unmix.inference [--run .] [--model models/full] [--clips 30] [--sizes 128
+    512 2048]
+
+Inference: from a clip's frames to 8 candidate patches with their chains (encoder, beam, knobs), one
+clip at a time, after a warm-up; bound: 200 ms on two cores. Beside it the same with the frames
+computed from the sound, and with intervals. Training: the default model, batches of the last phase,
+one epoch on the first n training clips of all phases, with and without the spectral term through
+the proxy; time from the first batch's end to the last one's. Growth is the throughput on the
+largest size over that on the smallest: 1 where a clip costs the same however many there are. The
+last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -49,7 +54,9 @@ class Clocked:
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
 
-    def progress(self, items: Iterable[Any], total: int | None = None, desc: str = "") -> Iterator[Any]:
+    def progress(
+        self, items: Iterable[Any], total: int | None = None, desc: str = ""
+    ) -> Iterator[Any]:
         for item in items:
             yield item
             self.ends.append(time.perf_counter())
@@ -62,7 +69,10 @@ def milliseconds(work: Callable[[int], Any], n: int) -> dict[str, float]:
         started = time.perf_counter()
         work(max(i, 0))
         times.append(1e3 * (time.perf_counter() - started))
-    return {"median": float(np.median(times[WARM_UP:])), "p95": float(np.quantile(times[WARM_UP:], 0.95))}
+    return {
+        "median": float(np.median(times[WARM_UP:])),
+        "p95": float(np.quantile(times[WARM_UP:], 0.95)),
+    }
 
 
 def answers(model: Unmixer, features: Features, clips: Clips, n: int) -> dict[str, Any]:
@@ -77,10 +87,14 @@ def answers(model: Unmixer, features: Features, clips: Clips, n: int) -> dict[st
 
     def from_sound(i: int) -> None:
         _, note, gate_s = frames(i)
-        propose.propose(model, Ear.of(model, clips.audio(int(rows[i]))).features, note, gate_s, CANDIDATES, SEED)
+        propose.propose(
+            model, Ear.of(model, clips.audio(int(rows[i]))).features, note, gate_s, CANDIDATES, SEED
+        )
 
     return {
-        "candidates_ms": milliseconds(lambda i: propose.propose(model, *frames(i), CANDIDATES, SEED), len(rows)),
+        "candidates_ms": milliseconds(
+            lambda i: propose.propose(model, *frames(i), CANDIDATES, SEED), len(rows)
+        ),
         "from_sound_ms": milliseconds(from_sound, len(rows)),
         "intervals_ms": milliseconds(
             lambda i: marginals.intervals(model, *frames(i), [table[int(rows[i])]]), len(rows)
@@ -89,13 +103,17 @@ def answers(model: Unmixer, features: Features, clips: Clips, n: int) -> dict[st
     }
 
 
-def throughput(features: Features, params: config.Params, size: int, sounds: Sounds | None) -> float:
+def throughput(
+    features: Features, params: config.Params, size: int, sounds: Sounds | None
+) -> float:
     """Training clips a second over one epoch of the first `size` training clips."""
     data = PhaseData.of(features, "full")
     rows = features.patches.where(split="train")[:size]
     data = replace(data, new=rows, earlier=rows[:0], valid={"full": data.valid["full"][:8]})
     loss = config.with_values(params, {"loss.spectral_start": 0.0}).loss
-    phase = config.with_values(params, {"train.full.epochs": 1, "train.full.proxy_epochs": 0}).train.full
+    phase = config.with_values(
+        params, {"train.full.epochs": 1, "train.full.proxy_epochs": 0}
+    ).train.full
     settings, log = training_phase.Settings(phase, loss, params.optim, params.augment), Clocked()
     model = training_phase.new_model(data, params.model, SEED)
     with tempfile.TemporaryDirectory() as state:
@@ -107,20 +125,31 @@ def learning(run: Path, features: Features, sizes: Sequence[int]) -> dict[str, A
     """Clips a second by number of training clips."""
     params = config.load()
     sounds = Sounds.open(run / "models" / "proxy", run / "data" / "renders", "cpu")
-    there = [n for n in sizes if n <= len(features.patches.where(split="train")) and n >= 2 * params.train.full.batch]
+    there = [
+        n
+        for n in sizes
+        if n <= len(features.patches.where(split="train")) and n >= 2 * params.train.full.batch
+    ]
     plain = {str(n): throughput(features, params, n, None) for n in there}
     result: dict[str, Any] = {"clips_per_s": plain}
     if there:
-        result["with_spectral_clips_per_s"] = {str(there[-1]): throughput(features, params, there[-1], sounds)}
+        result["with_spectral_clips_per_s"] = {
+            str(there[-1]): throughput(features, params, there[-1], sounds)
+        }
         result["growth"] = plain[str(there[-1])] / plain[str(there[0])]
     return result
 
 
 def main() -> None:
     """See the module."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument(
-        "--run", type=Path, default=Path("."), help="folder of a finished `dvc repro`: data/ and models/"
+        "--run",
+        type=Path,
+        default=Path("."),
+        help="folder of a finished `dvc repro`: data/ and models/",
     )
     parser.add_argument("--model", type=Path, help="default: RUN/models/full")
     parser.add_argument("--clips", type=int, default=30)
@@ -131,7 +160,9 @@ def main() -> None:
     model = checkpoint.load(options.model or options.run / "models" / "full").model
     result = {
         "threads": threads,
-        "inference": answers(model, features, Clips.open(options.run / "data" / "renders"), options.clips),
+        "inference": answers(
+            model, features, Clips.open(options.run / "data" / "renders"), options.clips
+        ),
     }
     result["training"] = learning(options.run, features, options.sizes)
     sys.stdout.write(json.dumps(json_file.rounded(result | {"bars": held(result, BARS)})) + "\n")

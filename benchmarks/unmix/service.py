@@ -1,13 +1,17 @@
-"""The service under load, on the machine's own cores: nothing lost, health quick, memory flat, and a kill that loses nothing.
+"""The service under load, on the machine's own cores.
 
-    python -m benchmarks.unmix.service [--uploads 32] [--jobs 200] [--tiny] [--models models] [--only concurrent killed]
+Nothing lost, health quick, memory flat, and a kill that loses nothing.
 
-`concurrent`: so many uploads at once; every one is accepted and ends, while GET /health is asked every 50 ms.
-`memory`: so many quick jobs, one after the other in a queue; resident memory of the server and of all its processes after
-the first quarter and at the end. `killed`: kill -9 with jobs queued and running, start again; every accepted job ends.
-`render`: POST /render on a warm host, with and without a search beside it. `cancel`: from DELETE to a searcher that
-takes its next job. `--tiny`: an untrained model of the tests' size, where none is trained. A line a part; the last line is
-one JSON object of all, and the exit status is 1 when one of the bars does not hold.
+    python -m benchmarks.unmix.service [--uploads 32] [--jobs 200] [--tiny] [--models models]
+    [--only concurrent killed]
+
+`concurrent`: so many uploads at once; every one is accepted and ends, while GET /health is asked
+every 50 ms. `memory`: so many quick jobs, one after the other in a queue; resident memory of the
+server and of all its processes after the first quarter and at the end. `killed`: kill -9 with jobs
+queued and running, start again; every accepted job ends. `render`: POST /render on a warm host,
+with and without a search beside it. `cancel`: from DELETE to a searcher that takes its next job.
+`--tiny`: an untrained model of the tests' size, where none is trained. A line a part; the last line
+is one JSON object of all, and the exit status is 1 when one of the bars does not hold.
 """
 
 from __future__ import annotations
@@ -53,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = Path(folder)
         known = models(place / "models") if options.tiny else options.models
         with served(
-            place / "data", known, UNMIXER_SERVE_QUEUE=str(QUEUE), UNMIXER_THREADS=str(min(2, os.cpu_count() or 1))
+            place / "data",
+            known,
+            UNMIXER_SERVE_QUEUE=str(QUEUE),
+            UNMIXER_THREADS=str(min(2, os.cpu_count() or 1)),
         ) as server:
             for name in options.only:
                 found[name] = PARTS[name](server, options)
@@ -73,18 +80,25 @@ def _concurrent(server: Server, options: argparse.Namespace) -> dict[str, Any]:
         accepted_s = time.perf_counter() - begun
         states = _finished(server, [answer for answer in answers if answer])
     return {
-        "uploads": n, "accepted": sum(answer is not None for answer in answers), "accepted_s": round(accepted_s, 1),
-        "ended": {state: states.count(state) for state in sorted(set(states))}, "seconds": round(time.perf_counter() - begun, 1),
-        "health_p50_ms": round(statistics.median(waits_ms), 1), "health_p95_ms": round(float(np.percentile(waits_ms, 95)), 1),
-        "health_max_ms": round(max(waits_ms), 1), "asked": len(waits_ms),
-    }  # fmt: skip
+        "uploads": n,
+        "accepted": sum(answer is not None for answer in answers),
+        "accepted_s": round(accepted_s, 1),
+        "ended": {state: states.count(state) for state in sorted(set(states))},
+        "seconds": round(time.perf_counter() - begun, 1),
+        "health_p50_ms": round(statistics.median(waits_ms), 1),
+        "health_p95_ms": round(float(np.percentile(waits_ms, 95)), 1),
+        "health_max_ms": round(max(waits_ms), 1),
+        "asked": len(waits_ms),
+    }
 
 
 def _upload(server: Server, i: int) -> str | None:
     """Uploads over a connection of its own; the job's id, or None when it is refused."""
     with httpx2.Client(base_url=server.url, timeout=120.0) as client:
         answer = client.post(
-            "/unmix", files={"file": (f"{i}.wav", sound(40 + i % 24))}, data={"fast": "true", "note": str(40 + i % 24)}
+            "/unmix",
+            files={"file": (f"{i}.wav", sound(40 + i % 24))},
+            data={"fast": "true", "note": str(40 + i % 24)},
         )
     return str(answer.json()["id"]) if answer.status_code == 202 else None
 
@@ -127,7 +141,12 @@ def _memory(server: Server, options: argparse.Namespace) -> dict[str, Any]:
             _finished(server, ids)
             seen["quarter" if i + 1 < n else "end"] = _resident(server)
     states = _finished(server, ids)
-    return {"jobs": n, "done": states.count("done"), "seconds": round(time.perf_counter() - begun, 1), "mib": seen}
+    return {
+        "jobs": n,
+        "done": states.count("done"),
+        "seconds": round(time.perf_counter() - begun, 1),
+        "mib": seen,
+    }
 
 
 def _resident(server: Server) -> dict[str, float]:
@@ -136,7 +155,14 @@ def _resident(server: Server) -> dict[str, float]:
     top, found = psutil.Process(server.process.pid), dict[str, float]()
     found["server"] = round(top.memory_info().rss / 2**20, 1)
     for child in top.children(recursive=True):
-        kind = next((word for word in child.cmdline() if word.startswith(("unmixer_app.", "unmixer_core."))), "")
+        kind = next(
+            (
+                word
+                for word in child.cmdline()
+                if word.startswith(("unmixer_app.", "unmixer_core."))
+            ),
+            "",
+        )
         if kind:
             found[kind] = max(found.get(kind, 0.0), round(child.memory_info().rss / 2**20, 1))
     return found
@@ -145,16 +171,25 @@ def _resident(server: Server) -> dict[str, float]:
 def _killed(server: Server, options: argparse.Namespace) -> dict[str, Any]:
     """kill -9 with jobs queued and running, and a new start."""
     jobs = [job for job in (_upload(server, i) for i in range(12)) if job]
-    server.until(lambda: any(job["state"] == "running" for job in server.client.get("/jobs").json()))
+    server.until(
+        lambda: any(job["state"] == "running" for job in server.client.get("/jobs").json())
+    )
     ended = sum(server.client.get(f"/jobs/{job}").json()["state"] == "done" for job in jobs)
     server.kill()
     server.start()
     states = _finished(server, jobs)
-    return {"accepted": len(jobs), "ended_before": ended, "states": {state: states.count(state) for state in sorted(set(states))}}
+    return {
+        "accepted": len(jobs),
+        "ended_before": ended,
+        "states": {state: states.count(state) for state in sorted(set(states))},
+    }
 
 
 def _renders(server: Server, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of POST /render of random full patches, compared with a job's recording: alone, and beside a search."""
+    """Seconds of POST /render of random full patches, compared with a job's recording.
+
+    Alone, and beside a search.
+    """
     params = config.load(REPO / "params.yaml")
     job = server.unmix()
     server.ended(job)
@@ -165,9 +200,11 @@ def _renders(server: Server, options: argparse.Namespace) -> dict[str, float]:
     beside = [_seconds(server, job, patch) for patch in patches]
     server.client.delete(f"/jobs/{busy}")
     return {
-        "alone_median_s": round(statistics.median(alone), 3), "alone_max_s": round(max(alone), 3),
-        "beside_median_s": round(statistics.median(beside), 3), "beside_max_s": round(max(beside), 3),
-    }  # fmt: skip
+        "alone_median_s": round(statistics.median(alone), 3),
+        "alone_max_s": round(max(alone), 3),
+        "beside_median_s": round(statistics.median(beside), 3),
+        "beside_max_s": round(max(beside), 3),
+    }
 
 
 def _seconds(server: Server, job: str, patch: dict[str, Any]) -> float:
@@ -177,7 +214,9 @@ def _seconds(server: Server, job: str, patch: dict[str, Any]) -> float:
 
 
 def _cancel(server: Server, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds from DELETE until the searcher has taken the next job, cancelled at different points of a search."""
+    """Seconds from DELETE until the searcher has taken the next job, cancelled at different
+    points of a search.
+    """
     taken = []
     for i in range(CANCELS):
         job = server.unmix(fast="false")
@@ -197,18 +236,25 @@ def _ended(states: dict[str, int]) -> int:
 
 
 PARTS: dict[str, Callable[[Server, argparse.Namespace], dict[str, Any]]] = {
-    "render": _renders, "cancel": _cancel, "concurrent": _concurrent, "memory": _memory, "killed": _killed,
-}  # fmt: skip
+    "render": _renders,
+    "cancel": _cancel,
+    "concurrent": _concurrent,
+    "memory": _memory,
+    "killed": _killed,
+}
+#: The issue's bars.
 HOLDS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "render": lambda found: found["alone_max_s"] <= RENDER_S,
     "cancel": lambda found: found["max_s"] <= CANCEL_S,
     "concurrent": lambda found: (
-        found["accepted"] == found["uploads"] == _ended(found["ended"]) and found["health_p95_ms"] <= HEALTH_MS
+        found["accepted"] == found["uploads"] == _ended(found["ended"])
+        and found["health_p95_ms"] <= HEALTH_MS
     ),
-    "memory": lambda found: found["done"] == found["jobs"] and _total(found, "end") <= GROWTH * _total(found, "quarter"),
+    "memory": lambda found: (
+        found["done"] == found["jobs"] and _total(found, "end") <= GROWTH * _total(found, "quarter")
+    ),
     "killed": lambda found: found["accepted"] == _ended(found["states"]),
 }
-"""The issue's bars."""
 
 
 def _total(found: dict[str, Any], when: str) -> float:

@@ -1,4 +1,7 @@
-"""Control surface "UnmixerCompanion": what AbletonOSC cannot do yet (see ../README.md). Needs Live 12.3 or later."""
+"""Control surface "UnmixerCompanion": what AbletonOSC cannot do yet (see ../README.md).
+
+Needs Live 12.3 or later.
+"""
 
 
 def create_instance(c_instance):  # type: ignore[no-untyped-def]

@@ -1,7 +1,10 @@
-"""The companion's addresses as functions of Live's Object Model. No import of Live: a test passes a model of the song.
+"""The companion's addresses as functions of Live's Object Model.
 
-Every request starts with an int id, and so does every answer. A request that comes twice (a repeated datagram) is
-answered twice but carried out once. What goes wrong is answered by /unmixer/error with id, address and one sentence.
+No import of Live: a test passes a model of the song.
+
+Every request starts with an int id, and so does every answer. A request that comes twice (a
+repeated datagram) is answered twice but carried out once. What goes wrong is answered by
+/unmixer/error with id, address and one sentence.
 """
 
 from __future__ import annotations
@@ -37,8 +40,20 @@ LISTS = (
     "oscillator_2_wavetables",
     "visible_modulation_target_names",
 )
-SOURCES = ("Amp", "Env 2", "Env 3", "LFO 1", "LFO 2", "Velocity", "Key", "PB", "Press", "Mod", "Random")
-"""Live.WavetableDevice.ModulationSource, in order."""
+#: Live.WavetableDevice.ModulationSource, in order.
+SOURCES = (
+    "Amp",
+    "Env 2",
+    "Env 3",
+    "LFO 1",
+    "LFO 2",
+    "Velocity",
+    "Key",
+    "PB",
+    "Press",
+    "Mod",
+    "Random",
+)
 
 Answer = tuple[str, tuple[Any, ...]]
 
@@ -88,10 +103,12 @@ class Operations:
             return ERROR, (request, address, str(refusal))
         except TypeError as error:
             return ERROR, (request, address, f"{address} was called with {arguments}: {error}.")
-        except Exception as error:  # Live raises RuntimeError, ValueError and Boost's own; none may end the tick
+        except (
+            Exception
+        ) as error:  # Live raises RuntimeError, ValueError and Boost's own; none may end the tick
             return ERROR, (request, address, f"{type(error).__name__}: {error}")
 
-    # -- devices on a track --------------------------------------------------------------------------------------------
+    # -- devices on a track --------------------------------------------------------------------
 
     def insert_device(self, track: int, name: str, position: int) -> tuple[Any, ...]:
         """Inserts a native device by its exact UI name; → (track, index)."""
@@ -109,10 +126,15 @@ class Operations:
         return track, new[0]
 
     def move_device(self, track: int, start: int, end: int) -> tuple[Any, ...]:
-        """Moves a device so that its index is `end` afterwards, or as near as Live allows; → (track, index)."""
+        """Moves a device so that its index is `end` afterwards, or as near as Live allows.
+
+        → (track, index).
+        """
         target, device = self._track(track), self._device(track, start)
         self._song().move_device(device, target, end)
-        if list(target.devices).index(device) < end:  # Live counts positions before the device is taken out
+        if (
+            list(target.devices).index(device) < end
+        ):  # Live counts positions before the device is taken out
             self._song().move_device(device, target, end + 1)
         return track, list(target.devices).index(device)
 
@@ -122,7 +144,7 @@ class Operations:
         self._track(track).delete_device(device)
         return track, device
 
-    # -- Wavetable -----------------------------------------------------------------------------------------------------
+    # -- Wavetable -----------------------------------------------------------------------------
 
     def set_property(self, track: int, device: int, name: str, value: float) -> tuple[Any, ...]:
         """Sets one of SETTABLE; → (track, device, name, value afterwards)."""
@@ -134,14 +156,21 @@ class Operations:
         return track, device, name, int(getattr(target, name))
 
     def get_property(self, track: int, device: int, name: str) -> tuple[Any, ...]:
-        """→ (track, device, name, value) or, for the lists of names, (track, device, name, *names)."""
+        """→ (track, device, name, value) or, for the lists of names, (track, device, name,
+        *names).
+        """
         owner = self._owner(track, device, name, SETTABLE + LISTS)
         if name in LISTS:
             return (track, device, name, *map(str, getattr(owner, name)))
         return track, device, name, int(getattr(owner, name))
 
-    def set_modulation(self, track: int, device: int, target: str, source: str, amount: float) -> tuple[Any, ...]:
-        """Amount −1..1 from `source` to the parameter `target`; → (track, device, target, source, amount afterwards)."""
+    def set_modulation(
+        self, track: int, device: int, target: str, source: str, amount: float
+    ) -> tuple[Any, ...]:
+        """Amount −1..1 from `source` to the parameter `target`.
+
+        → (track, device, target, source, amount afterwards).
+        """
         if not -1.0 <= amount <= 1.0:
             raise Refused(f"A modulation amount lies in -1..1, not {amount}.")
         owner = self._owner(track, device, "set_modulation_value", ("set_modulation_value",))
@@ -157,17 +186,28 @@ class Operations:
         return track, device, target, source, amount
 
     def get_all(self, track: int, device: int, count: int, *keys: str) -> tuple[Any, ...]:
-        """`count` properties of SETTABLE, then pairs of target and source; → (track, device, value, …) in that order."""
+        """`count` properties of SETTABLE, then pairs of target and source.
+
+        → (track, device, value, …) in that order.
+        """
         properties, cells = keys[:count], keys[count:]
         if len(properties) != count or len(cells) % 2:
-            raise Refused(f"get_all takes {count} properties and then pairs of target and source, not {len(keys)} names.")
+            raise Refused(
+                f"get_all takes {count} properties and then pairs of target and source, not "
+                f"{len(keys)} names."
+            )
         for name in properties:
             self._owner(track, device, name, SETTABLE)
         values = [self.get_property(track, device, name)[-1] for name in properties]
         pairs = zip(cells[::2], cells[1::2], strict=True)
-        return track, device, *values, *(self.get_modulation(track, device, *pair)[-1] for pair in pairs)
+        return (
+            track,
+            device,
+            *values,
+            *(self.get_modulation(track, device, *pair)[-1] for pair in pairs),
+        )
 
-    # -- finding -------------------------------------------------------------------------------------------------------
+    # -- finding -------------------------------------------------------------------------------
 
     def _track(self, index: int) -> Track:
         tracks = self._song().tracks
@@ -181,7 +221,9 @@ class Operations:
             raise Refused(f"Track {track} has no device {index}; it has {len(devices)}.")
         return devices[index]
 
-    def _owner(self, track: int, device: int, name: str, allowed: tuple[str, ...]) -> WavetableDevice:
+    def _owner(
+        self, track: int, device: int, name: str, allowed: tuple[str, ...]
+    ) -> WavetableDevice:
         found = self._device(track, device)
         if name not in allowed:
             raise Refused(f"The companion does not know the property {name!r}.")
@@ -190,7 +232,10 @@ class Operations:
         return cast("WavetableDevice", found)
 
     def _row(self, device: WavetableDevice, target: str, *, add: bool) -> int:
-        """Index of a target in the modulation matrix; −1 when it is not there and is not to be added."""
+        """Index of a target in the modulation matrix.
+
+        −1 when it is not there and is not to be added.
+        """
         names = [str(name) for name in device.visible_modulation_target_names]
         if target in names:
             return names.index(target)
@@ -203,5 +248,7 @@ class Operations:
 
     def _column(self, source: str) -> int:
         if source not in SOURCES:
-            raise Refused(f"There is no modulation source {source!r}; there are {', '.join(SOURCES)}.")
+            raise Refused(
+                f"There is no modulation source {source!r}; there are {', '.join(SOURCES)}."
+            )
         return SOURCES.index(source)

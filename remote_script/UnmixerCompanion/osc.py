@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 DATAGRAM_BYTES = 65536
+#: The client sends 200 at most; Live must go on whatever else comes, and when the socket only
+#: fails.
 DATAGRAMS_PER_TICK = 1000
-"""The client sends 200 at most; Live must go on whatever else comes, and when the socket only fails."""
 BUNDLE = b"#bundle\x00"
 
 
@@ -29,7 +30,10 @@ def encode(address: str, arguments: tuple[Any, ...]) -> bytes:
 
 
 def decode(data: bytes) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """The messages of a datagram, bundles flattened. Raises ValueError, struct.error or IndexError on garbage."""
+    """The messages of a datagram, bundles flattened.
+
+    Raises ValueError, struct.error or IndexError on garbage.
+    """
     if data.startswith(BUNDLE):
         at = 16
         while at < len(data):
@@ -57,7 +61,9 @@ def decode(data: bytes) -> Iterator[tuple[str, tuple[Any, ...]]]:
 
 
 class Port:
-    """A UDP port that is looked at in every tick of Live and answers to `reply_port` of the sender."""
+    """A UDP port that is looked at in every tick of Live and answers to `reply_port` of the
+    sender.
+    """
 
     def __init__(self, port: int, reply_port: int) -> None:
         self._reply_port = reply_port
@@ -69,7 +75,9 @@ class Port:
             self._socket.close()
             raise
 
-    def process(self, answer: Callable[[str, tuple[Any, ...]], tuple[str, tuple[Any, ...]]]) -> None:
+    def process(
+        self, answer: Callable[[str, tuple[Any, ...]], tuple[str, tuple[Any, ...]]]
+    ) -> None:
         """Answers everything that has come since the last tick."""
         for _ in range(DATAGRAMS_PER_TICK):
             try:
@@ -80,7 +88,9 @@ class Port:
                 continue
             try:
                 for address, arguments in decode(data):
-                    self._socket.sendto(encode(*answer(address, arguments)), (sender[0], self._reply_port))
+                    self._socket.sendto(
+                        encode(*answer(address, arguments)), (sender[0], self._reply_port)
+                    )
             except (ValueError, IndexError, struct.error, RecursionError, OSError):
                 continue
 

@@ -1,9 +1,11 @@
-"""The control surface: finds AbletonOSC among the running ones and adds our addresses to it, or opens a port of its own.
+"""The control surface: finds AbletonOSC among the running ones and adds our addresses to it, or
+opens a port of its own.
 
-AbletonOSC owns UDP 11000, and two scripts cannot. So we register handlers on its server, as its own handlers do; they
-are put there again every second, because /live/api/reload drops them. If AbletonOSC cannot be found for a while (Live
-hides control surfaces from each other in some versions), we listen on 11002; the client tries both. A port that was
-opened stays open when AbletonOSC turns up after all: somebody may be talking to it.
+AbletonOSC owns UDP 11000, and two scripts cannot. So we register handlers on its server, as its own
+handlers do; they are put there again every second, because /live/api/reload drops them. If
+AbletonOSC cannot be found for a while (Live hides control surfaces from each other in some
+versions), we listen on 11002; the client tries both. A port that was opened stays open when
+AbletonOSC turns up after all: somebody may be talking to it.
 """
 
 from __future__ import annotations
@@ -44,7 +46,10 @@ class UnmixerCompanion(ControlSurface):
         super().disconnect()
 
     def _tick(self) -> None:
-        """Every 100 ms. Nothing is raised here: Live drops a scheduled function that raises, and we would be silent."""
+        """Every 100 ms.
+
+        Nothing is raised here: Live drops a scheduled function that raises, and we would be silent.
+        """
         if not self.connected:
             return
         try:
@@ -86,14 +91,23 @@ class UnmixerCompanion(ControlSurface):
 
 
 class _Handler:
-    """One address on AbletonOSC's server: a returned tuple is sent to the sender under the same address.
+    """One address on AbletonOSC's server.
 
-    AbletonOSC has no way to take a handler off again. So when the companion is no longer chosen, it says what AbletonOSC
-    says of an address that nobody registered.
+    A returned tuple is sent to the sender under the same address.
+
+    AbletonOSC has no way to take a handler off again. So when the companion is no longer chosen, it
+    says what AbletonOSC says of an address that nobody registered.
     """
 
-    def __init__(self, surface: UnmixerCompanion, server: Any, operations: Operations, address: str) -> None:
-        self._surface, self._server, self._operations, self._address = surface, server, operations, address
+    def __init__(
+        self, surface: UnmixerCompanion, server: Any, operations: Operations, address: str
+    ) -> None:
+        self._surface, self._server, self._operations, self._address = (
+            surface,
+            server,
+            operations,
+            address,
+        )
 
     def __call__(self, arguments: list[Any]) -> tuple[Any, ...] | None:
         if not self._surface.connected:

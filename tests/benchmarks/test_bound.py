@@ -22,14 +22,25 @@ WITH_BARS = (
 
 def test_each_figure_stands_beside_what_is_wanted():
     figures = {"a": 1.0, "flag": True, "deep": {"b": {"c": 3}}, "flat.name": 2.0, "none": None}
-    bounds = {"a": ("<=", 1.0), "flag": ("==", 1.0), "deep.b.c": ("<", 3.0), "flat.name": (">=", 1.0)}
+    bounds = {
+        "a": ("<=", 1.0),
+        "flag": ("==", 1.0),
+        "deep.b.c": ("<", 3.0),
+        "flat.name": (">=", 1.0),
+    }
     assert held(figures, bounds) == {
         "a": {"value": 1.0, "wanted": "<= 1", "met": True},
         "flag": {"value": 1.0, "wanted": "== 1", "met": True},
         "deep.b.c": {"value": 3.0, "wanted": "< 3", "met": False},
         "flat.name": {"value": 2.0, "wanted": ">= 1", "met": True},
     }
-    assert held(figures, {"none": ("<", 1.0), "absent": ("<", 1.0), "deep.x": ("<", 1.0), "a.b": ("<", 1.0)}) == {}
+    assert (
+        held(
+            figures,
+            {"none": ("<", 1.0), "absent": ("<", 1.0), "deep.x": ("<", 1.0), "a.b": ("<", 1.0)},
+        )
+        == {}
+    )
 
 
 @pytest.mark.parametrize("sign", SIGNS)

@@ -33,7 +33,17 @@ def toy(calls: list[tuple[int, int]], fail_at: int | None = None) -> Study:
         report.table(rows.groupby("x")["y"].mean().to_frame())
         return Figure()
 
-    return Study("toy", "A toy", "About it.", "python -m toy", [{"x": 1}, {"x": 2}], (1, 2), {"a": 1}, run, tell)
+    return Study(
+        "toy",
+        "A toy",
+        "About it.",
+        "python -m toy",
+        [{"x": 1}, {"x": 2}],
+        (1, 2),
+        {"a": 1},
+        run,
+        tell,
+    )
 
 
 def test_a_study_that_was_stopped_goes_on_and_a_finished_one_is_told_again(tmp_path: Path) -> None:
@@ -45,9 +55,15 @@ def test_a_study_that_was_stopped_goes_on_and_a_finished_one_is_told_again(tmp_p
     assert first == [(1, 1), (2, 1), (1, 2)] and second == [(2, 2)] and third == []
     assert rows["y"].tolist() == [11.0, 21.0, 12.0, 22.0] == again["y"].tolist()
     page = (tmp_path / "docs" / "toy.md").read_text(encoding="utf-8")
-    assert "`python -m toy`" in page and "| 2 | 21.5 |" in page and (tmp_path / "docs" / "toy.svg").exists()
+    assert (
+        "`python -m toy`" in page
+        and "| 2 | 21.5 |" in page
+        and (tmp_path / "docs" / "toy.svg").exists()
+    )
     kept = json.loads((tmp_path / "docs" / "toy.json").read_text(encoding="utf-8"))
-    assert [row["y"] for row in kept["rows"]] == [11.0, 21.0, 12.0, 22.0] and kept["about"]["key"] == {"a": 1}
+    assert [row["y"] for row in kept["rows"]] == [11.0, 21.0, 12.0, 22.0] and kept["about"][
+        "key"
+    ] == {"a": 1}
 
 
 def test_an_interval_holds_the_mean_and_narrows_with_data() -> None:
@@ -70,7 +86,10 @@ def test_a_ratio_counts_hits_among_chances() -> None:
 def test_an_interval_of_seeds_covers_as_often_as_it_says() -> None:
     rng = np.random.default_rng(5)
     for seeds in (3, 5, 20):
-        covered = [low <= 0.0 <= high for _, low, high in (interval(rng.normal(0, 1, seeds)) for _ in range(600))]
+        covered = [
+            low <= 0.0 <= high
+            for _, low, high in (interval(rng.normal(0, 1, seeds)) for _ in range(600))
+        ]
         assert np.mean(covered) == pytest.approx(0.95, abs=0.03), seeds
 
 
@@ -79,11 +98,13 @@ def test_a_share_of_few_is_uncertain_even_when_all_agree() -> None:
     assert mean == high == 1.0 and 0.5 < low < 0.6
 
 
-# --- manifold ------------------------------------------------------------------------------------------------------
+# --- manifold ---------------------------------------------------------------------------------
 
 
 def told(n: int, seed: int) -> manifold.Frozen:
-    """Chains of Saturator and Reverb whose order the vector's first number tells and whose presence is certain."""
+    """Chains of Saturator and Reverb whose order the vector's first number tells and whose
+    presence is certain.
+    """
     g = torch.Generator().manual_seed(seed)
     first = torch.rand(n, generator=g) < 0.5
     pair = torch.tensor(chains.encode(("Saturator", "Reverb"))[:2].astype(np.int64))
@@ -100,7 +121,9 @@ class Sizes:
 
 
 @pytest.mark.parametrize("geometry", ["euclidean", "poincare"])
-def test_the_decoder_learns_an_order_that_the_vector_tells(geometry: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_decoder_learns_an_order_that_the_vector_tells(
+    geometry: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(manifold, "BATCH", 16)
     data = {"train": told(160, 1), "valid": told(40, 2), "test": told(60, 3)}
     cell = {"manifold": geometry, "dim": 4, "curvature": 0.3 if geometry == "poincare" else 0.0}
@@ -115,8 +138,14 @@ def test_orders_are_all_that_sound_different_and_the_true_one_is_right() -> None
     chain = torch.from_numpy(np.stack([chains.encode(chains.canonical(c)) for c in true])).long()
     orders = manifold.Orders.of(chain)
     assert orders.chances.tolist() == [2.0, 0.0, 1.0]
-    assert torch.bincount(orders.clip, minlength=3).tolist() == [4, 0, 2]  # the Saturator before, between (2), behind
-    right = torch.tensor([bool((c == chain[i]).all()) for c, i in zip(orders.chain, orders.clip, strict=True)])
+    assert torch.bincount(orders.clip, minlength=3).tolist() == [
+        4,
+        0,
+        2,
+    ]  # the Saturator before, between (2), behind
+    right = torch.tensor(
+        [bool((c == chain[i]).all()) for c, i in zip(orders.chain, orders.clip, strict=True)]
+    )
     assert orders.judged(right.float()).tolist() == orders.chances.tolist()
     assert (orders.judged(-orders.hits.float()) < orders.chances)[[0, 2]].all()
 
@@ -124,35 +153,53 @@ def test_orders_are_all_that_sound_different_and_the_true_one_is_right() -> None
 def test_the_verdict_reads_the_intervals() -> None:
     same, better, worse = (0.0, -0.1, 0.1), (0.2, 0.1, 0.3), (-0.2, -0.3, -0.1)
     said = manifold.verdict(
-        {"c = 0.3, d = 2": dict.fromkeys(manifold.MEASURES, same),
-         "c = 0.3, all d": {"nll": worse, "exact": worse, "order": better, "set_f1": same}}
-    )  # fmt: skip
-    assert "NLL, nats: the ball is better at c = 0.3." in said and "exact up to audible: worse at c = 0.3." in said
-    assert "order of audible pairs: the ball is better at c = 0.3." in said and "set F1: no difference" in said
+        {
+            "c = 0.3, d = 2": dict.fromkeys(manifold.MEASURES, same),
+            "c = 0.3, all d": {"nll": worse, "exact": worse, "order": better, "set_f1": same},
+        }
+    )
+    assert (
+        "NLL, nats: the ball is better at c = 0.3." in said
+        and "exact up to audible: worse at c = 0.3." in said
+    )
+    assert (
+        "order of audible pairs: the ball is better at c = 0.3." in said
+        and "set F1: no difference" in said
+    )
 
 
-# --- training ------------------------------------------------------------------------------------------------------
+# --- training ---------------------------------------------------------------------------------
 
 
 def ready(term: Any) -> small.Ready:
-    widths = {f"model.{key}": value for key, value in tiny.MODEL.items() if key not in ("manifold", "stops")}
+    widths = {
+        f"model.{key}": value
+        for key, value in tiny.MODEL.items()
+        if key not in ("manifold", "stops")
+    }
     params = config.with_values(config.load(), {**small.SMALL, **widths, **optimiser.CHANGES})
     return small.Ready(tiny.features(tiny.patches()), term, params, "toy")
 
 
 @pytest.mark.parametrize("name", list(optimiser.OPTIMISERS))
-def test_a_run_of_the_optimiser_study_is_judged_by_its_last_epoch(name: str, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_of_the_optimiser_study_is_judged_by_its_last_epoch(
+    name: str, tmp_path: Path, monkeypatch
+) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(optimiser, "EPOCHS", 2)
     term = FakeTerm()
     found = optimiser.trained(ready(term), {"optimiser": name, "lr": 0.01}, 1, tmp_path / "state")
-    assert len(term.rows) == 3 and found["refused"] == ""  # 20 clips in batches of 16, all 4 steps but the first
+    assert (
+        len(term.rows) == 3 and found["refused"] == ""
+    )  # 20 clips in batches of 16, all 4 steps but the first
     assert found["ratio"] == pytest.approx(found["after"] / found["before"])
     assert found["converged"] == (found["ratio"] <= optimiser.CONVERGED)
     assert not (tmp_path / "state").exists()
 
 
 def test_a_gradient_that_is_not_finite_counts_as_not_converged(tmp_path: Path) -> None:
-    found = optimiser.trained(ready(Broken()), {"optimiser": "Adam", "lr": 0.01}, 1, tmp_path / "state")
+    found = optimiser.trained(
+        ready(Broken()), {"optimiser": "Adam", "lr": 0.01}, 1, tmp_path / "state"
+    )
     assert not found["converged"] and "not finite" in found["refused"] and found["after"] == np.inf
 
 
@@ -160,7 +207,9 @@ def test_both_ways_of_training_see_as_many_clips(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(curriculum, "CLIPS", {"dry": 8, "nonlinear": 8, "full": 12})
     made, total = ready(None), 0
     for name in curriculum.CLIPS:
-        plan = Schedule(made.data(name, curriculum.CLIPS), curriculum.phase_of(name, 1, curriculum.EPOCHS[name]))
+        plan = Schedule(
+            made.data(name, curriculum.CLIPS), curriculum.phase_of(name, 1, curriculum.EPOCHS[name])
+        )
         total += sum(len(rows) for epoch in range(len(plan)) for rows in plan.batches(epoch))
     assert total == curriculum.seen()
     data = curriculum.mixed(made.data("full", curriculum.CLIPS))
@@ -170,8 +219,17 @@ def test_both_ways_of_training_see_as_many_clips(monkeypatch: pytest.MonkeyPatch
 
 def test_a_switchs_effect_is_paired() -> None:
     rows = pd.DataFrame(
-        [{"seed": s, "curriculum": c, "spectral": p, **dict.fromkeys(curriculum.MEASURES, 10 * s + 2 * c - 3 * p + 0.0)}
-         for s in (1, 2, 3) for c in (True, False) for p in (True, False)]
-    )  # fmt: skip
+        [
+            {
+                "seed": s,
+                "curriculum": c,
+                "spectral": p,
+                **dict.fromkeys(curriculum.MEASURES, 10 * s + 2 * c - 3 * p + 0.0),
+            }
+            for s in (1, 2, 3)
+            for c in (True, False)
+            for p in (True, False)
+        ]
+    )
     assert curriculum.effect(rows, "curriculum")["loss"] == (2.0, 2.0, 2.0)
     assert curriculum.effect(rows, "spectral")["loss"] == (-3.0, -3.0, -3.0)

@@ -35,8 +35,16 @@ SETTINGS = SimpleNamespace(
 @pytest.fixture(scope="module")
 def material(params: config.Params) -> Material:
     """Renders of a louder, differently shaped proxy."""
-    drawn = [("dry", "train", 8), ("dry", "valid", 5), ("nonlinear", "train", 6), ("full", "valid", 6)]
-    parts = [Patches.stack([sampling.draw(p, s, i, 3, params.sample) for i in range(n)], p, s) for p, s, n in drawn]
+    drawn = [
+        ("dry", "train", 8),
+        ("dry", "valid", 5),
+        ("nonlinear", "train", 6),
+        ("full", "valid", 6),
+    ]
+    parts = [
+        Patches.stack([sampling.draw(p, s, i, 3, params.sample) for i in range(n)], p, s)
+        for p, s, n in drawn
+    ]
     patches = Patches.concat(parts)
     host = Proxy(RATE, CLIP_S)
     with torch.no_grad():
@@ -52,7 +60,10 @@ def nothing(values: dict[str, float], step: int) -> None:
 
 def test_calibration_comes_closer(material: Material, tmp_path: Path) -> None:
     results = Calibration(Proxy(RATE, CLIP_S), material, SETTINGS, tmp_path, nothing).run()
-    assert results["dry_loss"] < results["dry_loss_start"] and results["effects_loss"] <= results["effects_loss_start"]
+    assert (
+        results["dry_loss"] < results["dry_loss_start"]
+        and results["effects_loss"] <= results["effects_loss_start"]
+    )
 
 
 @pytest.mark.parametrize("death", [("dry_loss", 3), ("effects_loss", 0)])
@@ -72,7 +83,8 @@ def test_a_killed_calibration_goes_on_to_the_same_proxy(
     with pytest.raises(KeyboardInterrupt):
         Calibration(Proxy(RATE, CLIP_S), material, SETTINGS, tmp_path / "b", dies).run()
     found = Calibration(resumed, material, SETTINGS, tmp_path / "b", nothing).run()
-    # Not parameter by parameter: Adam turns rounding noise into steps where a parameter is not heard.
+    # Not parameter by parameter: Adam turns rounding noise into steps where a parameter is not
+    # heard.
     assert found == pytest.approx(expected, rel=1e-4)
     arguments = batch(list(material.clips.patches)[:6])
     with torch.no_grad():
@@ -82,7 +94,9 @@ def test_a_killed_calibration_goes_on_to_the_same_proxy(
 
 def test_no_clip_that_judged_the_calibration_is_reported_on(material: Material) -> None:
     calibration = Calibration(Proxy(RATE, CLIP_S), material, SETTINGS, Path("unused"), nothing)
-    judges = {int(row) for phase in phases(material, SETTINGS) for row in calibration._judges(phase)}
+    judges = {
+        int(row) for phase in phases(material, SETTINGS) for row in calibration._judges(phase)
+    }
     reported = {int(row) for rows in gap_rows(material, 100, 0).values() for row in rows}
     assert judges and reported and not judges & reported
     assert judges | reported <= set(material.rows("valid", 8).tolist())
@@ -103,7 +117,9 @@ def test_rank_agreement_ends() -> None:
 def test_spectrum_of_a_known_tone_is_read_back() -> None:
     rate, note = 8000, 33  # 55 Hz
     time_s = np.arange(round(wavetables.CLIP_S * rate)) / rate
-    tone = 0.5 * np.cos(2 * np.pi * 55 * time_s + 0.3) + 0.1 * np.cos(2 * np.pi * 165 * time_s - 1.0)
+    tone = 0.5 * np.cos(2 * np.pi * 55 * time_s + 0.3) + 0.1 * np.cos(
+        2 * np.pi * 165 * time_s - 1.0
+    )
     found = wavetables.harmonic_spectrum(np.stack([tone, tone]).astype(np.float32), rate, note)
     expected = np.zeros(HARMONICS, complex)
     expected[[0, 2]] = 0.5 * np.exp(0.3j), 0.1 * np.exp(-1.0j)
@@ -121,4 +137,6 @@ def test_tables_read_from_the_proxy_are_its_own() -> None:
         read = wavetables.spectra_from_clips(clips * 16, RATE, 33, 2, float(proxy.voice.level()))
     audible = slice(0, 60)
     assert read.shape == (16, FRAMES, HARMONICS, 2)
-    assert torch.allclose(read[0, [0, -1], audible], proxy.voice.spectra[0, [0, -1], audible], atol=2e-3)
+    assert torch.allclose(
+        read[0, [0, -1], audible], proxy.voice.spectra[0, [0, -1], audible], atol=2e-3
+    )

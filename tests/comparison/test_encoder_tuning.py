@@ -1,4 +1,7 @@
-"""The encoder tuned on one sound: towards the target, through the frozen proxy, the model left as it was."""
+"""The encoder tuned on one sound.
+
+Towards the target, through the frozen proxy, the model left as it was.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,9 @@ def parts(params) -> tuple[object, Proxy, Ear, Patch, finetune.Distance]:
     batch = finetune.batch([patch])
     with torch.no_grad():
         sound = batch.render(proxy, batch.knobs, CLIP_S)[0].numpy()
-    heard = np.pad(np.repeat(sound, 1, axis=0), [(0, 0), (0, 2 * 44100 - sound.shape[1])]).astype(np.float32)
+    heard = np.pad(np.repeat(sound, 1, axis=0), [(0, 0), (0, 2 * 44100 - sound.shape[1])]).astype(
+        np.float32
+    )
     ear = Ear.of(model, heard)
     point = ear.propose(patch.note, patch.gate_s, 1, 0, Constraints())[0]
     return model, proxy, ear, point, finetune.target_distance(proxy, sound, RATE, CLIP_S)
@@ -57,8 +62,12 @@ def test_later_steps_come_nearer_and_classes_chain_and_model_stay(parts):
     found = losses(parts, answers)
     assert len(answers) == 9 and found[2:].min() < found[1] - 1e-4
     for answer in answers:
-        assert np.array_equal(answer.choices, parts[3].choices) and answer.effects == parts[3].effects
-        assert np.array_equal(answer.knobs[~answer.active_knobs], parts[3].knobs[~answer.active_knobs])
+        assert (
+            np.array_equal(answer.choices, parts[3].choices) and answer.effects == parts[3].effects
+        )
+        assert np.array_equal(
+            answer.knobs[~answer.active_knobs], parts[3].knobs[~answer.active_knobs]
+        )
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(p.grad is None for p in (*model.parameters(), *proxy.parameters()))
 
@@ -70,5 +79,7 @@ def test_it_ends_where_the_distance_is_no_number(parts):
     def broken(audio: torch.Tensor) -> torch.Tensor:
         return audio.mean(dim=(1, 2)) * 0.0 + next(calls) * audio.square().mean(dim=(1, 2))
 
-    answers = encoder_tuning.tune(model, ear.features, point, proxy, broken, steps=8, lr=1e-3, clip_s=CLIP_S)
+    answers = encoder_tuning.tune(
+        model, ear.features, point, proxy, broken, steps=8, lr=1e-3, clip_s=CLIP_S
+    )
     assert len(answers) == 2 and all(np.isfinite(a.knobs).all() for a in answers)

@@ -46,7 +46,13 @@ def tools() -> methods.Tools:
     clips = SimpleNamespace(patches=known, audio=lambda clip: host.render([known[clip]])[0])
     options = settings(steps=40, lr=0.2, clip_s=0.5)
     vars(options).update(
-        seeds=1, candidates=2, proposals=3, cma_population=4, cma_sigma=0.2, cma_max_seconds=1.0, seed=1
+        seeds=1,
+        candidates=2,
+        proposals=3,
+        cma_population=4,
+        cma_sigma=0.2,
+        cma_max_seconds=1.0,
+        seed=1,
     )
 
     def propose(target: Target, seeds: list[Patch]) -> list[Patch]:
@@ -59,22 +65,34 @@ def tools() -> methods.Tools:
         found = patch(0.7, 0.31)
         return cma_es.Found(found, host.render([found])[0], 0.1, 7, 0.5, np.array([(7, 0.4, 0.1)]))
 
-    return methods.Tools(host, host.proxy, propose, tune, search, OneNeighbour(), clips, RATE, options)  # type: ignore[arg-type]
+    return methods.Tools(
+        host, host.proxy, propose, tune, search, OneNeighbour(), clips, RATE, options
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture()
 def target() -> Target:
     sound = LinearHost().render([patch(0.7, 0.3)])[0]
-    return Target(5, 105, "full", patch(0.7, 0.3), sound, metrics_sound.mss_features(sound, RATE), True, True)
+    return Target(
+        5, 105, "full", patch(0.7, 0.3), sound, metrics_sound.mss_features(sound, RATE), True, True
+    )
 
 
-def test_every_contestant_enters_once_in_order_with_its_renders(tools: methods.Tools, target: Target) -> None:
+def test_every_contestant_enters_once_in_order_with_its_renders(
+    tools: methods.Tools, target: Target
+) -> None:
     entries = methods.compete(tools, target)
     assert tuple(entry.row for entry in entries) == methods.CONTESTANTS
     renders = {entry.row: entry.renders for entry in entries}
-    assert renders["no_itf"] == renders["itf"] == 1 and renders["no_itf_verify"] == 2 and renders["itf_verify"] == 4
     assert (
-        renders["cma_equal_renders"] == renders["itf_verify"] and renders["encoder_itf"] == 4 and renders["unmix"] == 7
+        renders["no_itf"] == renders["itf"] == 1
+        and renders["no_itf_verify"] == 2
+        and renders["itf_verify"] == 4
+    )
+    assert (
+        renders["cma_equal_renders"] == renders["itf_verify"]
+        and renders["encoder_itf"] == 4
+        and renders["unmix"] == 7
     )
 
 
@@ -92,31 +110,50 @@ def test_cma_has_the_seconds_of_its_rival(tools: methods.Tools, target: Target) 
         assert entries[row].seconds <= max(entries[rival].seconds, first_s)
 
 
-def test_the_host_chooses_the_step_of_the_tuned_encoder(tools: methods.Tools, target: Target) -> None:
+def test_the_host_chooses_the_step_of_the_tuned_encoder(
+    tools: methods.Tools, target: Target
+) -> None:
     entry = methods.compete(replace(tools, rows={"encoder_itf"}), target)[0]
     assert np.array_equal(entry.patch.knobs, patch(0.65, 0.35).knobs)
 
 
-def test_rows_count_the_audible_pairs_of_the_true_chain(tools: methods.Tools, target: Target) -> None:
+def test_rows_count_the_audible_pairs_of_the_true_chain(
+    tools: methods.Tools, target: Target
+) -> None:
     """Two effects of which one is not linear make one pair; it is right in that order alone."""
-    true = replace(target, patch=replace(target.patch, chain=chains.encode(["Saturator", "Reverb"])))
+    true = replace(
+        target, patch=replace(target.patch, chain=chains.encode(["Saturator", "Reverb"]))
+    )
     sound = target.audio
     entries = [
         methods.Entry(name, replace(target.patch, chain=chains.encode(names)), sound, 1.0, 1)
-        for name, names in {"a": ["Saturator", "Reverb"], "b": ["Reverb", "Saturator"], "c": ["Reverb"]}.items()
+        for name, names in {
+            "a": ["Saturator", "Reverb"],
+            "b": ["Reverb", "Saturator"],
+            "c": ["Reverb"],
+        }.items()
     ]
     lines = methods.judged(entries, true, RATE)
     assert [(line["pairs_right"], line["pairs"]) for line in lines] == [(1, 1), (0, 1), (0, 1)]
 
 
-def test_the_host_decides_so_verification_is_never_worse(tools: methods.Tools, target: Target) -> None:
-    found = {line["row"]: line["mss_db"] for line in methods.judged(methods.compete(tools, target), target, RATE)}
+def test_the_host_decides_so_verification_is_never_worse(
+    tools: methods.Tools, target: Target
+) -> None:
+    found = {
+        line["row"]: line["mss_db"]
+        for line in methods.judged(methods.compete(tools, target), target, RATE)
+    }
     assert found["no_itf_verify"] <= found["no_itf"]
     assert found["itf_verify"] <= min(found["no_itf_verify"], found["itf"]) + 1e-6
-    assert found["itf"] < 0.5 * found["no_itf"]  # the proxy is the host here, so refinement finds the target
+    assert (
+        found["itf"] < 0.5 * found["no_itf"]
+    )  # the proxy is the host here, so refinement finds the target
 
 
-def test_only_the_candidates_that_the_proxy_ranks_first_are_refined(tools: methods.Tools, target: Target) -> None:
+def test_only_the_candidates_that_the_proxy_ranks_first_are_refined(
+    tools: methods.Tools, target: Target
+) -> None:
     first = methods.compete(tools, target)[2]
     best = tools.renderer.render([patch(0.6, 0.4)])[0]
     assert first.row == "no_itf" and np.array_equal(first.audio, best)

@@ -24,8 +24,12 @@ def table() -> list[dict[str, str]]:
 
 def test_every_file_is_in_the_table_free_and_small():
     lines = table()
-    assert sorted(line["file"] for line in lines) == sorted(path.name for path in FOLDER.glob("*.flac"))
-    assert {line["license"] for line in lines} <= {"MIT", "CC0-1.0"} and all(line["origin"] for line in lines)
+    assert sorted(line["file"] for line in lines) == sorted(
+        path.name for path in FOLDER.glob("*.flac")
+    )
+    assert {line["license"] for line in lines} <= {"MIT", "CC0-1.0"} and all(
+        line["origin"] for line in lines
+    )
     kinds = [line["kind"] for line in lines]
     assert kinds.count("instrument") + kinds.count("sample") >= 40 and kinds.count("effects") >= 20
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 6_000_000
@@ -45,7 +49,10 @@ def test_a_file_is_a_sound_of_its_length(line: dict[str, str]):
 
 
 def test_some_of_every_kind_are_listened_to_and_keep_their_numbers():
-    few, all_wet = out_of_domain.read(FOLDER, 4, **SETTINGS), out_of_domain.read(FOLDER, 2, kinds=["effects"], **SETTINGS)
+    few, all_wet = (
+        out_of_domain.read(FOLDER, 4, **SETTINGS),
+        out_of_domain.read(FOLDER, 2, kinds=["effects"], **SETTINGS),
+    )
     assert [one.kind for one in few][::3] == ["instrument", "effects"] and len(few) == 4
     assert few[-1].line == all_wet[-1].line == len(table()) - 1
     target = out_of_domain.target(few[-1])
@@ -54,7 +61,11 @@ def test_some_of_every_kind_are_listened_to_and_keep_their_numbers():
 
 
 def test_the_tracker_hears_most_notes_that_are_known():
-    known = [one for one in out_of_domain.read(FOLDER, 12, kinds=["instrument"], **SETTINGS) if one.note is not None]
+    known = [
+        one
+        for one in out_of_domain.read(FOLDER, 12, kinds=["instrument"], **SETTINGS)
+        if one.note is not None
+    ]
     assert np.mean([one.note in one.heard.notes for one in known]) >= 0.8
 
 

@@ -14,31 +14,45 @@ RATE = 8000
 
 
 def itf_rows(phase: str = methods.INSIDE) -> pd.DataFrame:
-    """Four clips; later contestants are better, slower, and have more of two audible pairs right."""
-    return pd.DataFrame([
-        {
-            "phase": phase,
-            "id": clip,
-            "row": row,
-            **dict.fromkeys(score.MEASURES, float(14 - place + clip)),
-            "seconds": 1.0 + place,
-            "renders": 1,
-            "chain": "Reverb",
-            "pairs_right": int(place > 5),
-            "pairs": 2 if phase == methods.INSIDE else 0,
-            "curve": [(1, 0.5 + place, 14.0 - place), (2, 1.0 + place, 13.0 - place)],
-        }
-        for clip in range(4)
-        for place, row in enumerate(methods.CONTESTANTS)
-    ])  # fmt: skip
+    """Four clips; later contestants are better, slower, and have more of two audible pairs
+    right.
+    """
+    return pd.DataFrame(
+        [
+            {
+                "phase": phase,
+                "id": clip,
+                "row": row,
+                **dict.fromkeys(score.MEASURES, float(14 - place + clip)),
+                "seconds": 1.0 + place,
+                "renders": 1,
+                "chain": "Reverb",
+                "pairs_right": int(place > 5),
+                "pairs": 2 if phase == methods.INSIDE else 0,
+                "curve": [(1, 0.5 + place, 14.0 - place), (2, 1.0 + place, 13.0 - place)],
+            }
+            for clip in range(4)
+            for place, row in enumerate(methods.CONTESTANTS)
+        ]
+    )
 
 
 def moved() -> pd.DataFrame:
     lines = [("lr", 0.1, 5.0, 4.0), ("lr", 0.2, 5.0, 7.0), ("steps", 10.0, 5.0, 3.0)]
-    return pd.DataFrame([
-        {"id": 1, "setting": s, "value": v, "own": False, "before_db": b, "refined_db": r, "mss_db": min(b, r)}
-        for s, v, b, r in lines
-    ])  # fmt: skip
+    return pd.DataFrame(
+        [
+            {
+                "id": 1,
+                "setting": s,
+                "value": v,
+                "own": False,
+                "before_db": b,
+                "refined_db": r,
+                "mss_db": min(b, r),
+            }
+            for s, v, b, r in lines
+        ]
+    )
 
 
 def test_the_verdict_tells_gain_and_who_was_made_worse() -> None:
@@ -53,7 +67,9 @@ def test_the_verdict_tells_gain_and_who_was_made_worse() -> None:
     assert flat["unmix.pair_order"] == 0.5 and flat["nearest.pair_order"] == 0.0
 
 
-def test_clips_from_outside_are_counted_apart_and_have_no_order_where_their_chain_is_empty() -> None:
+def test_clips_from_outside_are_counted_apart_and_have_no_order_where_their_chain_is_empty() -> (
+    None
+):
     outside = itf_rows("instrument").assign(id=lambda rows: rows["id"] + 100)
     flat = tables.verdict(pd.concat([itf_rows(), outside]))
     assert flat["clips"] == flat["outside.clips"] == 4
@@ -68,14 +84,21 @@ def test_quality_over_time_only_falls_and_starts_when_every_clip_has_an_answer()
     over_time = tables.over_time(itf_rows(), np.linspace(0, 15, 61))
     for row, part in over_time.groupby("row"):
         assert np.all(np.diff(part["mss_db"]) <= 0)
-        assert part["seconds"].iloc[0] == pytest.approx(0.5 + methods.CONTESTANTS.index(str(row)), abs=0.26)
+        assert part["seconds"].iloc[0] == pytest.approx(
+            0.5 + methods.CONTESTANTS.index(str(row)), abs=0.26
+        )
 
 
 def test_the_page_names_every_contestant_both_domains_and_every_setting() -> None:
     rows = pd.concat([itf_rows(), itf_rows("effects").assign(id=lambda r: r["id"] + 100)])
     parts = tables.parts(rows)
-    lines = [tables.over_time(part, np.linspace(0, 15, 7)).assign(clips=name) for name, part in parts.items()]
-    page = comparison_page.page(rows, tables.verdict(rows), pd.concat(lines), moved(), [], RATE).html()
+    lines = [
+        tables.over_time(part, np.linspace(0, 15, 7)).assign(clips=name)
+        for name, part in parts.items()
+    ]
+    page = comparison_page.page(
+        rows, tables.verdict(rows), pd.concat(lines), moved(), [], RATE
+    ).html()
     assert all(name in page for name in methods.CONTESTANTS) and "http" not in page
     assert "4 frozen full-chain test clips" in page and "4 clips that no synthesizer" in page
     assert all(words in page for words in ("lr = 0.1", "lr = 0.2", "steps = 10"))

@@ -18,24 +18,39 @@ def itf() -> object:
 
 
 def test_one_setting_moves_at_a_time_and_the_sections_own_is_among_each() -> None:
-    found = [(one.name, one.value, one.steps, one.lr, one.lambda_b) for one in sensitivity.settings(itf())]
+    found = [
+        (one.name, one.value, one.steps, one.lr, one.lambda_b)
+        for one in sensitivity.settings(itf())
+    ]
     assert found == [
-        ("steps", 0.0, 0, 0.2, 0.01), ("steps", 5.0, 5, 0.2, 0.01), ("steps", 30.0, 30, 0.2, 0.01),
-        ("lr", 0.001, 30, 0.001, 0.01), ("lr", 0.2, 30, 0.2, 0.01),
-        ("lambda_b", 0.01, 30, 0.2, 0.01), ("lambda_b", 100.0, 30, 0.2, 100.0),
-    ]  # fmt: skip
+        ("steps", 0.0, 0, 0.2, 0.01),
+        ("steps", 5.0, 5, 0.2, 0.01),
+        ("steps", 30.0, 30, 0.2, 0.01),
+        ("lr", 0.001, 30, 0.001, 0.01),
+        ("lr", 0.2, 30, 0.2, 0.01),
+        ("lambda_b", 0.01, 30, 0.2, 0.01),
+        ("lambda_b", 100.0, 30, 0.2, 100.0),
+    ]
 
 
 def test_what_holds_the_knobs_keeps_them_from_the_target() -> None:
-    """No steps change nothing; a tiny rate and a heavy anchor gain less than the section's own setting."""
+    """No steps change nothing; a tiny rate and a heavy anchor gain less than the section's own
+    setting.
+    """
     host = LinearHost()
     sound = host.render([patch(0.7, 0.3)])[0]
-    target = Target(1, 1, "full", patch(0.7, 0.3), sound, metrics_sound.mss_features(sound, RATE), True, True)
+    target = Target(
+        1, 1, "full", patch(0.7, 0.3), sound, metrics_sound.mss_features(sound, RATE), True, True
+    )
     rows = sensitivity.measure(host, host.proxy, [(target, patch(0.3, 0.7))], itf(), RATE, 2)
-    found = {(line["setting"], line["value"]): line["refined_db"] for line in rows.to_dict("records")}
+    found = {
+        (line["setting"], line["value"]): line["refined_db"] for line in rows.to_dict("records")
+    }
     before = rows["before_db"].iloc[0]
     assert found["steps", 0.0] == before and found["steps", 30.0] < found["steps", 5.0] < before
-    assert found["lr", 0.001] > found["lr", 0.2] and found["lambda_b", 100.0] > found["lambda_b", 0.01]
+    assert (
+        found["lr", 0.001] > found["lr", 0.2] and found["lambda_b", 100.0] > found["lambda_b", 0.01]
+    )
     assert (rows["mss_db"] <= np.minimum(rows["before_db"], rows["refined_db"]) + 1e-9).all()
     assert rows.loc[rows["own"], "setting"].tolist() == ["steps", "lr", "lambda_b"]
     assert "lr = 0.2" in sensitivity.table(rows).index

@@ -24,7 +24,8 @@ def written(tmp_path: Path):
 
     def write(**changes: object) -> Path:
         data = config.merge(
-            read_yaml(REPO / "params.yaml"), config.nest({k.replace("__", "."): v for k, v in changes.items()})
+            read_yaml(REPO / "params.yaml"),
+            config.nest({k.replace("__", "."): v for k, v in changes.items()}),
         )
         path = tmp_path / "params.yaml"
         path.write_text(yaml.safe_dump(data), encoding="utf-8")
@@ -188,5 +189,8 @@ def test_the_command_line_ends_with_one_sentence(written):
 
 
 def test_config_needs_no_torch():
-    code = "import sys, unmixer_core.pipeline.log; sys.exit(any(name in sys.modules for name in ('torch', 'mlflow')))"
+    code = (
+        "import sys, unmixer_core.pipeline.log; sys.exit(any(name in sys.modules for name in "
+        "('torch', 'mlflow')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO, check=False).returncode == 0

@@ -1,4 +1,7 @@
-"""Rows on disk are the rows that were written, and reading them keeps nothing: no memory, no open file."""
+"""Rows on disk are the rows that were written, and reading them keeps nothing.
+
+No memory, no open file.
+"""
 
 from __future__ import annotations
 
@@ -103,12 +106,23 @@ def test_a_table_on_disk_answers_what_patches_do(tmp_path: Path) -> None:
     rows = np.array([4, 0, 17, 4])
     for found in (PatchTable.open(tmp_path), PatchTable.of(table)):
         assert len(found) == len(table)
-        for where in ({}, {"phase": "full"}, {"split": "valid"}, {"phase": "dry", "split": "train"}):
+        for where in (
+            {},
+            {"phase": "full"},
+            {"split": "valid"},
+            {"phase": "dry", "split": "train"},
+        ):
             assert np.array_equal(found.where(**where), table.where(**where))
         for index in (rows, slice(None), slice(3, 9)):
             mine, theirs = found.select(index), table.select(index)
-            assert all(np.array_equal(getattr(mine, n), getattr(theirs, n)) for n in Patches.__dataclass_fields__)
-            assert mine.knobs.dtype == theirs.knobs.dtype and mine.choices.dtype == theirs.choices.dtype
+            assert all(
+                np.array_equal(getattr(mine, n), getattr(theirs, n))
+                for n in Patches.__dataclass_fields__
+            )
+            assert (
+                mine.knobs.dtype == theirs.knobs.dtype
+                and mine.choices.dtype == theirs.choices.dtype
+            )
         assert found[5].digest == table[5].digest
         both = found.joined(PatchTable.of(table.select(rows)))
         assert both[len(table) + 2].digest == table[17].digest and len(both) == len(table) + 4
@@ -120,7 +134,10 @@ def test_a_table_of_other_controls_or_lengths_is_refused(tmp_path: Path) -> None
     writer.write(0, np.zeros((len(table), 2, 20, 5), np.float16))
     writer.finish(table)
     assert len(Features.open(tmp_path)) == len(table)
-    for name, data in ((patch_table.PLACES, np.zeros((2, 2), np.int8)), (patch_table.RECORDS, np.zeros(9, "i4"))):
+    for name, data in (
+        (patch_table.PLACES, np.zeros((2, 2), np.int8)),
+        (patch_table.RECORDS, np.zeros(9, "i4")),
+    ):
         kept = (tmp_path / name).read_bytes()
         np.save(tmp_path / name, data)
         with pytest.raises(StageError, match="incomplete.*extract_features"):
@@ -145,7 +162,10 @@ def test_frames_made_on_the_fly_are_those_that_would_have_been_stored(
 ) -> None:
     folder, table = renders
     clips = dataset_clips.Clips.open(folder)
-    stored, heard = FeatureWriter(tmp_path / "stored", SPEC), FeatureWriter(tmp_path / "heard", SPEC, store=False)
+    stored, heard = (
+        FeatureWriter(tmp_path / "stored", SPEC),
+        FeatureWriter(tmp_path / "heard", SPEC, store=False),
+    )
     for shard in range(len(clips.shards)):
         stored.write(shard, log_mel_of(clips, clips.shard_rows(shard), SPEC))
     stored.finish(folder / TABLE)
@@ -155,7 +175,9 @@ def test_frames_made_on_the_fly_are_those_that_would_have_been_stored(
     rows = np.array([8, 0, 3, 4, 3])
     assert torch.equal(one.batch(rows), two.batch(rows)) and len(one) == len(two) == len(table)
     assert isinstance(two.shards[0], Heard)
-    more = Features(table.select(rows), (np.full((5, *one.batch([0]).shape[1:]), 0.5, np.float16),), SPEC)
+    more = Features(
+        table.select(rows), (np.full((5, *one.batch([0]).shape[1:]), 0.5, np.float16),), SPEC
+    )
     mixed = np.array([10, 2, 13, 7])
     assert torch.equal(one.joined(more).batch(mixed), two.joined(more).batch(mixed))
     assert (two.joined(more).batch(mixed)[[0, 2]] == 0.5).all()
@@ -169,5 +191,8 @@ def test_targets_read_batch_by_batch_are_those_of_the_whole_table(tmp_path: Path
     whole = Targets.of(data.features.patches.select(slice(None)))[torch.as_tensor(rows)]
     found = data.targets(rows)
     for name in Targets.__dataclass_fields__:
-        assert torch.equal(getattr(found, name), getattr(whole, name)) and getattr(found, name).is_contiguous()
+        assert (
+            torch.equal(getattr(found, name), getattr(whole, name))
+            and getattr(found, name).is_contiguous()
+        )
     assert isinstance(data, PhaseData)

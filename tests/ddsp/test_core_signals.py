@@ -23,7 +23,9 @@ def uniform(*shape: int, seed: int = 0) -> torch.Tensor:
 
 
 def sine(frequency_hz: float, n_samples: int) -> torch.Tensor:
-    return torch.sin(2 * torch.pi * frequency_hz * torch.arange(n_samples, dtype=torch.float64) / RATE)[None]
+    return torch.sin(
+        2 * torch.pi * frequency_hz * torch.arange(n_samples, dtype=torch.float64) / RATE
+    )[None]
 
 
 def gain_db(output: torch.Tensor, source: torch.Tensor) -> float:
@@ -83,7 +85,9 @@ def test_sequential_cumsum_rounds_like_a_float32_loop():
     for column in values.numpy().T:
         total = total + column
         expected.append(total)
-    np.testing.assert_array_equal(core.sequential_cumsum(values, dim=1).numpy().T, np.stack(expected))
+    np.testing.assert_array_equal(
+        core.sequential_cumsum(values, dim=1).numpy().T, np.stack(expected)
+    )
 
 
 # Resampling
@@ -96,7 +100,9 @@ def test_resampling_keeps_constants_and_the_first_frame(method, n_timesteps, add
     constant = resampling.resample(torch.full((2, 8, 3), 0.7), n_timesteps, method, add_endpoint)
     torch.testing.assert_close(constant, torch.full((2, n_timesteps, 3), 0.7))
     frames = noise(2, 8, 3)
-    torch.testing.assert_close(resampling.resample(frames, n_timesteps, method, add_endpoint)[:, 0], frames[:, 0])
+    torch.testing.assert_close(
+        resampling.resample(frames, n_timesteps, method, add_endpoint)[:, 0], frames[:, 0]
+    )
 
 
 @pytest.mark.parametrize("method", resampling.METHODS)
@@ -112,14 +118,17 @@ def test_whole_and_fractional_hops_agree(method):
     left, fraction = resampling._positions(6, 48, method, True, torch.device("cpu"))
     weights, first = resampling._tap_weights(fraction, method)
     torch.testing.assert_close(
-        resampling.resample(frames, 48, method), resampling._mix_gather(frames, left, weights, first)
+        resampling.resample(frames, 48, method),
+        resampling._mix_gather(frames, left, weights, first),
     )
 
 
 def test_linear_resampling_without_endpoint_equals_interp():
     frames = noise(1, 7)
     expected = np.interp(np.linspace(0, 6, 100), np.arange(7), frames[0].numpy())
-    np.testing.assert_allclose(resampling.resample(frames, 100, add_endpoint=False)[0].numpy(), expected, atol=1e-12)
+    np.testing.assert_allclose(
+        resampling.resample(frames, 100, add_endpoint=False)[0].numpy(), expected, atol=1e-12
+    )
 
 
 @pytest.mark.parametrize("shape", [(7,), (2, 7), (2, 7, 3), (2, 7, 3, 2)])
@@ -148,7 +157,9 @@ def test_wavetable_of_a_sine_is_a_sine():
 def test_accurate_and_original_phase_agree_in_float64():
     controls = 100.0 + 300.0 * uniform(1, 5, 1), uniform(1, 5, 1, seed=1), noise(1, 5, 32)
     plain = synths.wavetable_synthesis(*controls, n_samples=200, sample_rate=RATE)
-    accurate = synths.wavetable_synthesis(*controls, n_samples=200, sample_rate=RATE, use_angular_cumsum=True)
+    accurate = synths.wavetable_synthesis(
+        *controls, n_samples=200, sample_rate=RATE, use_angular_cumsum=True
+    )
     torch.testing.assert_close(plain, accurate)
 
 
@@ -165,14 +176,18 @@ def test_oscillators_have_exact_gradients(accurate):
         return synths.harmonic_synthesis(f, a, s, d, 12, RATE, use_angular_cumsum=accurate)
 
     assert gradcheck(wavetable, (frequencies, amplitudes, tables))
-    assert gradcheck(harmonic, (frequencies, amplitudes, shifts, uniform(2, 3, 4, seed=2).requires_grad_()))
+    assert gradcheck(
+        harmonic, (frequencies, amplitudes, shifts, uniform(2, 3, 4, seed=2).requires_grad_())
+    )
 
 
 def test_partials_above_nyquist_are_silent():
     hz = torch.full((1, 100, 2), 0.0)
     hz[..., 0], hz[..., 1] = 440.0, RATE / 2
     both = synths.oscillator_bank(hz, torch.ones(1, 100, 2), RATE)
-    torch.testing.assert_close(both, synths.oscillator_bank(hz[..., :1], torch.ones(1, 100, 1), RATE))
+    torch.testing.assert_close(
+        both, synths.oscillator_bank(hz[..., :1], torch.ones(1, 100, 1), RATE)
+    )
 
 
 # Convolution and filters
@@ -181,9 +196,13 @@ def test_partials_above_nyquist_are_silent():
 @pytest.mark.parametrize("n_taps", [1, 7, 300])
 def test_convolution_equals_scipy(n_taps):
     audio, taps = noise(2, 200), noise(2, n_taps, seed=1)
-    expected = np.stack([signal.convolve(a, b) for a, b in zip(audio.numpy(), taps.numpy(), strict=True)])
+    expected = np.stack(
+        [signal.convolve(a, b) for a, b in zip(audio.numpy(), taps.numpy(), strict=True)]
+    )
     np.testing.assert_allclose(core.convolve(audio, taps).numpy(), expected, atol=1e-10)
-    np.testing.assert_allclose(core.causal_convolve(audio, taps).numpy(), expected[:, :200], atol=1e-10)
+    np.testing.assert_allclose(
+        core.causal_convolve(audio, taps).numpy(), expected[:, :200], atol=1e-10
+    )
     valid = core.fft_convolve(audio, taps, padding="valid", delay_compensation=0)
     np.testing.assert_allclose(valid.numpy(), expected, atol=1e-10)
 
@@ -250,7 +269,9 @@ def test_sinc_filter_cuts_6_db_at_its_cutoff_and_splits_the_spectrum():
 
 def test_sinc_filter_has_an_exact_gradient():
     cutoff = (0.2 + 0.6 * uniform(2, 3, 1)).requires_grad_()
-    assert gradcheck(lambda a, c: effects.sinc_filter(a, c, 9), (noise(2, 12).requires_grad_(), cutoff))
+    assert gradcheck(
+        lambda a, c: effects.sinc_filter(a, c, 9), (noise(2, 12).requires_grad_(), cutoff)
+    )
 
 
 # Delays and reverb
@@ -258,29 +279,43 @@ def test_sinc_filter_has_an_exact_gradient():
 
 def test_delay_of_whole_samples_shifts():
     audio = noise(2, 50)
-    delayed = effects.variable_length_delay(audio, torch.full((2, 50, 1), 7 / 32, dtype=torch.float64), max_length=32)
-    torch.testing.assert_close(delayed, torch.cat([torch.zeros(2, 7, dtype=torch.float64), audio[:, :-7]], dim=1))
+    delayed = effects.variable_length_delay(
+        audio, torch.full((2, 50, 1), 7 / 32, dtype=torch.float64), max_length=32
+    )
+    torch.testing.assert_close(
+        delayed, torch.cat([torch.zeros(2, 7, dtype=torch.float64), audio[:, :-7]], dim=1)
+    )
 
 
 def test_delays_have_exact_gradients():
     audio, phase = noise(2, 20).requires_grad_(), (0.05 + 0.7 * uniform(2, 20, 1)).requires_grad_()
     gain = uniform(2, 20, 1, seed=3).requires_grad_()
-    center_ms, depth_ms = (torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.5, 0.31))
+    center_ms, depth_ms = (
+        torch.tensor(v, dtype=torch.float64, requires_grad=True) for v in (0.5, 0.31)
+    )
     assert gradcheck(lambda a, p: effects.variable_length_delay(a, p, 8), (audio, phase))
-    assert gradcheck(lambda *x: effects.mod_delay(*x, RATE), (audio, gain, phase, center_ms, depth_ms))
+    assert gradcheck(
+        lambda *x: effects.mod_delay(*x, RATE), (audio, gain, phase, center_ms, depth_ms)
+    )
 
 
 def test_mod_delay_without_gain_is_dry():
     audio, phase = noise(1, 30), uniform(1, 30, 1)
-    torch.testing.assert_close(effects.mod_delay(audio, torch.zeros(1, 30, 1).double(), phase), audio)
+    torch.testing.assert_close(
+        effects.mod_delay(audio, torch.zeros(1, 30, 1).double(), phase), audio
+    )
 
 
 def test_reverb_masks_the_first_tap_and_adds_the_dry_sound():
     audio, response = noise(1, 30), noise(1, 12, 1, seed=1)
-    wet = torch.from_numpy(signal.lfilter(response[0, :, 0].numpy() * (np.arange(12) > 0), [1.0], audio.numpy()))
+    wet = torch.from_numpy(
+        signal.lfilter(response[0, :, 0].numpy() * (np.arange(12) > 0), [1.0], audio.numpy())
+    )
     torch.testing.assert_close(effects.reverb(audio, response), audio + wet)
     torch.testing.assert_close(effects.reverb(audio, response, add_dry=False), wet)
 
 
 def test_reverb_has_an_exact_gradient():
-    assert gradcheck(effects.reverb, (noise(2, 12).requires_grad_(), noise(2, 5, 1, seed=1).requires_grad_()))
+    assert gradcheck(
+        effects.reverb, (noise(2, 12).requires_grad_(), noise(2, 5, 1, seed=1).requires_grad_())
+    )

@@ -1,4 +1,7 @@
-"""Laws of the spectral losses: zero at equality, right about level, finite everywhere, fast path = slow path."""
+"""Laws of the spectral losses.
+
+Zero at equality, right about level, finite everywhere, fast path = slow path.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,12 @@ VARIANTS = [
 ]
 
 
-def clips(batch: int, n: int = 4000, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    return 0.2 * torch.randn(batch, 2, n, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+def clips(
+    batch: int, n: int = 4000, seed: int = 0, dtype: torch.dtype = torch.float32
+) -> torch.Tensor:
+    return 0.2 * torch.randn(
+        batch, 2, n, generator=torch.Generator().manual_seed(seed), dtype=dtype
+    )
 
 
 # Short-time spectra
@@ -32,7 +39,11 @@ def clips(batch: int, n: int = 4000, seed: int = 0, dtype: torch.dtype = torch.f
 def test_magnitudes_and_their_gradient_equal_torch_stft(size, hop):
     audio = clips(2, 300, dtype=torch.float64)[:, 0].requires_grad_()
     window = torch.hann_window(size, dtype=torch.float64)
-    slow = torch.stft(audio, size, hop, window=window, pad_mode="constant", return_complex=True).abs().transpose(1, 2)
+    slow = (
+        torch.stft(audio, size, hop, window=window, pad_mode="constant", return_complex=True)
+        .abs()
+        .transpose(1, 2)
+    )
     fast = spectral.stft_magnitude(audio, size, hop)
     torch.testing.assert_close(fast, slow)
     weight = torch.rand(slow.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
@@ -95,7 +106,9 @@ def test_prepared_target_equals_audio_and_is_shared_by_the_batch(settings):
 
 def test_distance_grows_with_the_level_error():
     audio = clips(1)
-    losses = [float(spectral.multiscale_spectral(g * audio, audio, RATE)) for g in (1.0, 1.1, 1.5, 3.0)]
+    losses = [
+        float(spectral.multiscale_spectral(g * audio, audio, RATE)) for g in (1.0, 1.1, 1.5, 3.0)
+    ]
     assert losses == sorted(losses)
     assert losses[1] > 0.1
 
@@ -109,8 +122,13 @@ def test_log_term_reads_a_gain_in_nepers():
 def test_only_the_stereo_settings_hear_swapped_channels():
     audio = clips(1)
     swapped = audio.flip(1)
-    assert spectral.multiscale_spectral(swapped, audio, RATE, SpectralSettings(stereo="mono")) < 1e-5
-    assert spectral.multiscale_spectral(swapped, audio, RATE, SpectralSettings(stereo="left_right")) > 0.1
+    assert (
+        spectral.multiscale_spectral(swapped, audio, RATE, SpectralSettings(stereo="mono")) < 1e-5
+    )
+    assert (
+        spectral.multiscale_spectral(swapped, audio, RATE, SpectralSettings(stereo="left_right"))
+        > 0.1
+    )
     assert spectral.multiscale_spectral(audio * torch.tensor([[1.0], [-1.0]]), audio, RATE) > 0.1
 
 
@@ -126,9 +144,14 @@ def test_gradient_is_finite_at_silence(settings):
     assert torch.isfinite(silent.grad).all()
 
 
-@pytest.mark.parametrize("settings", [SMALL, replace(SMALL, mel=False), replace(SMALL, stereo="left_right")])
+@pytest.mark.parametrize(
+    "settings", [SMALL, replace(SMALL, mel=False), replace(SMALL, stereo="left_right")]
+)
 def test_distance_has_an_exact_gradient(settings):
-    audio, target = clips(2, 60, dtype=torch.float64).requires_grad_(), clips(2, 60, seed=1, dtype=torch.float64)
+    audio, target = (
+        clips(2, 60, dtype=torch.float64).requires_grad_(),
+        clips(2, 60, seed=1, dtype=torch.float64),
+    )
     assert gradcheck(lambda a: spectral.multiscale_spectral(a, target, 1000, settings), (audio,))
 
 
@@ -150,7 +173,9 @@ def test_mss_is_a_level_blind_symmetric_distance():
     a, b = clips(2), clips(2, seed=1)
     assert (spectral.mss(a, a, RATE) == 0.0).all()
     torch.testing.assert_close(spectral.mss(a, b, RATE), spectral.mss(b, a, RATE))
-    torch.testing.assert_close(spectral.mss(0.01 * a, b, RATE), spectral.mss(a, b, RATE), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        spectral.mss(0.01 * a, b, RATE), spectral.mss(a, b, RATE), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_mss_of_a_prepared_target_is_the_same():
@@ -163,7 +188,9 @@ def test_soft_floor_stays_within_3_db_and_keeps_a_gradient_below_the_floor():
     t = torch.arange(8000) / RATE
     quiet = torch.tensor(1e-6, requires_grad=True)
     audio = (torch.sin(2 * torch.pi * 200 * t) + quiet * clips(1, 8000)[0, 0])[None]
-    for hard, soft in zip(spectral.mss_spectra(audio, RATE), spectral.mss_spectra(audio, RATE, True), strict=True):
+    for hard, soft in zip(
+        spectral.mss_spectra(audio, RATE), spectral.mss_spectra(audio, RATE, True), strict=True
+    ):
         assert (soft - hard).min() > -1e-3
         assert (soft - hard).max() < 3.02
     target = clips(1, 8000, seed=2)[:, 0]

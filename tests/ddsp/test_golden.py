@@ -1,4 +1,6 @@
-"""Every function equals the original DDSP (Magenta, 3.7.0) on recorded vectors, and every argument gets a gradient."""
+"""Every function equals the original DDSP (Magenta, 3.7.0) on recorded vectors, and every
+argument gets a gradient.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,14 @@ def vectors() -> dict[str, np.ndarray]:
         return {name: file[name] for name in file.files}
 
 
-def inputs(vectors: dict[str, np.ndarray], name: str) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    tensors = {k.split("/")[2]: torch.from_numpy(v) for k, v in vectors.items() if k.startswith(f"{name}/in/")}
+def inputs(
+    vectors: dict[str, np.ndarray], name: str
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    tensors = {
+        k.split("/")[2]: torch.from_numpy(v)
+        for k, v in vectors.items()
+        if k.startswith(f"{name}/in/")
+    }
     plain = {k.split("/")[2]: v.item() for k, v in vectors.items() if k.startswith(f"{name}/arg/")}
     return tensors, plain | OPTIONS[name][1]
 
@@ -82,5 +90,8 @@ def test_every_tensor_argument_receives_a_finite_gradient(vectors, name):
 def test_batch_equals_loop(vectors, name):
     tensors, plain = inputs(vectors, name)
     whole = OPTIONS[name][0](**tensors, **plain)
-    rows = [OPTIONS[name][0](**{k: v[i : i + 1] for k, v in tensors.items()}, **plain) for i in range(len(whole))]
+    rows = [
+        OPTIONS[name][0](**{k: v[i : i + 1] for k, v in tensors.items()}, **plain)
+        for i in range(len(whole))
+    ]
     torch.testing.assert_close(torch.cat(rows), whole, rtol=1e-4, atol=1e-5)

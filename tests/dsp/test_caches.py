@@ -15,4 +15,8 @@ def test_listening_in_inference_mode_first_does_not_spoil_learning() -> None:
         spectral.mss(sound, other, 8000)
     learned = sound.clone().requires_grad_()
     spectral.mss(learned, other, 8000).sum().backward()
-    assert learned.grad is not None and torch.isfinite(learned.grad).all() and (learned.grad != 0).any()
+    assert (
+        learned.grad is not None
+        and torch.isfinite(learned.grad).all()
+        and (learned.grad != 0).any()
+    )

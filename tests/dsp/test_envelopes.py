@@ -1,4 +1,6 @@
-"""Envelopes: they are where they should be at the ends of every segment, and every time has a gradient."""
+"""Envelopes: they are where they should be at the ends of every segment, and every time has a
+gradient.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,18 @@ def one(value: float) -> torch.Tensor:
 
 
 def play(**changes: float) -> torch.Tensor:
-    controls = {"attack_s": 0.2, "decay_s": 0.3, "sustain": 0.4, "release_s": 0.5, "gate_s": 1.0} | changes
+    controls = {
+        "attack_s": 0.2,
+        "decay_s": 0.3,
+        "sustain": 0.4,
+        "release_s": 0.5,
+        "gate_s": 1.0,
+    } | changes
     return envelopes.adsr(
-        TIME_S, **{key: one(value) for key, value in controls.items()}, decay_power=-2.0, release_power=-2.0
+        TIME_S,
+        **{key: one(value) for key, value in controls.items()},
+        decay_power=-2.0,
+        release_power=-2.0,
     )[0]
 
 
@@ -58,17 +69,27 @@ def test_lfos_have_their_rate_and_phase() -> None:
 def test_gradcheck() -> None:
     time_s = torch.tensor([0.05, 0.13, 0.37, 0.71, 0.93], dtype=torch.float64)
     values = [
-        torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (0.1, 0.3, 0.4, 0.5, 0.6, 1.0, -2.0, -1.0)
+        torch.tensor([v], dtype=torch.float64, requires_grad=True)
+        for v in (0.1, 0.3, 0.4, 0.5, 0.6, 1.0, -2.0, -1.0)
     ]
 
     def run(attack, decay, sustain, release, gate, up, down, out):
         return envelopes.adsr(
-            time_s, attack, decay, sustain, release, gate, attack_power=up, decay_power=down, release_power=out
+            time_s,
+            attack,
+            decay,
+            sustain,
+            release,
+            gate,
+            attack_power=up,
+            decay_power=down,
+            release_power=out,
         )
 
     assert torch.autograd.gradcheck(run, values)
     assert torch.autograd.gradcheck(
-        lambda rate, phase: envelopes.lfo_sine(time_s, rate, phase_cycles=phase), (values[0], values[1])
+        lambda rate, phase: envelopes.lfo_sine(time_s, rate, phase_cycles=phase),
+        (values[0], values[1]),
     )
 
 

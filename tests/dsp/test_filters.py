@@ -1,4 +1,6 @@
-"""Filters: gains and slopes at the frequencies that define them, scipy's responses, and filtering by FFT itself."""
+"""Filters: gains and slopes at the frequencies that define them, scipy's responses, and
+filtering by FFT itself.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +28,15 @@ def decibels(response: torch.Tensor) -> list[float]:
     return (20.0 * torch.log10(response.abs() + 1e-30))[0].tolist()
 
 
-def respond(index: int, at_hz: list[float], damping: float = 2**0.5, steepness: float = 0.0) -> torch.Tensor:
+def respond(
+    index: int, at_hz: list[float], damping: float = 2**0.5, steepness: float = 0.0
+) -> torch.Tensor:
     return filters.state_variable_response(
-        torch.tensor(at_hz, dtype=torch.float64), one(1000.0), one(damping), kind(index), steepness=one(steepness)
+        torch.tensor(at_hz, dtype=torch.float64),
+        one(1000.0),
+        one(damping),
+        kind(index),
+        steepness=one(steepness),
     )
 
 
@@ -46,11 +54,15 @@ def test_slopes_are_12_and_24_db_per_octave(steepness: float, slope: float) -> N
 
 
 def test_bandpass_peaks_at_one_over_damping_and_notch_is_silent_there() -> None:
-    assert decibels(respond(filters.BANDPASS, [1000.0], damping=0.1)) == pytest.approx([20.0], abs=1e-6)
+    assert decibels(respond(filters.BANDPASS, [1000.0], damping=0.1)) == pytest.approx(
+        [20.0], abs=1e-6
+    )
     assert decibels(respond(filters.NOTCH, [1000.0]))[0] < -100.0
 
 
-@pytest.mark.parametrize(("index", "numerator"), [(0, [1.0]), (1, [1.0, 0, 0]), (2, [1.0, 0]), (3, [1.0, 0, 1.0])])
+@pytest.mark.parametrize(
+    ("index", "numerator"), [(0, [1.0]), (1, [1.0, 0, 0]), (2, [1.0, 0]), (3, [1.0, 0, 1.0])]
+)
 def test_two_pole_equals_scipy(index: int, numerator: list[float]) -> None:
     at_hz = np.geomspace(20.0, 8000.0, 50)
     _, expected = scipy.signal.freqs(numerator, [1.0, 0.3, 1.0], at_hz / 1000.0)
@@ -71,29 +83,44 @@ def test_equaliser_gains(gain_db: float) -> None:
 
 def test_one_pole_is_3_db_down_at_its_corner() -> None:
     at_hz = torch.tensor([500.0], dtype=torch.float64)
-    assert decibels(filters.one_pole_response(at_hz, one(500.0))) == pytest.approx([-3.01], abs=0.01)
-    assert decibels(filters.one_pole_response(at_hz, one(500.0), high=True)) == pytest.approx([-3.01], abs=0.01)
+    assert decibels(filters.one_pole_response(at_hz, one(500.0))) == pytest.approx(
+        [-3.01], abs=0.01
+    )
+    assert decibels(filters.one_pole_response(at_hz, one(500.0), high=True)) == pytest.approx(
+        [-3.01], abs=0.01
+    )
 
 
 def test_gradcheck() -> None:
     at_hz = torch.tensor([100.0, 900.0, 3000.0], dtype=torch.float64)
-    arguments = [torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (1.1, 0.5, 0.6)]
+    arguments = [
+        torch.tensor([v], dtype=torch.float64, requires_grad=True) for v in (1.1, 0.5, 0.6)
+    ]
     weights = torch.tensor([[0.2, 0.3, 0.4, 0.1]], dtype=torch.float64, requires_grad=True)
 
     def resonant(cutoff, damping, steepness, weights):
         return torch.view_as_real(
-            filters.state_variable_response(at_hz / 1000, cutoff, damping, weights, steepness=steepness)
+            filters.state_variable_response(
+                at_hz / 1000, cutoff, damping, weights, steepness=steepness
+            )
         )
 
     assert torch.autograd.gradcheck(resonant, (*arguments, weights))
-    for response in (filters.bell_response, filters.low_shelf_response, filters.high_shelf_response):
+    for response in (
+        filters.bell_response,
+        filters.low_shelf_response,
+        filters.high_shelf_response,
+    ):
         assert torch.autograd.gradcheck(
             lambda c, g, q, f=response: torch.view_as_real(f(at_hz / 1000, c, g, q)), arguments
         )
 
 
 def test_filtering_on_the_damped_circle_equals_recursion() -> None:
-    """A one-pole with a tail far longer than the clip: the wrapped tail stays below the promised level."""
+    """A one-pole with a tail far longer than the clip.
+
+    The wrapped tail stays below the promised level.
+    """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(4000, generator=generator, dtype=torch.float64)
     on = fft.circle(4000, alias_db=80.0, like=noise)
@@ -135,7 +162,11 @@ def test_fast_length_is_even_smooth_and_enough(n: int) -> None:
 def test_the_damping_shelf_leaves_lows_and_cuts_highs_by_its_gain() -> None:
     frequency_hz = torch.tensor([1.0, 1000.0, 1e6], dtype=torch.float64)
     response = filters.damping_shelf_response(
-        frequency_hz, torch.tensor([1000.0], dtype=torch.float64), torch.tensor(0.5, dtype=torch.float64)
+        frequency_hz,
+        torch.tensor([1000.0], dtype=torch.float64),
+        torch.tensor(0.5, dtype=torch.float64),
     )[0].abs()
-    assert response[0].item() == pytest.approx(1.0, abs=1e-4) and response[2].item() == pytest.approx(0.5, abs=1e-4)
+    assert response[0].item() == pytest.approx(1.0, abs=1e-4) and response[
+        2
+    ].item() == pytest.approx(0.5, abs=1e-4)
     assert response[1].item() == pytest.approx((1.25 / 2.0) ** 0.5)

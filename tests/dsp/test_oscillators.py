@@ -1,4 +1,6 @@
-"""Oscillators: harmonics where they belong, none above Nyquist, warps with the shape they promise."""
+"""Oscillators: harmonics where they belong, none above Nyquist, warps with the shape they
+promise.
+"""
 
 from __future__ import annotations
 
@@ -48,12 +50,16 @@ def test_nothing_is_above_nyquist() -> None:
 def test_position_blends_neighbours_linearly() -> None:
     spectra = torch.cat([SINE, 3.0 * SINE], dim=1)
     table = oscillators.band_limited_tables(spectra, torch.tensor([100.0]), sample_rate=RATE)
-    peak = oscillators.wavetable_oscillator(table, torch.full((1, 1, 1), 0.25), torch.full((1, 1, 1), 0.25))
+    peak = oscillators.wavetable_oscillator(
+        table, torch.full((1, 1, 1), 0.25), torch.full((1, 1, 1), 0.25)
+    )
     assert peak.item() == pytest.approx(1.5, abs=1e-4)
 
 
 def test_phase_stays_exact_over_seconds() -> None:
-    phase = oscillators.phase_cycles(torch.tensor([3999.0]), n_samples=4 * RATE, sample_rate=RATE)[0]
+    phase = oscillators.phase_cycles(torch.tensor([3999.0]), n_samples=4 * RATE, sample_rate=RATE)[
+        0
+    ]
     exact = (3999.0 * torch.arange(4 * RATE, dtype=torch.float64) / RATE) % 1.0
     difference = (phase - exact + 0.5) % 1.0 - 0.5
     assert difference.abs().max() < 1e-6
@@ -77,14 +83,18 @@ def test_sync_at_an_integer_ratio_transposes() -> None:
     synced = oscillators.wavetable_oscillator(
         table, torch.zeros(1, 1, 1), oscillators.sync_phase(phase, torch.tensor(3.0))
     )
-    assert amplitudes(synced[0, 0], [200, 400, 600]).tolist() == pytest.approx([0.0, 0.0, 1.0], abs=1e-3)
+    assert amplitudes(synced[0, 0], [200, 400, 600]).tolist() == pytest.approx(
+        [0.0, 0.0, 1.0], abs=1e-3
+    )
 
 
 def test_phase_modulation_follows_bessel() -> None:
     depth = 0.2
     phase = oscillators.phase_cycles(torch.tensor([1000.0]), n_samples=RATE, sample_rate=RATE)
     slow = oscillators.phase_cycles(torch.tensor([100.0]), n_samples=RATE, sample_rate=RATE)
-    sound = oscillators.sine(oscillators.modulated_phase(phase, oscillators.sine(slow), torch.tensor(depth)))[0]
+    sound = oscillators.sine(
+        oscillators.modulated_phase(phase, oscillators.sine(slow), torch.tensor(depth))
+    )[0]
     expected = [abs(jv(n, 2 * math.pi * depth)) for n in (0, 1, 2)]
     assert amplitudes(sound, [1000, 1100, 1200]).tolist() == pytest.approx(expected, abs=1e-4)
 
@@ -92,7 +102,9 @@ def test_phase_modulation_follows_bessel() -> None:
 def test_sub_tones_are_sine_triangle_and_square() -> None:
     frequency = torch.full((3,), 50.0)
     phase = oscillators.phase_cycles(frequency, n_samples=RATE, sample_rate=RATE)
-    sound = oscillators.sub_oscillator(phase, torch.tensor([0.0, 0.5, 1.0]), frequency, sample_rate=RATE)
+    sound = oscillators.sub_oscillator(
+        phase, torch.tensor([0.0, 0.5, 1.0]), frequency, sample_rate=RATE
+    )
     third = amplitudes(sound, [150]) / amplitudes(sound, [50])
     assert third[:, 0].tolist() == pytest.approx([0.0, 1 / 9, 1 / 3], abs=2e-3)
 
@@ -104,14 +116,20 @@ def test_every_argument_has_a_gradient() -> None:
     position = torch.tensor([[[0.3]], [[0.6]]], requires_grad=True)
     ratio = torch.tensor([[[1.7]], [[1.2]]], requires_grad=True)
     tone = torch.tensor([0.3, 0.8], requires_grad=True)
-    table = oscillators.band_limited_tables(torch.view_as_complex(spectra), frequency, sample_rate=RATE)
+    table = oscillators.band_limited_tables(
+        torch.view_as_complex(spectra), frequency, sample_rate=RATE
+    )
     phase = oscillators.phase_cycles(frequency[:, None], n_samples=500, sample_rate=RATE)
     bent = oscillators.bend_phase(oscillators.sync_phase(phase, ratio) % 1.0, ratio - 1.5)
     sound = oscillators.wavetable_oscillator(table, position, bent)
     sub = oscillators.sub_oscillator(phase[:, 0], tone, frequency, sample_rate=RATE)
     (sound[:, 0] * sub).square().sum().backward()
     for argument in (spectra, frequency, position, ratio, tone):
-        assert argument.grad is not None and torch.isfinite(argument.grad).all() and (argument.grad != 0).any()
+        assert (
+            argument.grad is not None
+            and torch.isfinite(argument.grad).all()
+            and (argument.grad != 0).any()
+        )
 
 
 def test_reading_passes_gradcheck() -> None:
@@ -132,4 +150,6 @@ def test_batch_equals_loop() -> None:
         table = oscillators.band_limited_tables(spectra, frequency[rows], sample_rate=RATE)
         return oscillators.wavetable_oscillator(table, position[rows], phase[rows])
 
-    assert torch.allclose(play(slice(None)), torch.cat([play(slice(0, 1)), play(slice(1, 2))]), atol=1e-6)
+    assert torch.allclose(
+        play(slice(None)), torch.cat([play(slice(0, 1)), play(slice(1, 2))]), atol=1e-6
+    )

@@ -1,4 +1,6 @@
-"""Every public function says the shape of every tensor that it takes and gives, and is held to it."""
+"""Every public function says the shape of every tensor that it takes and gives, and is held to
+it.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ def public(module: ModuleType) -> Iterator[tuple[str, Callable[..., Any]]]:
             yield name, plain
         elif inspect.isclass(plain):
             yield name, plain
-            methods = (m for m in vars(plain).values() if inspect.isfunction(m) and m.__qualname__.startswith(name))
+            methods = (
+                m
+                for m in vars(plain).values()
+                if inspect.isfunction(m) and m.__qualname__.startswith(name)
+            )
             yield from ((m.__qualname__, m) for m in methods if not m.__name__.startswith("_"))
 
 
@@ -38,7 +44,10 @@ PUBLIC = [
 
 
 def leaves(hint: object) -> Iterator[object]:
-    """The types an annotation is made of: those of a union, a tuple, a callable's arguments and result."""
+    """The types an annotation is made of.
+
+    Those of a union, a tuple, a callable's arguments and result.
+    """
     parts = hint if isinstance(hint, list) else typing.get_args(hint)
     if not parts:
         yield hint
@@ -47,11 +56,15 @@ def leaves(hint: object) -> Iterator[object]:
 
 
 def shapeless(function: Callable[..., Any]) -> list[str]:
-    """Arguments (or fields) and results that are tensors of any shape, or of which nothing is said."""
+    """Arguments (or fields) and results that are tensors of any shape, or of which nothing is
+    said.
+    """
     hints = typing.get_type_hints(function)
     names = list(hints)
     if inspect.isfunction(function):
-        names = [name for name in inspect.signature(function).parameters if name != "self"] + ["return"]
+        names = [name for name in inspect.signature(function).parameters if name != "self"] + [
+            "return"
+        ]
     return [name for name in names if not any_shape_said(hints.get(name, torch.Tensor))]
 
 
@@ -62,18 +75,28 @@ def any_shape_said(hint: object) -> bool:
 def test_the_whole_package_is_looked_at() -> None:
     names = {case.id for case in PUBLIC}
     assert len(MODULES) == 15 and len(names) > 60
-    assert {"core.midi_to_hz", "spectral.mel_bank", "fft.Circle", "fft.Circle.frequencies_hz"} <= names
+    assert {
+        "core.midi_to_hz",
+        "spectral.mel_bank",
+        "fft.Circle",
+        "fft.Circle.frequencies_hz",
+    } <= names
 
 
 @pytest.mark.parametrize("function", PUBLIC)
 def test_every_tensor_has_a_shape(function: Callable[..., Any]) -> None:
     missing = shapeless(function)
-    assert not missing, f"{function.__qualname__}: give {', '.join(missing)} a shape, as in Float[Tensor, 'batch time']"
+    assert not missing, (
+        f"{function.__qualname__}: give {', '.join(missing)} a shape, as in Float[Tensor, 'batch "
+        f"time']"
+    )
     assert inspect.getdoc(function)
 
 
 def test_a_function_without_shapes_is_found() -> None:
-    def bare(audio: torch.Tensor, rate: float, more: tuple[torch.Tensor, ...], other=None) -> torch.Tensor: ...
+    def bare(
+        audio: torch.Tensor, rate: float, more: tuple[torch.Tensor, ...], other=None
+    ) -> torch.Tensor: ...
 
     assert shapeless(bare) == ["audio", "more", "other", "return"]
     assert issubclass(typing.get_type_hints(filters.bell_response)["return"], AbstractArray)

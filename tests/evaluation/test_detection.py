@@ -15,7 +15,9 @@ from unmixer_core.scoring.score import Target
 
 def target(clip: int, effects: tuple[str, ...], baseline: bool = True) -> Target:
     patch = Patch.init(48, 1.0, effects)
-    return Target(clip, 100 + clip, "full", patch, np.zeros((2, 8), np.float32), None, baseline, False)
+    return Target(
+        clip, 100 + clip, "full", patch, np.zeros((2, 8), np.float32), None, baseline, False
+    )
 
 
 def test_the_threshold_maximises_expected_f1() -> None:
@@ -55,13 +57,19 @@ def test_the_table_scores_each_effect_and_leaves_out_those_that_never_occur() ->
     assert first["audible"] == 0.5 and first["ceiling"] == pytest.approx(2 / 3)
     assert found.iloc[1]["f1"] == 0.0 and np.isnan(found.iloc[1]["auc"])
     flat = detection.flat(found, "full")
-    assert flat["full.effects.f1"] == pytest.approx(0.25) and flat["full.effects.auc"] == pytest.approx(0.75)
+    assert flat["full.effects.f1"] == pytest.approx(0.25) and flat[
+        "full.effects.auc"
+    ] == pytest.approx(0.75)
     assert flat[f"full.effects.{RACK.effects[0].key}.f1"] == pytest.approx(0.5)
     assert all(np.isfinite(value) for value in flat.values())
 
 
 def test_an_effect_is_audible_when_the_sound_without_it_differs() -> None:
-    test = [target(0, ("Saturator", "Reverb")), target(1, ("Reverb",)), target(2, ("Delay",), baseline=False)]
+    test = [
+        target(0, ("Saturator", "Reverb")),
+        target(1, ("Reverb",)),
+        target(2, ("Delay",), baseline=False),
+    ]
     jobs = detection.without_jobs(test)
     assert [(job.clip, job.row, job.patch.effects) for job in jobs] == [
         (0, "without Saturator", ("Reverb",)),
@@ -69,11 +77,17 @@ def test_an_effect_is_audible_when_the_sound_without_it_differs() -> None:
         (1, "without Reverb", ()),
     ]
     rows = pd.DataFrame(
-        {"id": [100, 100, 101, 100], "row": ["without Saturator", "without Reverb", "without Reverb", "prediction"],
-         "mss_db": [0.4, 3.0, 1.0, 9.0]}
-    )  # fmt: skip
+        {
+            "id": [100, 100, 101, 100],
+            "row": ["without Saturator", "without Reverb", "without Reverb", "prediction"],
+            "mss_db": [0.4, 3.0, 1.0, 9.0],
+        }
+    )
     heard = detection.audible(rows, test[:2])
-    assert [[RACK.effect_names[i] for i in np.flatnonzero(row)] for row in heard] == [["Reverb"], ["Reverb"]]
+    assert [[RACK.effect_names[i] for i in np.flatnonzero(row)] for row in heard] == [
+        ["Reverb"],
+        ["Reverb"],
+    ]
 
 
 def test_probabilities_are_the_presence_head_in_batches() -> None:

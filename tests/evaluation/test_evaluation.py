@@ -1,4 +1,6 @@
-"""Laws of evaluation: what is judged, how rows are made and summarised, and that nothing finished is measured twice."""
+"""Laws of evaluation: what is judged, how rows are made and summarised, and that nothing
+finished is measured twice.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,10 @@ class FakeHost:
 
     def render(self, patches: list[Patch]) -> list[Any]:
         self.renders += len(patches)
-        return [SimpleNamespace(reason="refused") if p.digest in self.refuse else tone(p) for p in patches]
+        return [
+            SimpleNamespace(reason="refused") if p.digest in self.refuse else tone(p)
+            for p in patches
+        ]
 
 
 def patches_at(*positions: float, effects: tuple[str, ...] = ()) -> list[Patch]:
@@ -66,7 +71,9 @@ def perfect(test: list[score.Target]) -> list[score.Job]:
     return score.prediction_jobs(test, [t.patch for t in test], [t.patch for t in test])
 
 
-def everything(host: FakeHost, ledger: score.Ledger) -> tuple[pd.DataFrame, Patches, list[score.Target]]:
+def everything(
+    host: FakeHost, ledger: score.Ledger
+) -> tuple[pd.DataFrame, Patches, list[score.Target]]:
     table, test = prepared()
     train = table.where(split="train")
     retrieval = scoring_retrieval.Retrieval.build(lambda i: tone(table[i]), train, RATE)
@@ -91,13 +98,19 @@ def test_only_the_first_test_clips_of_a_phase_are_judged_and_zero_means_all() ->
 def test_no_test_split_is_an_error_that_says_what_to_run() -> None:
     table = clips().select(clips().where(split="train"))
     with pytest.raises(StageError, match="dvc repro"):
-        score.targets(lambda i: tone(table[i]), table, score.choose(table, SETTINGS), SETTINGS, RATE)
+        score.targets(
+            lambda i: tone(table[i]), table, score.choose(table, SETTINGS), SETTINGS, RATE
+        )
 
 
 def test_baselines_and_details_are_asked_of_the_first_clips_only() -> None:
     _, test = prepared()
     full = [t for t in test if t.phase == "full"]
-    assert [t.baseline for t in full] == [True, True, False] and [t.detail for t in full] == [True, False, False]
+    assert [t.baseline for t in full] == [True, True, False] and [t.detail for t in full] == [
+        True,
+        False,
+        False,
+    ]
 
 
 def test_every_row_of_the_table_is_there_for_every_phase() -> None:
@@ -112,7 +125,10 @@ def test_a_perfect_prediction_scores_perfectly_and_beats_retrieval() -> None:
     assert flat["full.prediction.mss_db"] == pytest.approx(0.0, abs=1e-4)
     assert flat["full.prediction.rms"] == pytest.approx(1.0, abs=1e-6)
     assert flat["full.prediction.beats_nearest"] == 1.0
-    assert flat["full.prediction.n"] == 3 and flat["full.random.n"] == flat["full.prediction_mode.n"] == 2
+    assert (
+        flat["full.prediction.n"] == 3
+        and flat["full.random.n"] == flat["full.prediction_mode.n"] == 2
+    )
 
 
 def test_nearest_is_per_clip_the_better_of_both_forms() -> None:
@@ -155,7 +171,12 @@ def test_equal_patches_of_a_clip_are_rendered_once() -> None:
     _, test = prepared()
     host = FakeHost()
     rows, kept = score.score(
-        host, perfect(test), test, RATE, score.Ledger(None), keep=[(row, test[0].clip) for row in score.ROWS]
+        host,
+        perfect(test),
+        test,
+        RATE,
+        score.Ledger(None),
+        keep=[(row, test[0].clip) for row in score.ROWS],
     )
     assert host.renders == len(test) < len(rows)
     assert set(kept) == {("prediction", test[0].clip), ("prediction_mode", test[0].clip)}
@@ -193,7 +214,15 @@ def test_the_interval_of_a_median_holds_it() -> None:
 def test_the_keys_of_the_metrics_are_stable() -> None:
     rows, *_ = everything(FakeHost(), score.Ledger(None))
     keys = set(score.summarise(rows, score.ROWS, SCORE))
-    suffixes = {"n", "mss_db", "mss_db_low", "mss_db_high", "beats_nearest", "mss_db_vs_nearest", *score.MEASURES}
+    suffixes = {
+        "n",
+        "mss_db",
+        "mss_db_low",
+        "mss_db_high",
+        "beats_nearest",
+        "mss_db_vs_nearest",
+        *score.MEASURES,
+    }
     wanted = {f"full.{row}.{suffix}" for row in score.ROWS for suffix in suffixes}
     wanted -= {"full.nearest.beats_nearest", "full.nearest.mss_db_vs_nearest"}
     assert {key for key in keys if key.startswith("full.")} == wanted
@@ -240,7 +269,9 @@ def test_slot_confusion_counts_missing_and_invented_effects() -> None:
     counts, labels = recovery.slot_confusion(recovered(predicted))
     at = labels.index
     assert counts[at("Reverb"), at("Reverb")] == 3
-    assert counts[at("Reverb"), at(recovery.NONE)] == 1 and counts[at(recovery.NONE), at("Delay")] == 2
+    assert (
+        counts[at("Reverb"), at(recovery.NONE)] == 1 and counts[at(recovery.NONE), at("Delay")] == 2
+    )
     assert counts.sum() == 6
 
 
@@ -254,12 +285,26 @@ def test_the_page_holds_every_row_and_fetches_nothing() -> None:
     pair = {"host": tone(patches_at(0.2)[0]), "proxy": tone(patches_at(0.3)[0])}
     gap = proxy_gap.Gap(pd.DataFrame([line], columns=proxy_gap.COLUMNS), {7: pair}, RATE)
     examples = [
-        evaluation_page.Example("clip-5", "clip 5", {"target": tone(patches_at(0.2)[0]), "prediction": tone(patches_at(0.3)[0])})
+        evaluation_page.Example(
+            "clip-5",
+            "clip 5",
+            {"target": tone(patches_at(0.2)[0]), "prediction": tone(patches_at(0.3)[0])},
+        )
     ]
     effects = pd.DataFrame({"f1": [0.5], "auc": [0.7]}, index=["Reverb"])
-    report = evaluation_page.evaluation_page(flat, rows, score.ROWS, recovered(), effects, gap, examples, RATE)
+    report = evaluation_page.evaluation_page(
+        flat, rows, score.ROWS, recovered(), effects, gap, examples, RATE
+    )
     page = report.html()
-    for word in (*score.ROWS, "Phase: dry", "Phase: full", "Proxy gap", "Which effects", "Effect chain", "clip 5"):
+    for word in (
+        *score.ROWS,
+        "Phase: dry",
+        "Phase: full",
+        "Proxy gap",
+        "Which effects",
+        "Effect chain",
+        "clip 5",
+    ):
         assert word in page
     assert "http" not in page and page.count("<audio") == 4 and len(page) < 3_000_000
 
@@ -267,7 +312,13 @@ def test_the_page_holds_every_row_and_fetches_nothing() -> None:
 def test_measures_of_a_sound_against_itself() -> None:
     _, test = prepared()
     values = score.measure(test[0].audio, test[0], RATE, detail=True)
-    assert values["mss_db"] == values["wmfcc"] == values["sot"] == values["level_db"] == pytest.approx(0.0, abs=1e-5)
+    assert (
+        values["mss_db"]
+        == values["wmfcc"]
+        == values["sot"]
+        == values["level_db"]
+        == pytest.approx(0.0, abs=1e-5)
+    )
     assert values["rms"] == pytest.approx(1.0)
     short = score.measure(test[0].audio[:, :9000], test[0], RATE, detail=False)
     assert short["mss_db"] > 0 and np.isnan(short["wmfcc"])

@@ -11,9 +11,15 @@ from unmixer_core.schema.rack import RACK
 from unmixer_core.scoring.score import Target
 
 
-def target(clip: int, effects: tuple[str, ...], *, phase: str = "full", baseline: bool = True, **items: str) -> Target:
-    patch = Patch.init(48, 1.0, effects).with_values({f"wavetable.{key}": item for key, item in items.items()})
-    return Target(clip, 100 + clip, phase, patch, np.zeros((2, 8), np.float32), None, baseline, False)
+def target(
+    clip: int, effects: tuple[str, ...], *, phase: str = "full", baseline: bool = True, **items: str
+) -> Target:
+    patch = Patch.init(48, 1.0, effects).with_values(
+        {f"wavetable.{key}": item for key, item in items.items()}
+    )
+    return Target(
+        clip, 100 + clip, phase, patch, np.zeros((2, 8), np.float32), None, baseline, False
+    )
 
 
 def test_each_other_patch_differs_in_one_audible_answer() -> None:
@@ -32,17 +38,23 @@ def test_each_other_patch_differs_in_one_audible_answer() -> None:
             assert changed.tolist() == [RACK.choice_index[f"wavetable.{key}"]]
             assert patch.effects == true
     again = identifiability.other_jobs(test, 3, seed=3)
-    assert [(j.row, j.clip, j.patch.digest) for j in again] == [(j.row, j.clip, j.patch.digest) for j in jobs[:9]]
+    assert [(j.row, j.clip, j.patch.digest) for j in again] == [
+        (j.row, j.clip, j.patch.digest) for j in jobs[:9]
+    ]
 
 
 def test_what_cannot_be_heard_is_not_asked() -> None:
     commuting = target(0, ("EQ Eight", "Delay"), filter_1_on="Off")
-    assert [job.row for job in identifiability.other_jobs([commuting], 5, seed=1)] == ["other wavetable"]
+    assert [job.row for job in identifiability.other_jobs([commuting], 5, seed=1)] == [
+        "other wavetable"
+    ]
     assert identifiability.other_jobs([commuting], 0, seed=1) == []
 
 
 def test_half_of_what_cannot_be_told_is_lost() -> None:
-    test = [target(i, ("Saturator", "Delay")) for i in range(4)] + [target(4, ("Delay",), baseline=False)]
+    test = [target(i, ("Saturator", "Delay")) for i in range(4)] + [
+        target(4, ("Delay",), baseline=False)
+    ]
     lines = [(100 + i, "other order", db) for i, db in enumerate((0.2, 5.0, 3.0, 1.0))]
     lines += [(100 + i, "without Delay", 0.5 if i == 2 else 4.0) for i in range(4)]
     lines += [(100 + i, "without Saturator", 4.0) for i in range(4)]
@@ -61,13 +73,21 @@ def test_half_of_what_cannot_be_told_is_lost() -> None:
 def test_the_usual_order_is_learned_from_training_chains() -> None:
     orders = [("Saturator", "Delay"), ("Saturator", "Delay"), ("Delay", "Saturator")]
     train = Patches.stack([Patch.init(effects=names) for names in orders], "full", "train")
-    assert identifiability.usual_order(train, [("Saturator", "Delay"), ("Delay", "Saturator")]) == 0.5
+    assert (
+        identifiability.usual_order(train, [("Saturator", "Delay"), ("Delay", "Saturator")]) == 0.5
+    )
     assert identifiability.usual_order(train, [("Saturator", "Reverb", "Delay")]) == 1.0
     assert np.isnan(identifiability.usual_order(train, [("Reverb",)]))
 
 
 def test_the_table_puts_found_majority_and_ceiling_side_by_side() -> None:
-    flat = {"full.x": 0.6, "full.x_majority": 0.4, "full.x_ceiling": 0.9, "full.x_ceiling_n": 40.0, "full.y": 1.0}
+    flat = {
+        "full.x": 0.6,
+        "full.x_majority": 0.4,
+        "full.x_ceiling": 0.9,
+        "full.x_ceiling_n": 40.0,
+        "full.y": 1.0,
+    }
     table = page.limits_table(flat)
     assert list(table.index) == ["full.x"] and table.loc["full.x"].tolist() == [
         pytest.approx(v) for v in (0.6, 0.4, 0.9, 40.0)

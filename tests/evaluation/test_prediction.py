@@ -13,13 +13,26 @@ from unmixer_core.scoring.score import Target
 
 def target(clip: int, first: float, second: float) -> Target:
     sound = LinearHost().render([patch(first, second)])[0]
-    return Target(clip, clip, "full", patch(first, second), sound, metrics_sound.mss_features(sound, RATE), True, True)
+    return Target(
+        clip,
+        clip,
+        "full",
+        patch(first, second),
+        sound,
+        metrics_sound.mss_features(sound, RATE),
+        True,
+        True,
+    )
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_proxy_picks_each_targets_closest_candidate(threads: int) -> None:
     test = [target(0, 0.7, 0.3), target(1, 0.2, 0.8), target(2, 0.5, 0.5)]
-    pools = [[patch(0.1, 0.9), patch(0.68, 0.3)], [patch(0.22, 0.8), patch(0.9, 0.1)], [patch(0.5, 0.5)]]
+    pools = [
+        [patch(0.1, 0.9), patch(0.68, 0.3)],
+        [patch(0.22, 0.8), patch(0.9, 0.1)],
+        [patch(0.5, 0.5)],
+    ]
     before = torch.get_num_threads()
     best = prediction.best_by_proxy(LinearHost().proxy, pools, test, RATE, threads=threads)
     assert [pool.index(found) for pool, found in zip(pools, best, strict=True)] == [1, 0, 0]

@@ -22,9 +22,14 @@ def audio() -> torch.Tensor:
 
 def htk_filters() -> np.ndarray:
     """Triangles evenly spaced on mel = 2595 log10(1 + f / 700), [bins, mels], height 1."""
-    edges = 700.0 * (10.0 ** (np.linspace(0.0, 2595.0 * np.log10(1.0 + RATE / 2.0 / 700.0), N_MELS + 2) / 2595.0) - 1.0)
+    edges = 700.0 * (
+        10.0 ** (np.linspace(0.0, 2595.0 * np.log10(1.0 + RATE / 2.0 / 700.0), N_MELS + 2) / 2595.0)
+        - 1.0
+    )
     bins = np.linspace(0.0, RATE / 2.0, SIZE // 2 + 1)
-    return np.stack([np.interp(bins, edges[m : m + 3], [0.0, 1.0, 0.0]) for m in range(N_MELS)], axis=1)
+    return np.stack(
+        [np.interp(bins, edges[m : m + 3], [0.0, 1.0, 0.0]) for m in range(N_MELS)], axis=1
+    )
 
 
 def test_log_mel_equals_stft_times_htk_filterbank(audio):
@@ -32,16 +37,22 @@ def test_log_mel_equals_stft_times_htk_filterbank(audio):
     window = torch.hann_window(SIZE)
     power = torch.stft(audio, SIZE, HOP, window=window, return_complex=True).abs().square()
     expected = torch.einsum("bft,fm->bmt", power, torch.from_numpy(htk_filters()).float())
-    torch.testing.assert_close(torch.log(mel(audio) + 1e-5), torch.log(expected + 1e-5), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        torch.log(mel(audio) + 1e-5), torch.log(expected + 1e-5), rtol=1e-4, atol=1e-4
+    )
 
 
 def test_slaney_filters_equal_ours():
-    theirs = torchaudio.functional.melscale_fbanks(SIZE // 2 + 1, 0.0, RATE / 2.0, 128, RATE, "slaney", "slaney")
+    theirs = torchaudio.functional.melscale_fbanks(
+        SIZE // 2 + 1, 0.0, RATE / 2.0, 128, RATE, "slaney", "slaney"
+    )
     torch.testing.assert_close(mel_bank(SIZE, 128, RATE), theirs, rtol=1e-4, atol=1e-7)
 
 
 def test_spectrogram_equals_ours(audio):
-    spectrogram = torchaudio.transforms.Spectrogram(SIZE, hop_length=HOP, power=1.0, pad_mode="constant")
+    spectrogram = torchaudio.transforms.Spectrogram(
+        SIZE, hop_length=HOP, power=1.0, pad_mode="constant"
+    )
     torch.testing.assert_close(
         stft_magnitude(audio, SIZE, HOP).transpose(1, 2), spectrogram(audio), rtol=1e-4, atol=1e-4
     )

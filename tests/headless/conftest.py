@@ -1,4 +1,7 @@
-"""Sounds for the tests of the embedded host, rendered as its workers do: a fork of one pristine Vital each time."""
+"""Sounds for the tests of the embedded host, rendered as its workers do.
+
+A fork of one pristine Vital each time.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,16 @@ def pristine() -> Pristine:
 def sound(pristine: Pristine, tmp_path: Path) -> Sound:
     """sound([DeviceState, ...], note=.., gate_s=.., duration_s=..) → float32 [2, samples]."""
 
-    def render(devices, *, note=57, gate_s=0.22, duration_s=0.3, velocity=1.0, sample_rate=44100, start_s=0.0):
+    def render(
+        devices,
+        *,
+        note=57,
+        gate_s=0.22,
+        duration_s=0.3,
+        velocity=1.0,
+        sample_rate=44100,
+        start_s=0.0,
+    ):
         job = Job(
             [d.to_dict() for d in devices],
             note,
@@ -53,14 +65,25 @@ def sound(pristine: Pristine, tmp_path: Path) -> Sound:
 
 @pytest.fixture
 def synth() -> Callable[..., DeviceState]:
-    """A plain bright Wavetable: sawtooth of Basic Shapes, no filter, immediate full level; keywords override (`Osc_1_Pos`=…)."""
+    """A plain bright Wavetable: sawtooth of Basic Shapes, no filter, immediate full level.
+
+    Keywords override (`Osc_1_Pos`=…).
+    """
 
     def make(properties=None, modulation=None, **values):
         plain = {
-            "Osc 1 Pos": 2 / 3, "Filter 1 On": 0.0, "Amp Attack": 0.0, "Amp Sustain": 1.0, "Amp Release": 0.2, "Volume": 0.7,
-        }  # fmt: skip
+            "Osc 1 Pos": 2 / 3,
+            "Filter 1 On": 0.0,
+            "Amp Attack": 0.0,
+            "Amp Sustain": 1.0,
+            "Amp Release": 0.2,
+            "Volume": 0.7,
+        }
         return DeviceState(
-            "Wavetable", plain | {k.replace("_", " "): v for k, v in values.items()}, properties or {}, modulation or {}
+            "Wavetable",
+            plain | {k.replace("_", " "): v for k, v in values.items()},
+            properties or {},
+            modulation or {},
         )
 
     return make

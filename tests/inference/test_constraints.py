@@ -27,19 +27,24 @@ def test_a_lock_is_read_in_physical_units_and_by_item_name():
 def test_every_knob_can_be_locked_at_what_patch_json_shows(ref, unit: float):
     physical = float(ref.knob.to_physical(unit))
     found = Constraints.parse([f"{ref.id}={physical!r}"])
-    assert float(ref.knob.to_physical(found.values[ref.id])) == pytest.approx(physical, rel=1e-4, abs=1e-4)
+    assert float(ref.knob.to_physical(found.values[ref.id])) == pytest.approx(
+        physical, rel=1e-4, abs=1e-4
+    )
 
 
 @pytest.mark.parametrize(
     ("lock", "words"),
     [
-        ("", "expected CONTROL=VALUE"), ("=", "expected CONTROL=VALUE"),
-        ("saturator.drive", "expected CONTROL=VALUE"), ("saturator.drve=3", "Did you mean saturator.drive"),
+        ("", "expected CONTROL=VALUE"),
+        ("=", "expected CONTROL=VALUE"),
+        ("saturator.drive", "expected CONTROL=VALUE"),
+        ("saturator.drve=3", "Did you mean saturator.drive"),
         ("saturator.drive=1000", "from 0 to 30 dB"),
-        ("saturator.drive=nan", "must be a number"), ("saturator.drive=x", "must be a number"),
+        ("saturator.drive=nan", "must be a number"),
+        ("saturator.drive=x", "must be a number"),
         ("wavetable.filter_1_type=Comb", "it has Lowpass, Highpass"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_lock_is_refused_with_what_is_allowed(lock: str, words: str):
     with pytest.raises(ConfigError, match=words):
         Constraints.parse([lock])
@@ -59,7 +64,12 @@ def test_a_chain_is_read_by_name_or_key(text: str, chain: tuple[str, ...]):
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("Wah", "there is no effect 'Wah'"), ("Reverb>Reverb", "occur once"), ("Reverb>", "no effect")]
+    ("text", "words"),
+    [
+        ("Wah", "there is no effect 'Wah'"),
+        ("Reverb>Reverb", "occur once"),
+        ("Reverb>", "no effect"),
+    ],
 )
 def test_a_wrong_chain_is_refused(text: str, words: str):
     with pytest.raises(ConfigError, match=words):
@@ -67,7 +77,9 @@ def test_a_wrong_chain_is_refused(text: str, words: str):
 
 
 def test_applied_constraints_are_met_and_touch_nothing_else():
-    constraints = Constraints.parse(["saturator.drive=12", "wavetable.osc_2_on=On"], "Saturator>Reverb")
+    constraints = Constraints.parse(
+        ["saturator.drive=12", "wavetable.osc_2_on=On"], "Saturator>Reverb"
+    )
     patch = Patch.init(50, 0.5, ["Delay"])
     forced = constraints.apply(patch)
     assert constraints.met_by(forced) and not constraints.met_by(patch)
@@ -78,15 +90,25 @@ def test_changes_are_different_single_decisions_that_keep_the_constraints():
     patch = Patch.init(50, 0.5, ["Saturator", "Delay", "Reverb"])
     free, held = (
         changes(patch, Constraints()),
-        changes(patch, Constraints.parse(["wavetable.osc_1_wavetable=Basic Shapes"], "Saturator>Delay>Reverb")),
+        changes(
+            patch,
+            Constraints.parse(["wavetable.osc_1_wavetable=Basic Shapes"], "Saturator>Delay>Reverb"),
+        ),
     )
     assert len({p.digest for p in free}) == len(free) > len(held) > 0
     for other in free:
         items = int((other.choices != patch.choices).sum())
-        assert items + (other.effects != patch.effects) == 1 and np.array_equal(other.knobs, patch.knobs)
+        assert items + (other.effects != patch.effects) == 1 and np.array_equal(
+            other.knobs, patch.knobs
+        )
         chains.decode(other.chain)
-    assert all(p.effects == patch.effects and p.item("wavetable.osc_1_wavetable") == "Basic Shapes" for p in held)
-    assert ("Saturator", "Reverb", "Delay") not in {p.effects for p in free}, "that swap cannot be heard"
+    assert all(
+        p.effects == patch.effects and p.item("wavetable.osc_1_wavetable") == "Basic Shapes"
+        for p in held
+    )
+    assert ("Saturator", "Reverb", "Delay") not in {p.effects for p in free}, (
+        "that swap cannot be heard"
+    )
 
 
 def test_two_changes_together_are_two_decisions_away():
@@ -95,7 +117,11 @@ def test_two_changes_together_are_two_decisions_away():
     longer = replace(patch, gate_s=0.8)
     found = both(patch, [*single, longer])
     assert len({p.digest for p in found}) == len(found) > 4 * len(single)
-    assert not {p.digest for p in found} & {patch.digest, longer.digest, *(p.digest for p in single)}
+    assert not {p.digest for p in found} & {
+        patch.digest,
+        longer.digest,
+        *(p.digest for p in single),
+    }
     for other in found:
         items = int((other.choices != patch.choices).sum())
         assert items + (other.effects != patch.effects) + (other.gate_s != patch.gate_s) == 2

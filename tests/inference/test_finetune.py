@@ -1,4 +1,6 @@
-"""Laws of inference-time finetuning, on a proxy whose sound is linear in two knobs (so its optimum is known)."""
+"""Laws of inference-time finetuning, on a proxy whose sound is linear in two knobs (so its
+optimum is known).
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ UNHEARD = RACK.knob_index["reverb.decay_time"]
 
 
 class LinearProxy(nn.Module):
-    """FIRST sets the level of a 500 Hz tone, SECOND that of a 1200 Hz tone; not a number above `nan_above`."""
+    """FIRST sets the level of a 500 Hz tone, SECOND that of a 1200 Hz tone.
+
+    Not a number above `nan_above`.
+    """
 
     def __init__(self, nan_above: float = 2.0) -> None:
         super().__init__()
@@ -30,7 +35,13 @@ class LinearProxy(nn.Module):
         self.phi = nn.Parameter(torch.ones(2))
 
     def forward(
-        self, knobs: Tensor, choices: Tensor, chain: Tensor, note: Tensor, gate_s: Tensor, clip_s: float | None = None
+        self,
+        knobs: Tensor,
+        choices: Tensor,
+        chain: Tensor,
+        note: Tensor,
+        gate_s: Tensor,
+        clip_s: float | None = None,
     ) -> Tensor:
         time_s = torch.arange(int(RATE * (clip_s or 0.1))) / RATE
         tones = torch.stack([torch.sin(2 * torch.pi * f * time_s) for f in (500.0, 1200.0)])
@@ -41,11 +52,20 @@ class LinearProxy(nn.Module):
 
 
 def patch(first: float, second: float) -> Patch:
-    return Patch.init(60, 1.0).with_values({"wavetable.osc_1_pos": first, "wavetable.amp_attack": second})
+    return Patch.init(60, 1.0).with_values(
+        {"wavetable.osc_1_pos": first, "wavetable.amp_attack": second}
+    )
 
 
 def settings(**changes: float) -> SimpleNamespace:
-    defaults = {"steps": 60, "lr": 0.1, "lambda_b": 0.0, "clip_norm": 0.0, "logit_limit": 5.2, "clip_s": 0.05}
+    defaults = {
+        "steps": 60,
+        "lr": 0.1,
+        "lambda_b": 0.0,
+        "clip_norm": 0.0,
+        "logit_limit": 5.2,
+        "clip_s": 0.05,
+    }
     return SimpleNamespace(**(defaults | changes))
 
 
@@ -57,11 +77,21 @@ def to(proxy: LinearProxy, goal: Patch) -> finetune.Distance:
 
 
 def run(
-    proxy: LinearProxy, starts: list[Patch], goal: Patch, locked: np.ndarray | None = None, **changes: float
+    proxy: LinearProxy,
+    starts: list[Patch],
+    goal: Patch,
+    locked: np.ndarray | None = None,
+    **changes: float,
 ) -> list[finetune.Refined]:
     silence = np.zeros((2, 400), dtype=np.float32)
     return finetune.refine(
-        proxy, silence, starts, settings(**changes), locked, sample_rate=RATE, distance=to(proxy, goal)
+        proxy,
+        silence,
+        starts,
+        settings(**changes),
+        locked,
+        sample_rate=RATE,
+        distance=to(proxy, goal),
     )
 
 
@@ -73,7 +103,9 @@ def test_refinement_approaches_the_optimum() -> None:
 
 
 def test_best_loss_is_never_above_the_first() -> None:
-    for refined in run(LinearProxy(), [patch(0.7, 0.3), patch(0.1, 0.1)], patch(0.7, 0.3), lr=3.0, steps=5):
+    for refined in run(
+        LinearProxy(), [patch(0.7, 0.3), patch(0.1, 0.1)], patch(0.7, 0.3), lr=3.0, steps=5
+    ):
         assert refined.loss <= refined.initial_loss
 
 
@@ -85,7 +117,9 @@ def test_locked_and_unheard_knobs_keep_their_exact_value() -> None:
     others = np.arange(RACK.n_knobs) != SECOND
     assert np.array_equal(refined.knobs[others], start.knobs[others])
     assert refined.knobs[SECOND] != start.knobs[SECOND]
-    assert np.array_equal(refined.choices, start.choices) and np.array_equal(refined.chain, start.chain)
+    assert np.array_equal(refined.choices, start.choices) and np.array_equal(
+        refined.chain, start.chain
+    )
 
 
 def test_free_knobs_are_the_audible_unlocked_ones() -> None:
@@ -107,7 +141,9 @@ def test_a_stronger_anchor_stays_closer() -> None:
     def moved(weight: float) -> float:
         return float(
             np.abs(
-                run(LinearProxy(), [patch(0.2, 0.8)], patch(0.7, 0.3), lambda_b=weight)[0].patch.knobs
+                run(LinearProxy(), [patch(0.2, 0.8)], patch(0.7, 0.3), lambda_b=weight)[
+                    0
+                ].patch.knobs
                 - patch(0.2, 0.8).knobs
             ).sum()
         )
@@ -141,7 +177,11 @@ def test_the_proxy_gets_no_gradient_and_its_flags_come_back() -> None:
 
 
 def test_a_batch_equals_its_candidates_one_by_one() -> None:
-    proxy, starts, goal = LinearProxy(), [patch(0.2, 0.8), patch(0.6, 0.1), patch(0.9, 0.9)], patch(0.7, 0.3)
+    proxy, starts, goal = (
+        LinearProxy(),
+        [patch(0.2, 0.8), patch(0.6, 0.1), patch(0.9, 0.9)],
+        patch(0.7, 0.3),
+    )
     together = run(proxy, starts, goal, clip_norm=0.05, lambda_b=0.01, steps=20)
     for start, refined in zip(starts, together, strict=True):
         alone = run(proxy, [start], goal, clip_norm=0.05, lambda_b=0.01, steps=20)[0]
@@ -183,7 +223,9 @@ def test_a_proposal_that_is_not_finite_at_once_comes_back_unchanged() -> None:
 
 
 def test_knobs_stay_inside_the_logit_limit() -> None:
-    refined = run(LinearProxy(), [patch(0.5, 0.0)], patch(1.0, 0.0), logit_limit=2.0, lr=1.0)[0].patch
+    refined = run(LinearProxy(), [patch(0.5, 0.0)], patch(1.0, 0.0), logit_limit=2.0, lr=1.0)[
+        0
+    ].patch
     assert refined.knobs[FIRST] <= float(to_unit(torch.tensor(2.0))) + 1e-6
 
 
@@ -219,13 +261,20 @@ def test_rank_orders_candidates_by_proxy_distance() -> None:
 def test_side_by_side_equals_together(threads: int) -> None:
     proxy, rng = LinearProxy(), np.random.default_rng(6)
     target = rng.normal(size=(2, RATE)).astype(np.float32) * 0.1
-    starts, options = [patch(0.2, 0.8), patch(0.6, 0.1), patch(0.9, 0.9)], settings(steps=6, clip_s=1.0)
+    starts, options = (
+        [patch(0.2, 0.8), patch(0.6, 0.1), patch(0.9, 0.9)],
+        settings(steps=6, clip_s=1.0),
+    )
     together = finetune.refine(proxy, target, starts, options, sample_rate=RATE)
     before = torch.get_num_threads(), proxy.training, proxy.phi.requires_grad
-    apart = finetune.refine_side_by_side(proxy, target, starts, options, sample_rate=RATE, threads=threads)
+    apart = finetune.refine_side_by_side(
+        proxy, target, starts, options, sample_rate=RATE, threads=threads
+    )
     assert (torch.get_num_threads(), proxy.training, proxy.phi.requires_grad) == before
     for a, b in zip(together, apart, strict=True):
-        assert a.patch.knobs == pytest.approx(b.patch.knobs, abs=1e-5) and a.loss == pytest.approx(b.loss, abs=1e-5)
+        assert a.patch.knobs == pytest.approx(b.patch.knobs, abs=1e-5) and a.loss == pytest.approx(
+            b.loss, abs=1e-5
+        )
 
 
 def test_rank_judges_by_mss_as_the_host_is_judged() -> None:
@@ -244,7 +293,9 @@ def test_the_prepared_distance_is_level_blind_and_zero_at_the_target() -> None:
     target = rng.normal(size=(2, 16000)).astype(np.float32) * 0.1
     distance = finetune.target_distance(LinearProxy(), target, RATE, 1.0)
     same = torch.from_numpy(target[None, :, :8000])
-    losses = distance(torch.cat([same, 3.0 * same, torch.flip(same, dims=(-1,)) * torch.linspace(0, 1, 8000)]))
+    losses = distance(
+        torch.cat([same, 3.0 * same, torch.flip(same, dims=(-1,)) * torch.linspace(0, 1, 8000)])
+    )
     assert losses.shape == (3,)
     assert losses[0] == pytest.approx(0.0, abs=1e-4) and losses[1] == pytest.approx(0.0, abs=1e-4)
     assert losses[2] > 0.05
@@ -256,7 +307,9 @@ class FakeHost:
     def render(self, patches: list[Patch]) -> list[object]:
         time_s = np.arange(4410 * 4) / 44100
         return [
-            np.tile(np.sin(2 * np.pi * (200 + 2000 * p.knobs[FIRST]) * time_s), (2, 1)).astype(np.float32)
+            np.tile(np.sin(2 * np.pi * (200 + 2000 * p.knobs[FIRST]) * time_s), (2, 1)).astype(
+                np.float32
+            )
             if p.knobs[FIRST] <= 0.9
             else "refused"
             for p in patches
@@ -277,16 +330,22 @@ def test_verify_is_never_worse_than_the_best_proposal() -> None:
 def test_verify_survives_failed_renders_and_names_a_host_that_renders_nothing() -> None:
     host = FakeHost()
     target = host.render([patch(0.4, 0.5)])[0]
-    assert finetune.verify(host, target, [patch(0.95, 0.5), patch(0.4, 0.5)], sample_rate=44100).index == 1
+    assert (
+        finetune.verify(host, target, [patch(0.95, 0.5), patch(0.4, 0.5)], sample_rate=44100).index
+        == 1
+    )
     with pytest.raises(HostError, match="refused"):
         finetune.verify(host, target, [patch(0.95, 0.5)], sample_rate=44100)
 
 
-# --- a proxy that errs -------------------------------------------------------------------------------------------------
+# --- a proxy that errs ------------------------------------------------------------------------
 
 
 def test_a_corrected_distance_is_the_hosts_at_the_patch_and_tells_where_to_go_from_there():
-    """The host's tone at 1200 Hz is twice as loud as the proxy's: the proxy alone would overshoot, corrected it does not."""
+    """The host's tone at 1200 Hz is twice as loud as the proxy's.
+
+    The proxy alone would overshoot, corrected it does not.
+    """
     proxy, clip_s = LinearProxy(), 0.5
 
     def host(patch: Patch) -> np.ndarray:
@@ -297,7 +356,9 @@ def test_a_corrected_distance_is_the_hosts_at_the_patch_and_tells_where_to_go_fr
 
     goal, starts = patch(0.5, 0.25), [patch(0.5, 0.2), patch(0.3, 0.4)]
     sounds = [host(start) for start in starts]
-    of = finetune.corrected_distances(proxy, host(goal), starts, sounds, sample_rate=RATE, clip_s=clip_s)
+    of = finetune.corrected_distances(
+        proxy, host(goal), starts, sounds, sample_rate=RATE, clip_s=clip_s
+    )
     batch = finetune.batch(starts)
     made = batch.render(proxy, batch.knobs, clip_s).detach()
     true = [metrics_sound.mss(sound, host(goal), RATE) for sound in sounds]
@@ -306,7 +367,12 @@ def test_a_corrected_distance_is_the_hosts_at_the_patch_and_tells_where_to_go_fr
 
     def refined(distance: finetune.Distance | None) -> float:
         (found,) = finetune.refine(
-            proxy, host(goal), starts[:1], settings(clip_s=clip_s, lr=0.02), sample_rate=RATE, distance=distance
+            proxy,
+            host(goal),
+            starts[:1],
+            settings(clip_s=clip_s, lr=0.02),
+            sample_rate=RATE,
+            distance=distance,
         )
         return metrics_sound.mss(host(found.patch), host(goal), RATE)
 

@@ -31,14 +31,20 @@ def test_proposals_are_different_valid_patches_with_the_point_estimate_first(mod
             assert ((p.patch.knobs >= 0) & (p.patch.knobs <= 1)).all()
             chains.decode(p.patch.chain)
             assert (p.patch.choices >= 0).all() and (p.patch.choices < np.array(RACK.sizes)).all()
-            assert p.patch.note == int(targets.note[clip]) and np.isfinite(p.log_prob) and p.log_prob <= 0
+            assert (
+                p.patch.note == int(targets.note[clip])
+                and np.isfinite(p.log_prob)
+                and p.log_prob <= 0
+            )
         ranked = [p.log_prob for p in proposals if p.source == "ranked"]
         assert len(ranked) >= 3
 
 
 def test_equal_seeds_give_equal_proposals_and_the_point_needs_no_seed(model) -> None:  # type: ignore[no-untyped-def]
     x, targets = tiny.batch(2)
-    a, b, c = (propose.propose(model, x, targets.note, targets.gate_s, 6, seed) for seed in (1, 1, 2))
+    a, b, c = (
+        propose.propose(model, x, targets.note, targets.gate_s, 6, seed) for seed in (1, 1, 2)
+    )
     digests = [[[p.patch.digest for p in clip] for clip in run] for run in (a, b, c)]
     assert digests[0] == digests[1] != digests[2]
     assert [clip[0] for clip in digests[0]] == [clip[0] for clip in digests[2]]
@@ -54,7 +60,9 @@ def beam(*rows: tuple[tuple[str, ...], float]) -> tuple[torch.Tensor, torch.Tens
 
 def test_consensus_prefers_what_most_of_the_beam_says() -> None:
     lone = (("Delay",), 0.3)
-    family = [(("Saturator", "Compressor", name), 0.2) for name in ("Reverb", "Delay", "Chorus-Ensemble")]
+    family = [
+        (("Saturator", "Compressor", name), 0.2) for name in ("Reverb", "Delay", "Chorus-Ensemble")
+    ]
     assert propose.consensus(*beam(lone, *family)) in (1, 2, 3)
     assert propose.consensus(*beam((("Delay",), 0.9), (("Saturator",), 0.1))) == 0
     assert propose.consensus(*beam(((), 1.0))) == 0
@@ -66,7 +74,8 @@ def test_statements_are_the_audible_pairs() -> None:
     said = propose.statements(beam(*((row, 1.0) for row in rows))[0])
     for row, values in zip(rows, said, strict=True):
         pairs = {
-            (RACK.effect_names[a], RACK.effect_names[b]) for a, b in values[8:].unflatten(0, (8, 8)).nonzero().tolist()
+            (RACK.effect_names[a], RACK.effect_names[b])
+            for a, b in values[8:].unflatten(0, (8, 8)).nonzero().tolist()
         }
         assert pairs == chains.audible_pairs(row)
         assert {RACK.effect_names[i] for i in values[:8].nonzero()[:, 0].tolist()} == set(row)
@@ -111,7 +120,9 @@ def test_pit_is_uniform_when_the_truth_is_drawn_from_the_model(model) -> None:  
         parts = [mixture.sample(generator) for mixture in model.mixtures(belief, context)]
         knobs = model.stilled(to_unit(model.knobs.scatter(parts)), moving).numpy()
     fields = {name: getattr(table, name) for name in table.__dataclass_fields__}
-    place = marginals.pit(model, x, targets.note, targets.gate_s, Patches(**{**fields, "knobs": knobs}))
+    place = marginals.pit(
+        model, x, targets.note, targets.gate_s, Patches(**{**fields, "knobs": knobs})
+    )
     audible = place[np.isfinite(place)]
     for level in (0.1, 0.25, 0.5, 0.75, 0.9):
         assert (audible < level).mean() == pytest.approx(level, abs=0.04)

@@ -1,7 +1,9 @@
-"""A small Live with AbletonOSC and the companion, inside the test's process, that loses, repeats, delays and garbles on demand.
+"""A small Live with AbletonOSC and the companion, inside the test's process, that loses, repeats,
+delays and garbles on demand.
 
-What it "records" is noise seeded by everything that should shape the sound, so a test can tell a right render from a
-wrong one without a synthesizer: `expected(patch)` is what a host in the right state would have recorded.
+What it "records" is noise seeded by everything that should shape the sound, so a test can tell a
+right render from a wrong one without a synthesizer: `expected(patch)` is what a host in the right
+state would have recorded.
 """
 
 from __future__ import annotations
@@ -32,7 +34,10 @@ class LiveError(Exception):
 
 @dataclass
 class Faults:
-    """Chances per datagram, each way. `error_every`: every so many-th set fails. `dead_after`: datagrams until silence."""
+    """Chances per datagram, each way.
+
+    `error_every`: every so many-th set fails. `dead_after`: datagrams until silence.
+    """
 
     loss: float = 0.0
     duplicate: float = 0.0
@@ -57,7 +62,9 @@ class FakeDevice:
 
     @classmethod
     def make(cls, name: str, preset: float | None = None) -> FakeDevice:
-        """`preset`: the first knob at another value, as a user's saved default preset would have it."""
+        """`preset`: the first knob at another value, as a user's saved default preset would have
+        it.
+        """
         values = [wire.float32(p.default) for p in BY_NAME[name].table]
         if preset is not None:
             values[1] = preset
@@ -84,14 +91,32 @@ class FakeTrack:
 
 
 class FakeHost:
-    """Implements Transport. `said` and `heard` list all messages in order; `ticks_s` answers in ticks, as Live does."""
+    """Implements Transport.
+
+    `said` and `heard` list all messages in order; `ticks_s` answers in ticks, as Live does.
+    """
 
     def __init__(
-        self, folder: Path, faults: Faults | None = None, *, companion: bool = True, tick_s: float = 0.0
+        self,
+        folder: Path,
+        faults: Faults | None = None,
+        *,
+        companion: bool = True,
+        tick_s: float = 0.0,
     ) -> None:
-        self.folder, self.faults, self.companion, self.tick_s = folder, faults or Faults(), companion, tick_s
+        self.folder, self.faults, self.companion, self.tick_s = (
+            folder,
+            faults or Faults(),
+            companion,
+            tick_s,
+        )
         self.tracks = [FakeTrack("1-MIDI", True), FakeTrack("2-Audio", False)]
-        self.song = {"tempo": 96.0, "clip_trigger_quantization": 4, "metronome": True, "is_playing": False}
+        self.song = {
+            "tempo": 96.0,
+            "clip_trigger_quantization": 4,
+            "metronome": True,
+            "is_playing": False,
+        }
         self.heard: list[wire.Message] = []
         self.said: list[wire.Message] = []
         self.queued: list[bytes] = []
@@ -99,7 +124,7 @@ class FakeHost:
         self.takes = self.sets = self.datagrams = 0
         self.random = random.Random(self.faults.seed)
 
-    # -- Transport -----------------------------------------------------------------------------------------------------
+    # -- Transport -----------------------------------------------------------------------------
 
     def open(self, receiver) -> None:
         self.receiver, self.loop = receiver, asyncio.get_running_loop()
@@ -153,9 +178,15 @@ class FakeHost:
                 return
 
     def _dispatch(self, address: str, arguments: list) -> None:
-        if address.startswith("/unmixer/") and self.companion and not address.startswith("/unmixer/fence"):
+        if (
+            address.startswith("/unmixer/")
+            and self.companion
+            and not address.startswith("/unmixer/fence")
+        ):
             request, *rest = arguments
-            if request not in self.answered:  # the companion repeats its answer to a repeated request, and does nothing
+            if (
+                request not in self.answered
+            ):  # the companion repeats its answer to a repeated request, and does nothing
                 try:
                     self.answered[request] = (address, request, *self._companion(address, rest))
                 except LiveError as error:
@@ -180,7 +211,7 @@ class FakeHost:
         if reply is not None:
             self._say(address, *reply)
 
-    # -- the set -------------------------------------------------------------------------------------------------------
+    # -- the set -------------------------------------------------------------------------------
 
     def track(self, index: int) -> FakeTrack:
         if not 0 <= index < len(self.tracks):
@@ -239,7 +270,12 @@ class FakeHost:
         return (index, self.track(index).name)
 
     def on_track_get_available_input_routing_types(self, index):
-        return (index, "Ext. In", *(f"{i + 1}-{t.name}" for i, t in enumerate(self.tracks)), "No Input")
+        return (
+            index,
+            "Ext. In",
+            *(f"{i + 1}-{t.name}" for i, t in enumerate(self.tracks)),
+            "No Input",
+        )
 
     def on_track_get_devices_class_name(self, index):
         return (index, *(BY_NAME[d.name].class_name for d in self.track(index).devices))
@@ -251,10 +287,18 @@ class FakeHost:
         return (track, device, *(p.name for p in BY_NAME[self.device(track, device).name].table))
 
     def on_device_get_parameters_min(self, track, device):
-        return (track, device, *(float(p.minimum) for p in BY_NAME[self.device(track, device).name].table))
+        return (
+            track,
+            device,
+            *(float(p.minimum) for p in BY_NAME[self.device(track, device).name].table),
+        )
 
     def on_device_get_parameters_max(self, track, device):
-        return (track, device, *(float(p.maximum) for p in BY_NAME[self.device(track, device).name].table))
+        return (
+            track,
+            device,
+            *(float(p.maximum) for p in BY_NAME[self.device(track, device).name].table),
+        )
 
     def on_device_get_parameters_value(self, track, device):
         return (track, device, *self.device(track, device).values)
@@ -275,7 +319,7 @@ class FakeHost:
         for index, value in enumerate(values):
             self.on_device_set_parameter_value(track, device, index, value)
 
-    # -- clips ---------------------------------------------------------------------------------------------------------
+    # -- clips ---------------------------------------------------------------------------------
 
     def on_clip_slot_get_has_clip(self, track, slot):
         return (track, slot, slot in self.track(track).clips)
@@ -321,10 +365,19 @@ class FakeHost:
         preroll = round(0.01 * RATE)
         if lane < len(self.tracks) and not self.faults.no_file:
             track = self.tracks[lane]
-            sound = noise(lane_state(track), track.clips[0].notes[0]) if track.clips.get(0) else np.zeros((2, 4000))
+            sound = (
+                noise(lane_state(track), track.clips[0].notes[0])
+                if track.clips.get(0)
+                else np.zeros((2, 4000))
+            )
             samples = np.concatenate([np.full((2, preroll), 0.5, np.float32), sound], axis=1)
             keep = len(samples[0]) // 2 if self.faults.short_file else None
-            soundfile.write(path, samples.T[:keep], 2 * RATE if self.faults.wrong_rate else RATE, subtype="FLOAT")
+            soundfile.write(
+                path,
+                samples.T[:keep],
+                2 * RATE if self.faults.wrong_rate else RATE,
+                subtype="FLOAT",
+            )
         clip.path, clip.recording = str(path), self.faults.never_ends
 
     def on_clip_get_is_recording(self, track, slot):
@@ -339,7 +392,7 @@ class FakeHost:
     def on_clip_get_warping(self, track, slot):
         return (track, slot, False)
 
-    # -- companion -----------------------------------------------------------------------------------------------------
+    # -- companion -----------------------------------------------------------------------------
 
     def _companion(self, address: str, arguments: list) -> tuple:
         match address.removeprefix("/unmixer/"), arguments:
@@ -363,16 +416,37 @@ class FakeHost:
             case "device/get", [track, index, "oscillator_wavetable_categories"]:
                 return (track, index, "oscillator_wavetable_categories", "Factory", "Unmixer")
             case "device/get", [track, index, "oscillator_1_wavetables"]:
-                chosen = self.device(track, index).properties.get("oscillator_1_wavetable_category", 0)
-                return (track, index, "oscillator_1_wavetables", *(WAVETABLES if chosen else ("Noise", "Bell 2")))
+                chosen = self.device(track, index).properties.get(
+                    "oscillator_1_wavetable_category", 0
+                )
+                return (
+                    track,
+                    index,
+                    "oscillator_1_wavetables",
+                    *(WAVETABLES if chosen else ("Noise", "Bell 2")),
+                )
             case "device/get", [track, index, "visible_modulation_target_names"]:
                 return (track, index, "visible_modulation_target_names", "Osc 1 Pos")
             case "device/get_all", [track, index, count, *keys]:
-                device, cells = self.device(track, index), zip(keys[count::2], keys[count + 1 :: 2], strict=True)
+                device, cells = (
+                    self.device(track, index),
+                    zip(keys[count::2], keys[count + 1 :: 2], strict=True),
+                )
                 properties = (device.properties[key] for key in keys[:count])
-                return (track, index, *properties, *(device.amounts.get(cell, 0.0) for cell in cells))
+                return (
+                    track,
+                    index,
+                    *properties,
+                    *(device.amounts.get(cell, 0.0) for cell in cells),
+                )
             case "device/get_modulation", [track, index, target, source]:
-                return (track, index, target, source, self.device(track, index).amounts.get((target, source), 0.0))
+                return (
+                    track,
+                    index,
+                    target,
+                    source,
+                    self.device(track, index).amounts.get((target, source), 0.0),
+                )
             case "device/set_modulation", [track, index, target, source, amount]:
                 self.device(track, index).amounts[target, source] = amount
                 return (track, index, target, source, amount)
@@ -409,7 +483,9 @@ def noise(state: list, note: tuple) -> np.ndarray:
     """float32 [2, samples], another one for every state."""
     text = json.dumps([state, [note[0], round(note[2], 4), int(note[3])]])
     seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-    return np.random.default_rng(seed).uniform(-0.5, 0.5, (2, round(CLIP_S * RATE))).astype(np.float32)
+    return (
+        np.random.default_rng(seed).uniform(-0.5, 0.5, (2, round(CLIP_S * RATE))).astype(np.float32)
+    )
 
 
 def _moving(amounts: dict) -> dict:

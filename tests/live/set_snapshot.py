@@ -5,7 +5,15 @@ from __future__ import annotations
 from unmixer_core.errors import HostError
 from unmixer_core.live.track.tracks import track_names
 
-SETTINGS = ("arm", "current_monitoring_state", "input_routing_type", "input_routing_channel", "volume", "mute", "solo")
+SETTINGS = (
+    "arm",
+    "current_monitoring_state",
+    "input_routing_type",
+    "input_routing_channel",
+    "volume",
+    "mute",
+    "solo",
+)
 
 
 async def snapshot(client):
@@ -15,11 +23,16 @@ async def snapshot(client):
         settings = [await client.query(f"/live/track/get/{key}", track) for key in SETTINGS]
         clips = []
         for slot, full in enumerate(
-            await client.query("/live/song/get/track_data", extra=(track, track + 1, "clip_slot.has_clip"))
+            await client.query(
+                "/live/song/get/track_data", extra=(track, track + 1, "clip_slot.has_clip")
+            )
         ):
             clips.append(await notes(client, track, slot) if full else None)
         classes = await client.query("/live/track/get/devices/class_name", track)
-        values = [await client.query("/live/device/get/parameters/value", track, i) for i in range(len(classes))]
+        values = [
+            await client.query("/live/device/get/parameters/value", track, i)
+            for i in range(len(classes))
+        ]
         tracks.append([name, settings, clips, classes, values])
     return tracks
 

@@ -16,13 +16,17 @@ from unmixer_core.live.session import session
 from unmixer_core.live.session.recorder import Take
 from unmixer_core.live.session.session import HostInfo
 
-embedded = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
+embedded = pytest.mark.skipif(
+    find_spec("vita") is None, reason="the embedded host sounds through vita"
+)
 TAKE = ["--clip-s", "0.4"]
 
 
 @embedded
 @pytest.mark.parametrize(
-    "options", [(), ("--stock",), ("--auto-filter-2",)], ids=["companion", "stock", "Auto Filter since 12.2"]
+    "options",
+    [(), ("--stock",), ("--auto-filter-2",)],
+    ids=["companion", "stock", "Auto Filter since 12.2"],
 )
 def test_an_embedded_host_is_found_good(options, capsys, tmp_path, monkeypatch):
     monkeypatch.setenv("UNMIXER_LIVE_HOST", "192.0.2.1")  # nobody: --embedded must not look there
@@ -31,7 +35,14 @@ def test_an_embedded_host_is_found_good(options, capsys, tmp_path, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert lines and all(line.startswith("ok ") for line in lines)
     said = "\n".join(lines)
-    for words in ("Live 12.3 answers", "found by name", "latency: median", "begin 0 samples", "-200 dB", "tails"):
+    for words in (
+        "Live 12.3 answers",
+        "found by name",
+        "latency: median",
+        "begin 0 samples",
+        "-200 dB",
+        "tails",
+    ):
         assert words in said
     stock = "--stock" in options
     assert ("frozen" in said) == stock and ("companion script 1.1" in said) != stock
@@ -97,8 +108,12 @@ def test_every_missing_device_is_named_with_the_live_that_has_it(tmp_path, monke
         return stock(address, arguments)
 
     monkeypatch.setattr(host, "_companion", lacking)
-    opening = session.Session.open(session.Endpoint(), Take(8000, 0.5), lanes=1, transport=host, timing=Timing(0.05, 4))
-    with pytest.raises(session.HostError, match=r"Phaser-Flanger \(in Live 11\), Delay \(in Live 10.1\)"):
+    opening = session.Session.open(
+        session.Endpoint(), Take(8000, 0.5), lanes=1, transport=host, timing=Timing(0.05, 4)
+    )
+    with pytest.raises(
+        session.HostError, match=r"Phaser-Flanger \(in Live 11\), Delay \(in Live 10.1\)"
+    ):
         asyncio.run(opening)
     assert [track.name for track in host.tracks] == ["1-MIDI", "2-Audio"]
 
@@ -106,19 +121,31 @@ def test_every_missing_device_is_named_with_the_live_that_has_it(tmp_path, monke
 @embedded
 @pytest.mark.parametrize("stock", [(), ("--stock",)], ids=["companion", "stock"])
 def test_every_drifted_effect_is_a_finding_and_the_rest_is_examined(stock):
-    renamed = [word for name in ("Threshold", "Room Size") for word in ("--fault", f"no_parameter:name={name}")]
+    renamed = [
+        word
+        for name in ("Threshold", "Room Size")
+        for word in ("--fault", f"no_parameter:name={name}")
+    ]
     question = doctor.Question(Take(44100, 0.4), None, True, (*stock, *renamed))
     findings = asyncio.run(doctor.examine(question))
     bad, good = ([f.text for f in findings if f.good == which] for which in (False, True))
-    assert len(bad) == 2 and "Compressor" in bad[0] and "'Threshold'" in bad[0] and "Reverb" in bad[1]
+    assert (
+        len(bad) == 2 and "Compressor" in bad[0] and "'Threshold'" in bad[0] and "Reverb" in bad[1]
+    )
     said = "\n".join(good)
-    assert "parameter of 7 devices" in said and "repeatability, Saturator: second take" in said and "tails" in said
+    assert (
+        "parameter of 7 devices" in said
+        and "repeatability, Saturator: second take" in said
+        and "tails" in said
+    )
 
 
 def test_a_live_that_is_too_old_is_named(tmp_path, monkeypatch):
     host = FakeHost(tmp_path)
     monkeypatch.setattr(host, "on_application_get_version", lambda: (11, 3))
-    opening = session.Session.open(session.Endpoint(), Take(8000, 0.5), lanes=1, transport=host, timing=Timing(0.05, 4))
+    opening = session.Session.open(
+        session.Endpoint(), Take(8000, 0.5), lanes=1, transport=host, timing=Timing(0.05, 4)
+    )
     with pytest.raises(session.HostRefused, match="Live 11.3 answers at .* Live 12 Suite: update"):
         asyncio.run(opening)
     assert all("/get/" in address for address, _ in host.heard)

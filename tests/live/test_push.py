@@ -1,4 +1,6 @@
-"""A patch pushed into a set: all of it arrives and stays, nothing else moves, and a failure leaves nothing behind."""
+"""A patch pushed into a set: all of it arrives and stays, nothing else moves, and a failure
+leaves nothing behind.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from unmixer_core.live.osc.transport import Endpoint, UdpTransport
 from unmixer_core.live.track.lane import Lane
 from unmixer_core.schema.patch import Patch
 
-embedded = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
+embedded = pytest.mark.skipif(
+    find_spec("vita") is None, reason="the embedded host sounds through vita"
+)
 PATCH = Patch.init(50, 0.3, ["Delay", "Saturator"]).with_values(
     {"saturator.drive": 0.75, "wavetable.osc_1_pos": 0.25, "delay.feedback": 0.6}
 )
@@ -28,7 +32,9 @@ PATCH = Patch.init(50, 0.3, ["Delay", "Saturator"]).with_values(
 
 @asynccontextmanager
 async def clients_on(*options):
-    """A host, and a function that makes an endpoint's transport (one client at a time, as with Live)."""
+    """A host, and a function that makes an endpoint's transport (one client at a time, as with
+    Live).
+    """
     host = EmbeddedHost(44100, options)
     first = await host.start()
     port = first.reply_port
@@ -66,20 +72,35 @@ def test_a_pushed_patch_stands_on_one_new_track_with_every_value():
     table = [parameter.name for parameter in BY_NAME["Saturator"].table]
     kept = dict(zip(table, after[-1][4][2], strict=True))
     wanted = {v.parameter: v.wanted for v in report.values if v.device == "Saturator"}
-    assert len(wanted) >= 5 and all(kept[name] == pytest.approx(value, abs=1e-6) for name, value in wanted.items())
+    assert len(wanted) >= 5 and all(
+        kept[name] == pytest.approx(value, abs=1e-6) for name, value in wanted.items()
+    )
     assert all(value.good for value in report.values) and len(report.values) > 60
     assert "Wavetable > Delay > Saturator on My bass" in str(report)
     named = {value.parameter for value in report.values if value.device == "Wavetable"}
-    assert {"LFO 1 -> Osc 1 Pos", "oscillator_1_wavetable_index", "filter_routing", "unison_mode"} <= named
+    assert {
+        "LFO 1 -> Osc 1 Pos",
+        "oscillator_1_wavetable_index",
+        "filter_routing",
+        "unison_mode",
+    } <= named
 
 
 @embedded
 def test_a_patch_is_pushed_to_the_auto_filter_of_live_12_2():
-    patch = Patch.init(50, 0.3, ["Auto Filter"]).with_values({"auto_filter.drive": 0.5, "auto_filter.resonance": 0.7})
+    patch = Patch.init(50, 0.3, ["Auto Filter"]).with_values(
+        {"auto_filter.drive": 0.5, "auto_filter.resonance": 0.7}
+    )
     _, report, after = asyncio.run(pushed(patch, "--auto-filter-2"))
-    assert after[-1][3] == ("InstrumentVector", "AutoFilter2") and all(value.good for value in report.values)
+    assert after[-1][3] == ("InstrumentVector", "AutoFilter2") and all(
+        value.good for value in report.values
+    )
     kept = {value.parameter: value.kept for value in report.values if value.device == "Auto Filter"}
-    assert kept["Drive"] == pytest.approx(0.5) and kept["Resonance"] == pytest.approx(0.7) and kept["LFO Amount"] == 0.0
+    assert (
+        kept["Drive"] == pytest.approx(0.5)
+        and kept["Resonance"] == pytest.approx(0.7)
+        and kept["LFO Amount"] == 0.0
+    )
 
 
 @embedded
@@ -91,17 +112,23 @@ def test_on_stock_the_chain_stands_on_copies_of_the_template(layout):
     assert sorted(track[0] for track in new) == ["Bass Delay", "Bass Saturator", "Bass Wavetable"]
     assert set(report.tracks) == {track[0] for track in new}
     routed = {track[0]: track[1][2] for track in new}
-    assert routed["Bass Delay"][0].endswith("Wavetable") and routed["Bass Saturator"][0].endswith("Delay")
+    assert routed["Bass Delay"][0].endswith("Wavetable") and routed["Bass Saturator"][0].endswith(
+        "Delay"
+    )
 
 
 @embedded
 def test_what_stock_cannot_set_is_refused_or_left_and_reported():
     other = PATCH.with_values({"wavetable.osc_1_wavetable": "FM Fold"})
     before, error, after = asyncio.run(pushed(other, "--stock"))
-    assert isinstance(error, ChoiceFrozen) and "osc_1_wavetable is Basic Shapes, not FM Fold" in str(error)
+    assert isinstance(
+        error, ChoiceFrozen
+    ) and "osc_1_wavetable is Basic Shapes, not FM Fold" in str(error)
     assert after == before
     _, report, _ = asyncio.run(pushed(other, "--stock", adapt=True))
-    assert [d.control for d in report.frozen] == ["wavetable.osc_1_wavetable"] and "cannot" in str(report)
+    assert [d.control for d in report.frozen] == ["wavetable.osc_1_wavetable"] and "cannot" in str(
+        report
+    )
 
 
 def test_a_value_that_does_not_stay_fails_the_push_and_leaves_the_set_alone(tmp_path, monkeypatch):
@@ -117,22 +144,36 @@ def test_a_value_that_does_not_stay_fails_the_push_and_leaves_the_set_alone(tmp_
     assert [track.name for track in host.tracks] == before
 
 
-def test_what_reads_back_otherwise_fails_the_push_even_where_it_was_remembered(tmp_path, monkeypatch):
-    """The report compares the patch with a fresh answer: a host that loses a modulation after confirming it is found out."""
+def test_what_reads_back_otherwise_fails_the_push_even_where_it_was_remembered(
+    tmp_path, monkeypatch
+):
+    """The report compares the patch with a fresh answer.
+
+    A host that loses a modulation after confirming it is found out.
+    """
     host = FakeHost(tmp_path)
-    monkeypatch.setattr(Lane, "verify", lambda lane: lane._read_attributes())  # reads, and leaves the verdict to the report
+    monkeypatch.setattr(
+        Lane, "verify", lambda lane: lane._read_attributes()
+    )  # reads, and leaves the verdict to the report
     right = host._companion
 
     def forgetful(address, arguments):
         answer = right(address, arguments)
         if address.endswith("get_all"):
             names = arguments[3 + arguments[2] :]
-            where = 2 + arguments[2] + list(zip(names[::2], names[1::2], strict=True)).index(("Osc 1 Pos", "LFO 1"))
+            where = (
+                2
+                + arguments[2]
+                + list(zip(names[::2], names[1::2], strict=True)).index(("Osc 1 Pos", "LFO 1"))
+            )
             return (*answer[:where], 0.25, *answer[where + 1 :])
         return answer
 
     monkeypatch.setattr(host, "_companion", forgetful)
-    with pytest.raises(ReadbackMismatch, match="Wavetable's LFO 1 -> Osc 1 Pos was set to 0, but reads back as 0.25"):
+    with pytest.raises(
+        ReadbackMismatch,
+        match="Wavetable's LFO 1 -> Osc 1 Pos was set to 0, but reads back as 0.25",
+    ):
         asyncio.run(pushing.push_async(PATCH, Endpoint(), transport=host, timing=Timing(5.0)))
 
 

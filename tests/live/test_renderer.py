@@ -28,14 +28,18 @@ from unmixer_core.live.track.frozen import frozen_of
 from unmixer_core.live.track.tracks import track_names
 from unmixer_core.schema.patch import Patch
 
-pytestmark = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
+pytestmark = pytest.mark.skipif(
+    find_spec("vita") is None, reason="the embedded host sounds through vita"
+)
 AUDIO = SimpleNamespace(sample_rate=44100, clip_s=0.5, velocity=100)
 
 
 def patches(n):
     chains = [[], ["Saturator", "Delay"], ["Delay", "Saturator"], ["Reverb"]]
     return [
-        Patch.init(40 + i, 0.3, chains[i % 4]).with_values({"wavetable.osc_1_pos": i / n, "saturator.drive": 0.9})
+        Patch.init(40 + i, 0.3, chains[i % 4]).with_values(
+            {"wavetable.osc_1_pos": i / n, "saturator.drive": 0.9}
+        )
         for i in range(n)
     ]
 
@@ -95,10 +99,15 @@ def test_a_host_that_is_killed_loses_no_patch(renderer):
 
 
 def test_a_patch_that_kills_its_host_is_put_aside_and_takes_no_other_along(renderer):
-    """It was never alone under way when its host died, but is tried alone before it is given up; so are its companions."""
+    """It was never alone under way when its host died, but is tried alone before it is given up.
+
+    So are its companions.
+    """
     wanted = patches(8)
     whole = renderer.render(wanted)
-    with Renderer(AUDIO, n_hosts=1, lanes=3, host_options=["--fault", f"crash:note={wanted[2].note}"]) as deadly:
+    with Renderer(
+        AUDIO, n_hosts=1, lanes=3, host_options=["--fault", f"crash:note={wanted[2].note}"]
+    ) as deadly:
         clips = deadly.render(wanted)
     killer = clips.pop(2)
     assert isinstance(killer, RenderFailure) and "ended by signal 9" in killer.reason
@@ -114,7 +123,10 @@ def test_finished_renders_are_kept_when_the_host_is_lost_for_good(renderer, monk
     async def gone(_):
         raise HostDied("no host will start again.")
 
-    with Renderer(AUDIO, n_hosts=1, lanes=1) as failing, pytest.raises(HostError, match="no host will start again"):
+    with (
+        Renderer(AUDIO, n_hosts=1, lanes=1) as failing,
+        pytest.raises(HostError, match="no host will start again"),
+    ):
         (victim,) = (host for host in hosts() if host.pid not in others)
         for index, clip in failing.map(wanted):
             kept[index] = clip
@@ -135,13 +147,19 @@ def test_a_host_that_does_not_start_is_named_and_nothing_is_left_behind():
 def threading_names():
     import threading
 
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith(("Main", "unmixer"))}
+    return {
+        thread.name
+        for thread in threading.enumerate()
+        if thread.name.startswith(("Main", "unmixer"))
+    }
 
 
 def test_hosts_end_with_the_renderer():
     with Renderer(AUDIO, n_hosts=1, lanes=1):
         before = hosts()
-    assert before and not any(p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in before if p not in hosts())
+    assert before and not any(
+        p.is_running() and p.status() != psutil.STATUS_ZOMBIE for p in before if p not in hosts()
+    )
 
 
 def test_what_a_killed_process_left_behind_is_swept_and_nothing_else(tmp_path):
@@ -150,11 +168,17 @@ def test_what_a_killed_process_left_behind_is_swept_and_nothing_else(tmp_path):
     for owner in (dead.pid, os.getpid(), "mine"):
         (tmp_path / f"{PREFIX}{owner}-x").mkdir()
     _sweep(tmp_path)
-    assert {folder.name for folder in tmp_path.iterdir()} == {f"{PREFIX}{os.getpid()}-x", f"{PREFIX}mine-x"}
+    assert {folder.name for folder in tmp_path.iterdir()} == {
+        f"{PREFIX}{os.getpid()}-x",
+        f"{PREFIX}mine-x",
+    }
 
 
 def test_stock_hosts_refuse_at_once_what_their_template_has_otherwise():
-    good, bad = Patch.init(50, 0.2, ["Delay"]), Patch.init(50, 0.2).with_values({"wavetable.unison_mode": "Classic"})
+    good, bad = (
+        Patch.init(50, 0.2, ["Delay"]),
+        Patch.init(50, 0.2).with_values({"wavetable.unison_mode": "Classic"}),
+    )
     with Renderer(AUDIO, n_hosts=1, lanes=1, host_options=["--stock"]) as stock:
         first, second, third = stock.render([good, bad, frozen_of(bad, stock.frozen)])
     assert first.shape == third.shape == (2, 22050)
@@ -162,7 +186,10 @@ def test_stock_hosts_refuse_at_once_what_their_template_has_otherwise():
 
 
 def test_a_track_that_the_user_deletes_in_the_middle_of_a_run_costs_no_patch(monkeypatch):
-    """Real Live's way (one session on a host that goes on living): the session is built anew, the user's set stays."""
+    """Real Live's way (one session on a host that goes on living).
+
+    The session is built anew, the user's set stays.
+    """
     names, clips, again = asyncio.run(_deleting(monkeypatch))
     assert names == ["1-MIDI", "2-MIDI", "3-Audio", "4-Audio"]
     assert all(np.array_equal(a, b) for a, b in zip(clips, again, strict=True)) and len(clips) == 10
@@ -178,7 +205,9 @@ def test_recordings_are_deleted_on_request_only(delete, monkeypatch):
             return clips, list(host._recordings.glob("*.wav"))
 
     clips, files = asyncio.run(main())
-    assert len(clips) == 3 and len(files) == (0 if delete == "1" else 3 + 1)  # and the calibration click
+    assert len(clips) == 3 and len(files) == (
+        0 if delete == "1" else 3 + 1
+    )  # and the calibration click
 
 
 def _render(wanted):

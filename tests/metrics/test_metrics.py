@@ -1,4 +1,6 @@
-"""Laws of the metrics: what is blind to what, what is zero when, and fast paths against slow ones."""
+"""Laws of the metrics: what is blind to what, what is zero when, and fast paths against slow
+ones.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ NONLINEAR = sorted(set(RACK.effect_names) - LTI)
 DISTANCES = [sound.mss, sound.wmfcc, sound.sot, sound.level_mel_l1_db]
 
 
-def note(frequency_hz: float = 220.0, *, delay: int = 0, pan: float = 0.5, seed: int = 0) -> np.ndarray:
+def note(
+    frequency_hz: float = 220.0, *, delay: int = 0, pan: float = 0.5, seed: int = 0
+) -> np.ndarray:
     """A decaying tone with a little noise, float32 [2, N]."""
     t = np.arange(N) / RATE
     tone = sum(np.sin(2 * np.pi * k * frequency_hz * t) / k for k in range(1, 6)) * np.exp(-4.0 * t)
@@ -140,7 +144,9 @@ def test_features_are_an_embedding_of_mss():
     sounds = [note(110.0 * 2 ** (k / 3), seed=k) for k in range(6)]
     features = [sound.mss_features(s, RATE) for s in sounds]
     slow = [sound.mss(sounds[0], s, RATE) for s in sounds]
-    np.testing.assert_allclose(sound.mss_from_features(features[0], np.stack(features)), slow, atol=1e-5)
+    np.testing.assert_allclose(
+        sound.mss_from_features(features[0], np.stack(features)), slow, atol=1e-5
+    )
     compact = sound.mss_from_features(features[0], mss_index.stack_features(features))
     np.testing.assert_allclose(compact, slow, atol=0.03)
     assert sound.mss_from_features(features[0], features[1]) == pytest.approx(slow[1])
@@ -165,7 +171,10 @@ def test_mss_equals_its_definition():
 @pytest.mark.parametrize("k", [1, 5, 40, 60])
 def test_index_finds_what_the_full_comparison_finds(k):
     rng = np.random.default_rng(0)
-    sounds = [note(80.0 * 2.0 ** rng.uniform(0, 3), delay=int(rng.integers(0, 2000)), seed=i) for i in range(50)]
+    sounds = [
+        note(80.0 * 2.0 ** rng.uniform(0, 3), delay=int(rng.integers(0, 2000)), seed=i)
+        for i in range(50)
+    ]
     bank = mss_index.stack_features(sound.mss_features(s, RATE) for s in sounds)
     target = sound.mss_features(note(200.0, seed=99), RATE)
     slow = sound.mss_from_features(target, bank)
@@ -182,7 +191,9 @@ def test_block_means_bound_the_distance_from_below():
 
 def test_features_of_other_lengths_are_refused():
     with pytest.raises(ValueError, match="different length"):
-        sound.mss_from_features(sound.mss_features(note(), RATE), sound.mss_features(note()[:, :-5000], RATE))
+        sound.mss_from_features(
+            sound.mss_features(note(), RATE), sound.mss_features(note()[:, :-5000], RATE)
+        )
 
 
 # Knobs, classes, calibration
@@ -193,7 +204,9 @@ def test_inactive_knobs_and_choices_do_not_count():
     predicted = np.array([[0.3, 9.0, 0.1], [9.0, 9.0, 0.2]])
     assert patch.knob_mae(predicted, actual, active) == pytest.approx(0.2)
     np.testing.assert_allclose(patch.mae_by_knob(predicted, actual, active), [0.3, np.nan, 0.15])
-    assert patch.class_accuracy([[1, 0], [1, 1]], [[1, 1], [0, 1]], [[1, 0], [1, 1]]) == pytest.approx(2 / 3)
+    assert patch.class_accuracy(
+        [[1, 0], [1, 1]], [[1, 1], [0, 1]], [[1, 0], [1, 1]]
+    ) == pytest.approx(2 / 3)
     assert np.isnan(patch.knob_mae(predicted, actual, np.zeros((2, 3), dtype=bool)))
 
 
@@ -288,8 +301,18 @@ def test_missing_effects_are_order_misses_but_not_among_the_present():
 def test_effect_scores_equal_their_definition():
     a, b = NONLINEAR[:2]
     scores = patch.effect_scores([(a,), (a, b), ()], [(a,), (b,), (b,)])
-    assert scores[a] == {"precision": 0.5, "recall": 1.0, "f1": pytest.approx(2 / 3), "support": 1.0}
-    assert scores[b] == {"precision": 1.0, "recall": 0.5, "f1": pytest.approx(2 / 3), "support": 2.0}
+    assert scores[a] == {
+        "precision": 0.5,
+        "recall": 1.0,
+        "f1": pytest.approx(2 / 3),
+        "support": 1.0,
+    }
+    assert scores[b] == {
+        "precision": 1.0,
+        "recall": 0.5,
+        "f1": pytest.approx(2 / 3),
+        "support": 2.0,
+    }
 
 
 def test_empty_sets_have_no_scores_and_majority_is_a_chain():

@@ -23,7 +23,9 @@ def test_a_saved_model_answers_as_before(tmp_path: Path, manifold: str) -> None:
     x, targets = tiny.batch()
     one, two = (m(x, targets.note, targets.gate_s) for m in (model, loaded.model))
     assert torch.equal(one.vector, two.vector)
-    assert torch.equal(model.chain_log_probs(one, targets.chain), loaded.model.chain_log_probs(two, targets.chain))
+    assert torch.equal(
+        model.chain_log_probs(one, targets.chain), loaded.model.chain_log_probs(two, targets.chain)
+    )
     assert loaded.about == {"phase": "dry"} and loaded.model.spec == tiny.SPEC
     assert json.loads((tmp_path / "model.json").read_text())["schema"] == RACK.digest
 

@@ -60,7 +60,10 @@ def test_note_and_gate_change_the_vector_and_shapes_follow_the_spec() -> None:
     assert base.shape == (2, encoder.out_width)
     assert not torch.allclose(base, encoder(x, torch.tensor([60, 60]), torch.tensor([0.5, 0.5])))
     assert not torch.allclose(base, encoder(x, torch.tensor([48, 48]), torch.tensor([1.0, 1.0])))
-    assert encoder(x[..., :61], torch.tensor([48, 48]), torch.tensor([0.5, 0.5])).shape == (2, encoder.out_width)
+    assert encoder(x[..., :61], torch.tensor([48, 48]), torch.tensor([0.5, 0.5])).shape == (
+        2,
+        encoder.out_width,
+    )
 
 
 def test_normalisation_undoes_offset_and_scale_of_the_features() -> None:
@@ -69,4 +72,6 @@ def test_normalisation_undoes_offset_and_scale_of_the_features() -> None:
     x, targets = tiny.batch(4)
     before = encoder(x, targets.note, targets.gate_s)
     encoder.normalise(torch.full((2, 32), 3.0), torch.full((2, 32), 2.0))
-    torch.testing.assert_close(encoder(2 * x + 3, targets.note, targets.gate_s), before, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        encoder(2 * x + 3, targets.note, targets.gate_s), before, rtol=1e-4, atol=1e-5
+    )

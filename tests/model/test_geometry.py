@@ -74,7 +74,9 @@ def test_finite_value_and_gradient_from_origin_to_boundary(length: float) -> Non
 
 def test_float64_keeps_distances_that_float32_loses() -> None:
     ball = geometry.Poincare(1.0)
-    far = [ball.dist(torch.zeros(2), ball.expmap0(torch.tensor([r, 0.0]))).item() for r in (4.0, 5.0)]
+    far = [
+        ball.dist(torch.zeros(2), ball.expmap0(torch.tensor([r, 0.0]))).item() for r in (4.0, 5.0)
+    ]
     assert far == pytest.approx([8.0, 10.0], rel=1e-9)
 
 
@@ -83,7 +85,9 @@ def test_logits_vanish_on_the_hyperplane_and_change_sign_across() -> None:
     normals = tangents(10, 3, 6, 0.9)
     side = ball.logits(ball.expmap0(normals), normals, torch.zeros(3)).diagonal()
     assert (side > 0).all()
-    torch.testing.assert_close(ball.logits(ball.expmap0(-normals), normals, torch.zeros(3)).diagonal(), -side)
+    torch.testing.assert_close(
+        ball.logits(ball.expmap0(-normals), normals, torch.zeros(3)).diagonal(), -side
+    )
     assert ball.logits(torch.zeros(1, 6), normals, torch.zeros(3)).abs().max() < 1e-12
 
 
@@ -100,7 +104,9 @@ def test_the_ball_becomes_flat_as_curvature_goes_to_zero() -> None:
 
 def test_clip_shortens_only_long_vectors() -> None:
     v = torch.tensor([[3.0, 4.0], [0.3, 0.4], [0.0, 0.0]])
-    torch.testing.assert_close(geometry.clip_radius(v, 1.0), torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]]))
+    torch.testing.assert_close(
+        geometry.clip_radius(v, 1.0), torch.tensor([[0.6, 0.8], [0.3, 0.4], [0.0, 0.0]])
+    )
 
 
 def test_unknown_manifold_and_flat_ball_are_refused() -> None:

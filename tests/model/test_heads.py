@@ -26,11 +26,16 @@ def test_context_tells_who_stands_before_whom() -> None:
     ids = chains.encode(("Saturator", "Reverb", "Compressor"))[:3]
     assert present.nonzero()[:, 0].tolist() == sorted(ids.tolist())
     expected = {(ids[0], ids[1]), (ids[0], ids[2]), (ids[1], ids[2])}
-    assert {(int(a), int(b)) for a, b in before.nonzero()} == {(int(a), int(b)) for a, b in expected}
+    assert {(int(a), int(b)) for a, b in before.nonzero()} == {
+        (int(a), int(b)) for a, b in expected
+    }
 
 
 def test_targets_use_the_canonical_order_and_mark_what_is_heard() -> None:
-    one, two = targets_of("Reverb", "EQ Eight", "Saturator"), targets_of("EQ Eight", "Reverb", "Saturator")
+    one, two = (
+        targets_of("Reverb", "EQ Eight", "Saturator"),
+        targets_of("EQ Eight", "Reverb", "Saturator"),
+    )
     assert torch.equal(one.chain, two.chain)
     assert one.knob_mask[0, RACK.knob_index["reverb.decay_time"]]
     assert not one.knob_mask[0, RACK.knob_index["delay.feedback"]]
@@ -66,7 +71,9 @@ def test_still_amounts_lie_at_zero_and_moving_ones_stay() -> None:
 
 def test_bernoulli_samples_have_their_probability_and_a_gradient() -> None:
     logits = torch.tensor([-1.0, 0.5], requires_grad=True)
-    drawn = straight_through_bernoulli(logits.expand(20_000, 2), 0.7, torch.Generator().manual_seed(2))
+    drawn = straight_through_bernoulli(
+        logits.expand(20_000, 2), 0.7, torch.Generator().manual_seed(2)
+    )
     assert drawn.mean(0).tolist() == pytest.approx(torch.sigmoid(logits).tolist(), abs=0.015)
     drawn.sum().backward()
     assert (logits.grad > 0).all()
@@ -78,7 +85,9 @@ def test_knobs_depend_on_choices_and_on_the_order_of_effects() -> None:
     belief = model(x, targets.note, targets.gate_s)
     base = context_of(targets_of("Saturator", "Auto Filter")[torch.tensor([0, 0])])
     swapped = context_of(targets_of("Auto Filter", "Saturator")[torch.tensor([0, 0])])
-    other = Context(one_hot_choices(torch.ones(2, RACK.n_choices, dtype=torch.long)), base.slots, base.moving)
+    other = Context(
+        one_hot_choices(torch.ones(2, RACK.n_choices, dtype=torch.long)), base.slots, base.moving
+    )
     means = [model.mixtures(belief, c)[1].mean for c in (base, swapped, other)]
     assert not torch.allclose(means[0], means[1]) and not torch.allclose(means[0], means[2])
 
@@ -93,9 +102,13 @@ def test_augmentation_repeats_with_its_seed_keeps_the_floor_and_can_be_off() -> 
     off = tiny.section(dict.fromkeys(tiny.AUGMENT, 0))
     assert torch.equal(augment(x, off, tiny.SPEC, torch.Generator().manual_seed(3)), x)
     later = augment(
-        x, tiny.section(dict.fromkeys(tiny.AUGMENT, 0), shift_frames=4), tiny.SPEC, torch.Generator().manual_seed(4)
+        x,
+        tiny.section(dict.fromkeys(tiny.AUGMENT, 0), shift_frames=4),
+        tiny.SPEC,
+        torch.Generator().manual_seed(4),
     )
     shifts = [
-        next(s for s in range(5) if torch.equal(later[i, ..., s:], x[i, ..., : x.shape[-1] - s])) for i in range(6)
+        next(s for s in range(5) if torch.equal(later[i, ..., s:], x[i, ..., : x.shape[-1] - s]))
+        for i in range(6)
     ]
     assert len(set(shifts)) > 1

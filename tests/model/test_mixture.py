@@ -5,7 +5,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unmixer_core.model.mixture import BETWEEN, HIGH, LOW, Mixture, gumbel_one_hot, place_of, to_logit, to_unit
+from unmixer_core.model.mixture import (
+    BETWEEN,
+    HIGH,
+    LOW,
+    Mixture,
+    gumbel_one_hot,
+    place_of,
+    to_logit,
+    to_unit,
+)
 
 
 def rng(seed: int) -> torch.Generator:
@@ -72,7 +81,11 @@ def test_samples_follow_the_density() -> None:
         assert (levels < level).double().mean(0).numpy() == pytest.approx(level, abs=0.015)
     mean = (m.weights[..., None] * m.mean).sum(1)[0]
     assert x.mean(0).numpy() == pytest.approx(mean.numpy(), abs=0.05)
-    each = torch.diag_embed(m.scale.square()) + m.factor @ m.factor.mT + m.mean[..., None] * m.mean[..., None, :]
+    each = (
+        torch.diag_embed(m.scale.square())
+        + m.factor @ m.factor.mT
+        + m.mean[..., None] * m.mean[..., None, :]
+    )
     covariance = (m.weights[..., None, None] * each).sum(1)[0] - torch.outer(mean, mean)
     torch.testing.assert_close(torch.cov(x.T), covariance, rtol=0.1, atol=0.1)
 
@@ -97,10 +110,14 @@ def test_atoms_and_density_together_sum_to_one() -> None:
     axis, total = torch.linspace(-14, 14, 281, dtype=torch.float64), 0.0
     for first in (BETWEEN, LOW, HIGH):
         for second in (BETWEEN, LOW, HIGH):
-            x = torch.cartesian_prod(*(axis if p == BETWEEN else torch.zeros(1).double() for p in (first, second)))
+            x = torch.cartesian_prod(
+                *(axis if p == BETWEEN else torch.zeros(1).double() for p in (first, second))
+            )
             place = torch.tensor([first, second]).expand(len(x), 2)
             volume = 0.1 ** [first, second].count(BETWEEN)
-            total += expanded(m, len(x)).log_prob_at(x, all_on(m, x), place).exp().sum().item() * volume
+            total += (
+                expanded(m, len(x)).log_prob_at(x, all_on(m, x), place).exp().sum().item() * volume
+            )
     assert total == pytest.approx(1.0, abs=1e-3)
 
 
@@ -121,7 +138,8 @@ def test_samples_with_atoms_follow_their_distribution_function() -> None:
     x = m.sample(rng(16))
     at_low, at_high = (place_of(x) == stop for stop in (LOW, HIGH))
     low, high = (
-        m.cdf(to_logit(torch.full_like(x, edge)), within=within)[0] for edge, within in ((0.0, 1.0), (1.0, 0.0))
+        m.cdf(to_logit(torch.full_like(x, edge)), within=within)[0]
+        for edge, within in ((0.0, 1.0), (1.0, 0.0))
     )
     assert at_low.double().mean(0).numpy() == pytest.approx(low.numpy(), abs=0.015)
     assert at_high.double().mean(0).numpy() == pytest.approx((1 - high).numpy(), abs=0.015)
@@ -150,7 +168,9 @@ def test_sampling_atoms_has_a_gradient_for_every_part() -> None:
 
 def test_a_sample_at_a_stop_still_pulls_at_its_atom() -> None:
     stops = torch.tensor([0.0, -9.0, 9.0]).expand(1, 1, 1, 3).clone().requires_grad_()
-    m = Mixture(torch.zeros(1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.zeros(1, 1, 1, 1), stops)
+    m = Mixture(
+        torch.zeros(1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.zeros(1, 1, 1, 1), stops
+    )
     unit = to_unit(m.sample(rng(2), temperature=3.0))
     unit.sum().backward()
     assert unit.item() == pytest.approx(1.0, abs=1e-3) and stops.grad[..., HIGH].item() > 0
@@ -167,14 +187,19 @@ def test_a_component_answers_with_the_stop_where_that_is_likelier() -> None:
 
 
 def test_atoms_are_learned_where_knobs_sit_at_stops_independently_of_each_other() -> None:
-    """Four knobs, of which three are at their high stop in 30 % each: 8 patterns, more than two components can hold."""
+    """Four knobs, of which three are at their high stop in 30 % each.
+
+    8 patterns, more than two components can hold.
+    """
     n, g = 800, rng(22)
     u = torch.rand(n, 4, generator=g, dtype=torch.float64).clamp(0.01, 0.99)
     u[:, :3][torch.rand(n, 3, generator=g) < 0.3] = 1.0
     x, mask, error = to_logit(u), torch.ones(n, 4, dtype=torch.bool), {}
     for atoms in (True, False):
         start = mixture(23, k=2, n=4)
-        parts = [start.logits, start.mean, start.scale.log(), start.factor] + [torch.zeros(1, 2, 4, 3).double()] * atoms
+        parts = [start.logits, start.mean, start.scale.log(), start.factor] + [
+            torch.zeros(1, 2, 4, 3).double()
+        ] * atoms
         parts = [p.clone().requires_grad_() for p in parts]
         optimiser = torch.optim.Adam(parts, lr=0.05)
         for _ in range(100):
@@ -183,7 +208,9 @@ def test_atoms_are_learned_where_knobs_sit_at_stops_independently_of_each_other(
             (-expanded(made, n).log_prob(x, mask).mean()).backward()
             optimiser.step()
         drawn = place_of(expanded(made, n).sample(rng(24)))
-        error[atoms] = ((drawn == HIGH).double().mean(0) - (u == 1.0).double().mean(0)).abs().max().item()
+        error[atoms] = (
+            ((drawn == HIGH).double().mean(0) - (u == 1.0).double().mean(0)).abs().max().item()
+        )
     assert error[True] < 0.04 and error[False] > 2 * error[True]
 
 

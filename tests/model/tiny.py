@@ -21,24 +21,68 @@ from unmixer_core.training.phase import Settings, new_model
 SPEC = FeatureSpec(44100, 2048, 1764, 32, 30.0, 18000.0, -80.0)
 FRAMES = 25
 MODEL = dict(
-    width=4, embedding=24, harmonics=8, dropout=0.1, components=3, rank=2, sigma_floor=0.015, stops=True, knob_hidden=16,
-    manifold="poincare", ball_dim=6, curvature=0.3, radius=1.0, chain_hidden=16,
-)  # fmt: skip
+    width=4,
+    embedding=24,
+    harmonics=8,
+    dropout=0.1,
+    components=3,
+    rank=2,
+    sigma_floor=0.015,
+    stops=True,
+    knob_hidden=16,
+    manifold="poincare",
+    ball_dim=6,
+    curvature=0.3,
+    radius=1.0,
+    chain_hidden=16,
+)
 LOSS = dict(
-    lambda_p=1.0, lambda_c=1.0, lambda_o=1.0, lambda_e=1.0, lambda_s=0.5, nll_cap=6.0, label_smoothing=0.0,
-    spectral_clips=2, spectral_every=2, spectral_start=0.0, spectral_ramp=0.1, temperature_start=1.0,
-    temperature_end=0.5, audio_to_choices=True, audio_to_chain=True,
-)  # fmt: skip
+    lambda_p=1.0,
+    lambda_c=1.0,
+    lambda_o=1.0,
+    lambda_e=1.0,
+    lambda_s=0.5,
+    nll_cap=6.0,
+    label_smoothing=0.0,
+    spectral_clips=2,
+    spectral_every=2,
+    spectral_start=0.0,
+    spectral_ramp=0.1,
+    temperature_start=1.0,
+    temperature_end=0.5,
+    audio_to_choices=True,
+    audio_to_chain=True,
+)
 OPTIM = dict(
-    lr=0.005, warmup=0.2, beta1=0.9, beta2=0.99, eps=1e-8, weight_decay=0.01, clip="norm", threshold=1.0,
-    percentile=None, manifold_lr=1.0, ema=0.9,
-)  # fmt: skip
+    lr=0.005,
+    warmup=0.2,
+    beta1=0.9,
+    beta2=0.99,
+    eps=1e-8,
+    weight_decay=0.01,
+    clip="norm",
+    threshold=1.0,
+    percentile=None,
+    manifold_lr=1.0,
+    ema=0.9,
+)
 AUGMENT = dict(noise_db=0.5, gain_db=0.5, shift_frames=1, mask_mels=2, mask_frames=2)
 PHASE = dict(seed=5, epochs=3, proxy_epochs=1, batch=8, replay=0.5, lr_scale=1.0)
 PRIOR = SimpleNamespace(
-    chain_length_weights=(0.1, 0.2, 0.3, 0.2, 0.2), order_audible_bias=0.5, p_osc_2=0.3, p_sub=0.3, p_filter=0.7,
-    p_unison=0.3, p_effect_mode=0.4, p_modulation=0.4, p_stop=0.05, note_low=36, note_high=72, gate_low_s=0.2, gate_high_s=0.8,
-)  # fmt: skip
+    chain_length_weights=(0.1, 0.2, 0.3, 0.2, 0.2),
+    order_audible_bias=0.5,
+    p_osc_2=0.3,
+    p_sub=0.3,
+    p_filter=0.7,
+    p_unison=0.3,
+    p_effect_mode=0.4,
+    p_modulation=0.4,
+    p_stop=0.05,
+    note_low=36,
+    note_high=72,
+    gate_low_s=0.2,
+    gate_high_s=0.8,
+)
 
 
 def section(values: dict[str, Any], **changes: Any) -> Any:
@@ -48,10 +92,14 @@ def section(values: dict[str, Any], **changes: Any) -> Any:
 def settings(**changes: dict[str, Any]) -> Settings:
     """Changes by section: settings(phase={"epochs": 1})."""
     parts = {"phase": PHASE, "loss": LOSS, "optim": OPTIM, "augment": AUGMENT}
-    return Settings(**{name: section(values, **changes.get(name, {})) for name, values in parts.items()})
+    return Settings(
+        **{name: section(values, **changes.get(name, {})) for name, values in parts.items()}
+    )
 
 
-def patches(n_train: int = 20, n_valid: int = 6, phases: tuple[str, ...] = ("dry", "nonlinear", "full")) -> Patches:
+def patches(
+    n_train: int = 20, n_valid: int = 6, phases: tuple[str, ...] = ("dry", "nonlinear", "full")
+) -> Patches:
     tables: list[Patches] = []
     for phase in phases:
         for split, n in (("train", n_train), ("valid", n_valid)):
@@ -89,20 +137,27 @@ def batch(n: int = 8, seed: int = 2) -> tuple[Tensor, Targets]:
 
 
 class FakeProxy:
-    """Audio that depends on every knob, choice weight and, in order, on every chain slot: [b, 2, 64]."""
+    """Audio that depends on every knob, choice weight and, in order, on every chain slot.
+
+    [b, 2, 64].
+    """
 
     sample_rate = 8000
 
-    def __call__(self, knobs: Tensor, choices: list[Tensor], chain: Tensor, note: Tensor, gate_s: Tensor) -> Tensor:
+    def __call__(
+        self, knobs: Tensor, choices: list[Tensor], chain: Tensor, note: Tensor, gate_s: Tensor
+    ) -> Tensor:
         time = torch.linspace(0, 1, 64)
         rates = torch.arange(1, knobs.shape[1] + 1) * 0.7
         audio = (knobs[..., None] * torch.sin(rates[:, None] * 6.28 * time)).sum(1)
         for i, weight in enumerate(choices):
-            audio = audio + (weight * torch.linspace(-1, 1, weight.shape[1])).sum(1, keepdim=True) * torch.cos(
-                (i + 1) * 9 * time
-            )
+            audio = audio + (weight * torch.linspace(-1, 1, weight.shape[1])).sum(
+                1, keepdim=True
+            ) * torch.cos((i + 1) * 9 * time)
         for slot in chain.unbind(1):  # effect e: a drive of its own, so that order matters
-            drives = torch.stack([torch.tanh(audio * (0.3 + 0.2 * e)) + 0.05 * e for e in range(8)] + [audio], dim=1)
+            drives = torch.stack(
+                [torch.tanh(audio * (0.3 + 0.2 * e)) + 0.05 * e for e in range(8)] + [audio], dim=1
+            )
             audio = (slot[..., None] * drives).sum(1)
         return torch.stack([audio, 0.5 * audio], dim=1)
 

@@ -1,4 +1,7 @@
-"""The shell around the stages, cheaply: DVC accepts it, layers hold, documented files exist (`make smoke` runs it)."""
+"""The shell around the stages, cheaply.
+
+DVC accepts it, layers hold, documented files exist (`make smoke` runs it).
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,17 @@ from unmixer_core.config.yaml12 import read_yaml
 
 REPO = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
-ENVIRONMENT = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+ENVIRONMENT = {
+    **os.environ,
+    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    "DVC_NO_ANALYTICS": "1",
+}
 
 
 def run(*command: str, cwd: Path = REPO) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(
+        command, cwd=cwd, env=ENVIRONMENT, capture_output=True, text=True, timeout=120, check=False
+    )
 
 
 @pytest.fixture
@@ -31,9 +40,18 @@ def project(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(REPO / name, tmp_path / name)
     (tmp_path / "stages").mkdir()
-    body = "from pathlib import Path\nfrom unmixer_core import config\nfrom unmixer_core.pipeline.run import run_stage\n"
-    make = "def main(out: Path, itf: config.Itf) -> dict:\n    out.write_text('x')\n    return {'steps': itf.steps}\n"
-    take = "def main(given: Path, loss: config.Loss) -> dict[str, float]:\n    return {'weight': loss.lambda_s}\n"
+    body = (
+        "from pathlib import Path\nfrom unmixer_core import config\nfrom "
+        "unmixer_core.pipeline.run import run_stage\n"
+    )
+    make = (
+        "def main(out: Path, itf: config.Itf) -> dict:\n    out.write_text('x')\n    return "
+        "{'steps': itf.steps}\n"
+    )
+    take = (
+        "def main(given: Path, loss: config.Loss) -> dict[str, float]:\n    return {'weight': "
+        "loss.lambda_s}\n"
+    )
     end = "if __name__ == '__main__':\n    run_stage(main)\n"
     (tmp_path / "stages/make.py").write_text(body + make + end, encoding="utf-8")
     (tmp_path / "stages/take.py").write_text(body + take + end, encoding="utf-8")
@@ -61,22 +79,33 @@ def project(tmp_path: Path) -> Path:
 def test_dvc_runs_stages_once_and_a_loss_weight_reruns_what_reads_it(project):
     first = run("dvc", "repro", cwd=project)
     assert first.returncode == 0, first.stderr
-    assert json.loads((project / "metrics/take.json").read_text(encoding="utf-8")) == {"weight": 0.1}
+    assert json.loads((project / "metrics/take.json").read_text(encoding="utf-8")) == {
+        "weight": 0.1
+    }
     again = run("dvc", "repro", cwd=project)
     assert "didn't change, skipping" in again.stdout and "Running stage" not in again.stdout
     text = (project / "params.yaml").read_text(encoding="utf-8")
-    (project / "params.yaml").write_text(text.replace("lambda_s: 0.1 ", "lambda_s: 0.5 "), encoding="utf-8")
+    (project / "params.yaml").write_text(
+        text.replace("lambda_s: 0.1 ", "lambda_s: 0.5 "), encoding="utf-8"
+    )
     changed = run("dvc", "repro", cwd=project)
     assert "Running stage 'take'" in changed.stdout and "Running stage 'make'" not in changed.stdout
-    assert json.loads((project / "metrics/take.json").read_text(encoding="utf-8")) == {"weight": 0.5}
+    assert json.loads((project / "metrics/take.json").read_text(encoding="utf-8")) == {
+        "weight": 0.5
+    }
 
 
 def test_a_wrong_parameter_stops_repro_with_its_name(project):
     text = (project / "params.yaml").read_text(encoding="utf-8")
-    (project / "params.yaml").write_text(text.replace("lambda_s: 0.1 ", "lambda_s: lots "), encoding="utf-8")
+    (project / "params.yaml").write_text(
+        text.replace("lambda_s: 0.1 ", "lambda_s: lots "), encoding="utf-8"
+    )
     done = run("dvc", "repro", cwd=project)
     assert done.returncode != 0
-    assert "error: params.yaml: loss.lambda_s = 'lots' is not allowed, it must be a number ≥ 0.0" in done.stderr
+    assert (
+        "error: params.yaml: loss.lambda_s = 'lots' is not allowed, it must be a number ≥ 0.0"
+        in done.stderr
+    )
     assert not (project / "data/x").exists()
 
 
@@ -93,7 +122,8 @@ def test_layers_hold():
 
 def test_requirements_are_all_constrained_but_torch():
     pinned = {
-        line.split("==")[0].lower() for line in (REPO / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        line.split("==")[0].lower()
+        for line in (REPO / "constraints.txt").read_text(encoding="utf-8").splitlines()
     }
     names = {
         re.split(r"[~<>=\[;]", line)[0].strip().lower()
@@ -109,7 +139,10 @@ def test_dvc_sends_nothing_home():
     assert "analytics = false" in (REPO / ".dvc/config").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("target", ["repro", "test", "check", "smoke", "serve", "ui", "clean", "tracking-server", "postgres"])
+@pytest.mark.parametrize(
+    "target",
+    ["repro", "test", "check", "smoke", "serve", "ui", "clean", "tracking-server", "postgres"],
+)
 def test_make_knows_its_targets(target):
     if not shutil.which("make"):
         pytest.skip("make is not installed")
@@ -119,7 +152,13 @@ def test_make_knows_its_targets(target):
 def test_an_old_python_is_refused_in_one_sentence(tmp_path):
     if not shutil.which("make"):
         pytest.skip("make is not installed")
-    for name in ("Makefile", "requirements.txt", "requirements-serve.txt", "requirements-dev.txt", "constraints.txt"):
+    for name in (
+        "Makefile",
+        "requirements.txt",
+        "requirements-serve.txt",
+        "requirements-dev.txt",
+        "constraints.txt",
+    ):
         shutil.copy(REPO / name, tmp_path / name)
     done = run("make", "setup", "PYTHON=false", cwd=tmp_path)
     assert done.returncode != 0 and "error: Python 3.11 or newer is needed" in done.stderr
@@ -141,4 +180,6 @@ def test_the_readme_names_every_environment_variable():
     ]
     used = {name for text in code for name in re.findall(r"UNMIXER_[A-Z]\w+", text)}
     told = set(re.findall(r"UNMIXER_[A-Z]\w+", (REPO / "README.md").read_text(encoding="utf-8")))
-    assert (sorted(used - told), sorted(told - used)) == ([], []), "(not in the README, not in the code)"
+    assert (sorted(used - told), sorted(told - used)) == ([], []), (
+        "(not in the README, not in the code)"
+    )

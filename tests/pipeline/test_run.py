@@ -1,4 +1,7 @@
-"""A stage's main is filled from argv and params.yaml; what it returns, raises and leaves behind is kept in order."""
+"""A stage's main is filled from argv and params.yaml.
+
+What it returns, raises and leaves behind is kept in order.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +26,8 @@ from unmixer_core.pipeline import log as pipeline_log
 from unmixer_core.pipeline.log import StageLog
 
 REPO = Path(__file__).resolve().parents[2]
+#: For a process to end, on a machine that is busy.
 PATIENCE_S = 120
-"""For a process to end, on a machine that is busy."""
 
 
 @pytest.fixture
@@ -37,7 +40,9 @@ def project(tmp_path: Path, monkeypatch) -> Path:
 
 
 def test_main_gets_paths_from_argv_and_sections_from_params(project, params):
-    def main(some_input: Path, loss: config.Loss, phase: config.TrainFx, log: StageLog) -> dict[str, float]:
+    def main(
+        some_input: Path, loss: config.Loss, phase: config.TrainFx, log: StageLog
+    ) -> dict[str, float]:
         assert (some_input, loss, phase) == (Path("data/x"), params.loss, params.train.fx)
         log.metrics({"loss": 1.0}, step=1)
         log.text("note.md", "nothing is tracked here")
@@ -68,7 +73,10 @@ def test_a_parameter_that_nothing_can_fill_is_a_programming_error(project):
 
 def test_params_are_checked_before_any_work(project):
     path = project / "params.yaml"
-    path.write_text(path.read_text(encoding="utf-8").replace("lambda_s: 0.1", "lambda_s: lots"), encoding="utf-8")
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("lambda_s: 0.1", "lambda_s: lots"),
+        encoding="utf-8",
+    )
     with pytest.raises(ConfigError, match=r"loss\.lambda_s = 'lots'"):
         run.execute(lambda: pytest.fail("main was called"), [])
 
@@ -106,10 +114,27 @@ if __name__ == "__main__":
 def start(project: Path, out: str) -> subprocess.Popen:
     (project / "stages").mkdir(exist_ok=True)
     (project / "stages" / "toy.py").write_text(TOY, encoding="utf-8")
-    environment = {**os.environ, "PYTHONPATH": str(REPO), "UNMIXER_TRACKING": "off", "PYTHONUNBUFFERED": "1"}
-    command = [sys.executable, "stages/toy.py", "--out", f"out/{out}", "--metrics", "metrics/toy.json"]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(REPO),
+        "UNMIXER_TRACKING": "off",
+        "PYTHONUNBUFFERED": "1",
+    }
+    command = [
+        sys.executable,
+        "stages/toy.py",
+        "--out",
+        f"out/{out}",
+        "--metrics",
+        "metrics/toy.json",
+    ]
     return subprocess.Popen(
-        command, cwd=project, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        cwd=project,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -126,7 +151,10 @@ def test_a_full_disk_is_one_sentence_and_what_was_finished_is_kept(project):
     process = start(project, "full")
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 1 and "Traceback" not in errors
-    assert re.match(r"error: the disk is full \(.+\); make room and run `dvc repro` again: .+ kept\.$", errors.splitlines()[-1])
+    assert re.match(
+        r"error: the disk is full \(.+\); make room and run `dvc repro` again: .+ kept\.$",
+        errors.splitlines()[-1],
+    )
     assert [mark.read_text() for mark in (project / ".unmixer").glob("toy-*/done")] == ["1"]
 
 
@@ -143,16 +171,22 @@ def test_a_full_disk_is_known_however_a_library_says_it(error):
     later = ValueError("the file is not complete")
     later.__cause__ = error
     assert run._disk_is_full(error) and run._disk_is_full(later)
-    assert not run._disk_is_full(ValueError("the file is not complete")) and not run._disk_is_full(FileNotFoundError(2, "no"))
+    assert not run._disk_is_full(ValueError("the file is not complete")) and not run._disk_is_full(
+        FileNotFoundError(2, "no")
+    )
 
 
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda sign: sign.name)
+@pytest.mark.parametrize(
+    "sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda sign: sign.name
+)
 def test_a_stage_ended_in_the_middle_goes_on_where_it_stopped(project, sign):
     process = start(project, "hang")
     assert process.stdout.readline() == "hanging\n"
     process.send_signal(sign)
     _, errors = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[sign], errors
+    assert (
+        process.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143, signal.SIGINT: 130}[sign]
+    ), errors
     assert not (project / "metrics/toy.json").exists()
     again = start(project, "hang")
     _, errors = again.communicate(timeout=PATIENCE_S)
@@ -202,7 +236,10 @@ def test_threads_and_device_come_from_the_environment(monkeypatch):
     monkeypatch.setenv("UNMIXER_THREADS", "3")
     monkeypatch.setenv("UNMIXER_DEVICE", "cpu")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert machine.device() == torch.device("cpu") and torch.get_num_threads() == 3 == machine.threads()
+    assert (
+        machine.device() == torch.device("cpu")
+        and torch.get_num_threads() == 3 == machine.threads()
+    )
     torch.set_num_threads(before)
     for name, value in (("UNMIXER_THREADS", "many"), ("UNMIXER_DEVICE", "toaster")):
         monkeypatch.setenv(name, value)
@@ -216,7 +253,11 @@ def test_progress_yields_everything_in_order_and_speaks_now_and_then(monkeypatch
     items = StageLog().progress(range(4), desc="render")
     assert [item for item in items if time.sleep(0.02) is None] == [0, 1, 2, 3]
     lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("render 1/4 · ") and lines[0].endswith("left") and lines[-1].endswith("taken")
+    assert (
+        lines[0].startswith("render 1/4 · ")
+        and lines[0].endswith("left")
+        and lines[-1].endswith("taken")
+    )
 
 
 def test_short_work_says_nothing_without_a_terminal(capsys):
@@ -237,7 +278,10 @@ def test_a_progress_line_has_rate_and_time_left(done, total, seconds, line):
 
 
 def test_numbers_are_rounded_to_six_digits_and_json_can_hold_them():
-    values = {"z": [1e-9 / 3, 2.0], "a": {"y": float("inf"), "x": True, "n": 10**9, "s": "text", "none": None}}
+    values = {
+        "z": [1e-9 / 3, 2.0],
+        "a": {"y": float("inf"), "x": True, "n": 10**9, "s": "text", "none": None},
+    }
     assert json_file.rounded(values) == {
         "a": {"n": 10**9, "none": None, "s": "text", "x": True, "y": None},
         "z": [3.33333e-10, 2.0],

@@ -1,4 +1,6 @@
-"""Runs are grouped, cached stages are named, and no dead server or killed process loses what a stage reported."""
+"""Runs are grouped, cached stages are named, and no dead server or killed process loses what a
+stage reported.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ stages:
 
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory) -> Path:
-    """A new, empty database, made by two processes at once as two first experiments would; tests copy it.
+    """A new, empty database, made by two processes at once as two first experiments would.
+
+    Tests copy it.
 
     Made once for all of xdist's workers: it takes seconds.
     """
@@ -46,10 +50,21 @@ def empty_store(tmp_path_factory) -> Path:
     with FileLock(f"{folder}.lock"):
         if not (folder / "mlflow.db").is_file():
             folder.mkdir()
-            code = "from unmixer_core.pipeline.mlflow_sink import Sink; from pathlib import Path; Sink(Path('.'), Path('.'))"
-            command, environment = [sys.executable, "-c", code], {**os.environ, "PYTHONPATH": str(REPO)}
-            both = [subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE) for _ in range(2)]
-            assert [(process.communicate(timeout=120)[1], process.returncode) for process in both] == [(b"", 0)] * 2
+            code = (
+                "from unmixer_core.pipeline.mlflow_sink import Sink; from pathlib import Path; "
+                "Sink(Path('.'), Path('.'))"
+            )
+            command, environment = (
+                [sys.executable, "-c", code],
+                {**os.environ, "PYTHONPATH": str(REPO)},
+            )
+            both = [
+                subprocess.Popen(command, cwd=folder, env=environment, stderr=subprocess.PIPE)
+                for _ in range(2)
+            ]
+            assert [
+                (process.communicate(timeout=120)[1], process.returncode) for process in both
+            ] == [(b"", 0)] * 2
     return folder / "mlflow.db"
 
 
@@ -61,7 +76,9 @@ def project(tmp_path: Path, monkeypatch, empty_store: Path) -> Path:
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", EXPERIMENT)
     (tmp_path / "dvc.yaml").write_text(PIPELINE, encoding="utf-8")
     (tmp_path / "metrics").mkdir()
-    (tmp_path / "metrics/first.json").write_text('{"loss": 0.5, "deep": {"er": 2}, "text": "x"}', encoding="utf-8")
+    (tmp_path / "metrics/first.json").write_text(
+        '{"loss": 0.5, "deep": {"er": 2}, "text": "x"}', encoding="utf-8"
+    )
     git = ["git", "-c", "user.name=t", "-c", "user.email=t@t", "-C", str(tmp_path)]
     for arguments in (["init", "-q"], ["add", "dvc.yaml"], ["commit", "-q", "-m", "start"]):
         subprocess.run([*git, *arguments], check=True)
@@ -82,7 +99,11 @@ def runs(client, **tags: str) -> list:
     """Runs with these tags (`__` stands for a dot), oldest first."""
     experiment = client.get_experiment_by_name(EXPERIMENT)
     wanted = {name.replace("__", "."): value for name, value in tags.items()}
-    found = client.search_runs([experiment.experiment_id], order_by=["attribute.start_time ASC"]) if experiment else []
+    found = (
+        client.search_runs([experiment.experiment_id], order_by=["attribute.start_time ASC"])
+        if experiment
+        else []
+    )
     return [run for run in found if wanted.items() <= run.data.tags.items()]
 
 
@@ -109,7 +130,10 @@ def test_a_run_keeps_params_curves_artifacts_and_its_place(project, client, para
         return {"final": 0.25, "by_phase": {"dry": 1.5}}
 
     run_stage(monkeypatch, "train_dry", main)
-    (parent,), (child,) = runs(client, unmixer__kind="pipeline"), runs(client, unmixer__stage="train_dry")
+    (parent,), (child,) = (
+        runs(client, unmixer__kind="pipeline"),
+        runs(client, unmixer__stage="train_dry"),
+    )
     assert child.data.tags["mlflow.parentRunId"] == parent.info.run_id
     assert child.info.status == parent.info.status == "FINISHED"
     assert child.data.params["train.dry.epochs"] == str(params.train.dry.epochs)
@@ -140,7 +164,10 @@ def test_stages_share_a_parent_and_cached_ones_are_tagged(project, client, monke
     for name in ("third", "second"):
         run_stage(monkeypatch, name, lambda: {"loss": 1.0})
     (parent,) = runs(client, unmixer__kind="pipeline")
-    assert {run.data.tags["unmixer.stage"] for run in runs(client, unmixer__kind="stage")} == {"third", "second"}
+    assert {run.data.tags["unmixer.stage"] for run in runs(client, unmixer__kind="stage")} == {
+        "third",
+        "second",
+    }
     cached = {name for name in parent.data.tags if name.startswith("cached.")}
     assert cached == {"cached.first"}, "second was cached at first, but has run since"
     assert parent.data.metrics["first.loss"] == 0.5 and parent.data.metrics["first.deep.er"] == 2.0
@@ -149,7 +176,9 @@ def test_stages_share_a_parent_and_cached_ones_are_tagged(project, client, monke
 def test_other_parameters_or_another_experiment_get_another_parent(project, client, monkeypatch):
     run_stage(monkeypatch, "first", nothing)
     text = (project / "params.yaml").read_text(encoding="utf-8")
-    (project / "params.yaml").write_text(text.replace("lambda_s: 0.1", "lambda_s: 0.2"), encoding="utf-8")
+    (project / "params.yaml").write_text(
+        text.replace("lambda_s: 0.1", "lambda_s: 0.2"), encoding="utf-8"
+    )
     run_stage(monkeypatch, "first", nothing)
     monkeypatch.setenv("DVC_EXP_NAME", "bold-lynx")
     run_stage(monkeypatch, "first", nothing)
@@ -168,7 +197,8 @@ def test_ancestors_are_read_from_the_pipeline(project):
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(TrainingError("nan"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (OSError(), "FAILED")]
+    ("error", "status"),
+    [(TrainingError("nan"), "FAILED"), (KeyboardInterrupt(), "KILLED"), (OSError(), "FAILED")],
 )
 def test_a_stage_that_ends_badly_says_so(project, client, monkeypatch, error, status):
     def main() -> None:
@@ -176,21 +206,30 @@ def test_a_stage_that_ends_badly_says_so(project, client, monkeypatch, error, st
 
     with pytest.raises(type(error)):
         run_stage(monkeypatch, "first", main)
-    assert [run.info.status for run in runs(client, unmixer__key=runs(client)[0].data.tags["unmixer.key"])] == [
-        status
-    ] * 2
+    assert [
+        run.info.status
+        for run in runs(client, unmixer__key=runs(client)[0].data.tags["unmixer.key"])
+    ] == [status] * 2
 
 
-def test_a_killed_process_leaves_a_run_that_the_next_start_closes(project, client, params, monkeypatch):
+def test_a_killed_process_leaves_a_run_that_the_next_start_closes(
+    project, client, params, monkeypatch
+):
     monkeypatch.setenv("DVC_STAGE", "first")
     dead = tracking.Tracker(tracking.open_record("first", params, []))
     dead.metrics({"loss": 3.0}, 1)
     dead.journal.release()
     run_stage(monkeypatch, "first", nothing)
-    assert sorted(run.info.status for run in runs(client, unmixer__stage="first")) == ["FINISHED", "KILLED"]
+    assert sorted(run.info.status for run in runs(client, unmixer__stage="first")) == [
+        "FINISHED",
+        "KILLED",
+    ]
     sent, left = tracking.replay()
     assert (len(sent), left) == (1, [])
-    statuses = {run.info.status: run.data.metrics.get("loss") for run in runs(client, unmixer__stage="first")}
+    statuses = {
+        run.info.status: run.data.metrics.get("loss")
+        for run in runs(client, unmixer__stage="first")
+    }
     assert statuses == {"FINISHED": None, "KILLED": 3.0}
 
 
@@ -222,19 +261,37 @@ def test_a_server_that_is_not_there_loses_nothing(project, client, monkeypatch, 
     )
     assert done.stdout == "1 runs sent, 0 kept.\n"
     (child,) = runs(client, unmixer__stage="second")
-    assert (child.info.status, child.data.metrics["final"], child.data.metrics["loss"]) == ("FINISHED", 7.0, 1.0)
+    assert (child.info.status, child.data.metrics["final"], child.data.metrics["loss"]) == (
+        "FINISHED",
+        7.0,
+        1.0,
+    )
     assert [item.path for item in client.list_artifacts(child.info.run_id)] == ["note.md"]
     assert tracking.replay() == ([], [])
 
 
-def test_a_server_that_dies_in_the_middle_is_dropped_with_one_line(project, client, monkeypatch, capsys):
+def test_a_server_that_dies_in_the_middle_is_dropped_with_one_line(
+    project, client, monkeypatch, capsys
+):
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            run = {"info": {"run_id": "r", "experiment_id": "1", "status": "RUNNING", "artifact_uri": "x"}, "data": {}}
-            bodies = {"get-by-name": {"experiment": {"experiment_id": "1", "name": EXPERIMENT}}, "runs/search": {}}
+            run = {
+                "info": {
+                    "run_id": "r",
+                    "experiment_id": "1",
+                    "status": "RUNNING",
+                    "artifact_uri": "x",
+                },
+                "data": {},
+            }
+            bodies = {
+                "get-by-name": {"experiment": {"experiment_id": "1", "name": EXPERIMENT}},
+                "runs/search": {},
+            }
             body = next(
-                (value for part, value in bodies.items() if part in self.path), {"run": run, "run_info": run["info"]}
+                (value for part, value in bodies.items() if part in self.path),
+                {"run": run, "run_info": run["info"]},
             )
             text = json.dumps(body).encode()
             self.send_response(200)
@@ -289,7 +346,8 @@ def test_a_journal_in_use_is_left_alone(project, params):
     living = tracking.Journal(project / ".unmixer/journal/first-living")
     living.write(tracking.open_record("first", params, []))
     code = (
-        f"from unmixer_core.pipeline import tracking; from pathlib import Path; print(tracking.replay(Path({str(project)!r})))"
+        f"from unmixer_core.pipeline import tracking; from pathlib import Path; "
+        f"print(tracking.replay(Path({str(project)!r})))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -324,5 +382,10 @@ def test_the_store_is_absolute_or_the_users(monkeypatch, given, used):
 
 
 def test_numbers_are_flat_finite_and_named_as_mlflow_allows():
-    values = {"a@b": 1, "nested": {"x": 2.5, "text": "no", "flag": True}, "bad": float("nan"), "list": [1]}
+    values = {
+        "a@b": 1,
+        "nested": {"x": 2.5, "text": "no", "flag": True},
+        "bad": float("nan"),
+        "list": [1],
+    }
     assert numbers(values) == {"a_b": 1.0, "nested.x": 2.5, "nested.flag": 1.0}

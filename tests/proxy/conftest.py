@@ -1,4 +1,6 @@
-"""Patches and a small proxy for the tests of this folder, in which the shapes of ddsp's arguments are checked."""
+"""Patches and a small proxy for the tests of this folder, in which the shapes of ddsp's
+arguments are checked.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ HELD = [*CHECKED, *checked(modules_of(package))]
 
 @pytest.fixture(autouse=True)
 def shapes_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ddsp's functions, wherever the proxy calls them, refuse what is not as their annotations say."""
+    """ddsp's functions, wherever the proxy calls them, refuse what is not as their annotations
+    say.
+    """
     for module, name, function in HELD:
         monkeypatch.setattr(module, name, function)
 

@@ -20,7 +20,12 @@ def sound(n: int) -> torch.Tensor:
 
 
 CHAINS = torch.tensor(
-    [[2, 0, 5, -1, -1, -1, -1, -1], [-1] * 8, [0, 2, -1, -1, -1, -1, -1, -1], [7, 6, 5, 4, 3, 2, 1, 0]]
+    [
+        [2, 0, 5, -1, -1, -1, -1, -1],
+        [-1] * 8,
+        [0, 2, -1, -1, -1, -1, -1, -1],
+        [7, 6, 5, 4, 3, 2, 1, 0],
+    ]
 )
 
 
@@ -32,13 +37,17 @@ def by_hand(audio: torch.Tensor, codes: list[int]) -> torch.Tensor:
 
 def test_every_row_goes_through_its_own_chain_in_order() -> None:
     audio = sound(4)
-    expected = torch.stack([by_hand(a, codes) for a, codes in zip(audio, CHAINS.tolist(), strict=True)])
+    expected = torch.stack(
+        [by_hand(a, codes) for a, codes in zip(audio, CHAINS.tolist(), strict=True)]
+    )
     assert torch.equal(run_chain(audio, CHAINS, apply), expected)
 
 
 def test_one_hot_weights_equal_codes_and_have_a_gradient() -> None:
     audio = sound(4)
-    weights = torch.nn.functional.one_hot(CHAINS % 9, 9).float().requires_grad_()  # −1 % 9 = 8 = END
+    weights = (
+        torch.nn.functional.one_hot(CHAINS % 9, 9).float().requires_grad_()
+    )  # −1 % 9 = 8 = END
     result = run_chain(audio, weights, apply)
     assert torch.allclose(result, run_chain(audio, CHAINS, apply), rtol=1e-5)
     result.square().sum().backward()

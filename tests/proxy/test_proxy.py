@@ -1,4 +1,6 @@
-"""The whole proxy: a batch is its rows, weights are choices, nothing leaves it that is not a number, every heard knob moves it."""
+"""The whole proxy: a batch is its rows, weights are choices, nothing leaves it that is not a
+number, every heard knob moves it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,10 @@ SAMPLES = round(RATE * CLIP_S)
 
 def one_hot(patches: list[Patch]) -> list[torch.Tensor]:
     columns = torch.as_tensor(np.stack([p.choices for p in patches])).unbind(-1)
-    return [torch.nn.functional.one_hot(c, size).float() for c, size in zip(columns, RACK.sizes, strict=True)]
+    return [
+        torch.nn.functional.one_hot(c, size).float()
+        for c, size in zip(columns, RACK.sizes, strict=True)
+    ]
 
 
 def test_batch_equals_loop(proxy: Proxy, full_patches: list[Patch]) -> None:
@@ -34,7 +39,9 @@ def test_batch_equals_loop(proxy: Proxy, full_patches: list[Patch]) -> None:
     assert torch.allclose(together, alone, atol=1e-4 * float(together.abs().max()))
 
 
-def test_weights_and_straight_through_equal_choices(proxy: Proxy, full_patches: list[Patch]) -> None:
+def test_weights_and_straight_through_equal_choices(
+    proxy: Proxy, full_patches: list[Patch]
+) -> None:
     arguments = batch(full_patches)
     weights = [w.requires_grad_() for w in one_hot(full_patches)]
     slots = torch.nn.functional.one_hot(arguments.chain % 9, 9).float().requires_grad_()
@@ -51,15 +58,21 @@ def test_weights_and_straight_through_equal_choices(proxy: Proxy, full_patches: 
 def test_relaxed_weights_are_finite(proxy: Proxy, full_patches: list[Patch]) -> None:
     arguments = batch(full_patches[:3])
     generator = torch.Generator().manual_seed(0)
-    weights = [torch.rand(3, size, generator=generator).softmax(-1).requires_grad_() for size in RACK.sizes]
+    weights = [
+        torch.rand(3, size, generator=generator).softmax(-1).requires_grad_() for size in RACK.sizes
+    ]
     slots = (4.0 * torch.rand(3, 8, 9, generator=generator)).softmax(-1).requires_grad_()
     sound = proxy(arguments.knobs, weights, slots, arguments.note, arguments.gate_s)
     sound.square().mean().backward()
-    assert torch.isfinite(sound).all() and torch.isfinite(slots.grad).all() and (slots.grad != 0).any()
+    assert (
+        torch.isfinite(sound).all() and torch.isfinite(slots.grad).all() and (slots.grad != 0).any()
+    )
 
 
 def corners() -> list[Patch]:
-    """All knobs low, high, alternating and random stops, under every item of every choice, in forward and backward chains."""
+    """All knobs low, high, alternating and random stops, under every item of every choice, in
+    forward and backward chains.
+    """
     rng = np.random.default_rng(5)
     ends = [
         np.zeros(RACK.n_knobs),
@@ -68,12 +81,18 @@ def corners() -> list[Patch]:
         (np.arange(RACK.n_knobs) + 1) % 2,
     ]
     ends += [rng.integers(0, 2, RACK.n_knobs) for _ in range(12)]
-    orders = [list(range(8)), list(range(7, -1, -1)), *[rng.permutation(8).tolist() for _ in range(2)]]
+    orders = [
+        list(range(8)),
+        list(range(7, -1, -1)),
+        *[rng.permutation(8).tolist() for _ in range(2)],
+    ]
     patches = []
     for i, (knobs, order) in enumerate(product(ends, orders)):
         choices = np.array([i % size for size in RACK.sizes])
         note, gate_s = ((24, 0.01), (108, 0.4), (60, 0.2))[i % 3]
-        patches.append(Patch(knobs.astype(np.float32), choices, np.array(order, dtype=np.int8), note, gate_s))
+        patches.append(
+            Patch(knobs.astype(np.float32), choices, np.array(order, dtype=np.int8), note, gate_s)
+        )
     return patches
 
 
@@ -88,13 +107,17 @@ def test_corners_of_every_range_are_finite(proxy: Proxy) -> None:
 
 
 def drawn_corners(n: int, seed: int) -> list[Patch]:
-    """Every knob at one of its stops, every choice and the order of all eight effects drawn on their own."""
+    """Every knob at one of its stops, every choice and the order of all eight effects drawn on
+    their own.
+    """
     rng = np.random.default_rng(seed)
     return [_drawn(rng, rng.integers(0, 2, RACK.n_knobs), rng.permutation(8)) for _ in range(n)]
 
 
 def single_stops(seed: int) -> list[Patch]:
-    """Each knob of each device at both its stops, the others anywhere, its device alone behind the voice."""
+    """Each knob of each device at both its stops, the others anywhere, its device alone behind
+    the voice.
+    """
     rng, patches = np.random.default_rng(seed), []
     for column, ref in enumerate(RACK.knobs):
         for stop in (0.0, 1.0):
@@ -117,7 +140,10 @@ TOGETHER = 16
 
 
 def not_finite(proxy: Proxy, patches: list[Patch], clip_s: float, *, weighed: bool) -> list[str]:
-    """What is NaN or infinite in the sound of these patches or in its gradient; `weighed`: choices and chain as weights."""
+    """What is NaN or infinite in the sound of these patches or in its gradient; `weighed`.
+
+    Choices and chain as weights.
+    """
     found = []
     for start in range(0, len(patches), TOGETHER):
         knobs, choices, chain, *played = batch(patches[start : start + TOGETHER])
@@ -125,13 +151,21 @@ def not_finite(proxy: Proxy, patches: list[Patch], clip_s: float, *, weighed: bo
         if weighed:
             choices = [w.requires_grad_() for w in one_hot(patches[start : start + TOGETHER])]
             chain = torch.nn.functional.one_hot(chain % 9, 9).float().requires_grad_()
-            leaves |= {"chain": chain} | {ref.id: w for ref, w in zip(RACK.choices, choices, strict=True)}
+            leaves |= {"chain": chain} | {
+                ref.id: w for ref, w in zip(RACK.choices, choices, strict=True)
+            }
         proxy.zero_grad()
         sound = proxy(knobs, choices, chain, *played, clip_s=clip_s)
         sound.square().mean().backward()
         parts = {name: leaf.grad for name, leaf in leaves.items()} | {"sound": sound}
-        parts |= {name: value.grad for name, value in proxy.named_parameters() if value.grad is not None}
-        found += [f"{name} of patches from {start}" for name, value in parts.items() if not torch.isfinite(value).all()]
+        parts |= {
+            name: value.grad for name, value in proxy.named_parameters() if value.grad is not None
+        }
+        found += [
+            f"{name} of patches from {start}"
+            for name, value in parts.items()
+            if not torch.isfinite(value).all()
+        ]
     return found
 
 
@@ -146,12 +180,25 @@ def test_the_shipped_calibration_is_finite_at_corners_and_stops(rate: int) -> No
 
 
 def heard_patch(order: list[int], mode: int, on: int, other: int) -> Patch:
-    """A patch in which many controls are heard: choices picked by a few digits, knobs off their stops."""
+    """A patch in which many controls are heard.
+
+    Choices picked by a few digits, knobs off their stops.
+    """
     rng = np.random.default_rng([mode, on, other])
     knobs = rng.uniform(0.3, 0.7, RACK.n_knobs).astype(np.float32)
-    for key in ("env_2_to_filter_1_freq", "env_2_to_osc_1_pos", "lfo_1_to_filter_1_freq", "lfo_1_to_osc_1_pos"):
+    for key in (
+        "env_2_to_filter_1_freq",
+        "env_2_to_osc_1_pos",
+        "lfo_1_to_filter_1_freq",
+        "lfo_1_to_osc_1_pos",
+    ):
         knobs[RACK.knob_index[f"wavetable.{key}"]] = 0.65
-    for key in ("wavetable.amp_attack", "wavetable.env_2_attack", "wavetable.amp_decay", "compressor.threshold"):
+    for key in (
+        "wavetable.amp_attack",
+        "wavetable.env_2_attack",
+        "wavetable.amp_decay",
+        "compressor.threshold",
+    ):
         knobs[RACK.knob_index[key]] = 0.05
     values = {
         "wavetable.osc_1_effect_mode": mode,
@@ -242,7 +289,9 @@ def test_save_and_load(proxy: Proxy, full_patches: list[Patch], tmp_path: Path) 
     changed.load_state_dict({key: value + 0.01 for key, value in proxy.state_dict().items()})
     changed.save(tmp_path)
     with torch.no_grad():
-        assert torch.equal(Proxy.load(tmp_path)(*batch(full_patches[:2])), changed(*batch(full_patches[:2])))
+        assert torch.equal(
+            Proxy.load(tmp_path)(*batch(full_patches[:2])), changed(*batch(full_patches[:2]))
+        )
 
 
 def test_a_proxy_of_another_schema_is_refused(proxy: Proxy, tmp_path: Path) -> None:
@@ -255,7 +304,9 @@ def test_a_proxy_of_another_schema_is_refused(proxy: Proxy, tmp_path: Path) -> N
         Proxy.load(tmp_path)
 
 
-def test_missing_torn_and_outdated_proxies_are_refused_in_one_sentence(proxy: Proxy, tmp_path: Path) -> None:
+def test_missing_torn_and_outdated_proxies_are_refused_in_one_sentence(
+    proxy: Proxy, tmp_path: Path
+) -> None:
     proxy.save(tmp_path)
     weights = tmp_path / "proxy.safetensors"
     whole, state = weights.read_bytes(), proxy.state_dict()

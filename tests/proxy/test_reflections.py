@@ -32,7 +32,11 @@ def test_a_known_response_is_read_back() -> None:
     mixed = []
     for sound in dry:
         wet = np.stack([np.convolve(sound[0], side)[: sound.shape[1]] for side in response])
-        mixed.append((math.cos(math.pi / 2 * share) * sound + math.sin(math.pi / 2 * share) * wet).astype(np.float32))
+        mixed.append(
+            (math.cos(math.pi / 2 * share) * sound + math.sin(math.pi / 2 * share) * wet).astype(
+                np.float32
+            )
+        )
     found = reflections.from_clips([*dry, *mixed], reflections.RATE).numpy()
     assert found.shape == (2, LENGTH)
     assert np.abs(found - response).max() < 0.05 * np.abs(response).max()
@@ -52,5 +56,11 @@ def test_its_spectrum_is_the_same_at_every_rate() -> None:
 def test_bursts_come_dry_first_and_wet_in_the_same_order() -> None:
     patches = reflections.patches()
     half = len(patches) // 2
-    assert [p.note for p in patches[:half]] == [p.note for p in patches[half:]] == list(reflections.NOTES)
-    assert all(p.effects == () for p in patches[:half]) and all(p.effects == ("Reverb",) for p in patches[half:])
+    assert (
+        [p.note for p in patches[:half]]
+        == [p.note for p in patches[half:]]
+        == list(reflections.NOTES)
+    )
+    assert all(p.effects == () for p in patches[:half]) and all(
+        p.effects == ("Reverb",) for p in patches[half:]
+    )

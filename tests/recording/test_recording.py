@@ -32,7 +32,7 @@ def note(midi: float, seconds: float = 0.5, rate: int = RATE) -> np.ndarray:
     return hostile.tone(seconds, midi, rate)
 
 
-# --- 200 hostile inputs ------------------------------------------------------------------------------------------------
+# --- 200 hostile inputs -----------------------------------------------------------------------
 
 
 def test_there_are_200_hostile_inputs():
@@ -40,8 +40,12 @@ def test_there_are_200_hostile_inputs():
     assert len(names) >= 200 and len(set(names)) == len(names)
 
 
-def test_hostile_inputs_give_one_sentence_or_a_sound(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
-    """Never another exception, never a hang, never a sample that is no number, never a decoder's own words."""
+def test_hostile_inputs_give_one_sentence_or_a_sound(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    """Never another exception, never a hang, never a sample that is no number, never a decoder's
+    own words.
+    """
     refused = 0
     for name, make in hostile.cases():
         path = tmp_path / name
@@ -52,11 +56,18 @@ def test_hostile_inputs_give_one_sentence_or_a_sound(tmp_path: Path, capfd: pyte
         except AudioError as error:
             refused += 1
             text = str(error)
-            assert text.endswith(".") and "\n" not in text and text.isprintable() and len(text) < 500, (name, text)
+            assert (
+                text.endswith(".") and "\n" not in text and text.isprintable() and len(text) < 500
+            ), (name, text)
         else:
-            assert found.clip.shape == (2, round(CLIP_S * RATE)) and np.isfinite(found.clip).all(), name
+            assert (
+                found.clip.shape == (2, round(CLIP_S * RATE)) and np.isfinite(found.clip).all()
+            ), name
             assert 0 <= found.note <= 127 and 0 < found.gate_s <= CLIP_S, name
-            assert found.gate_s == found.gates_s[0] and 0 < min(found.gates_s) <= max(found.gates_s) <= CLIP_S, name
+            assert (
+                found.gate_s == found.gates_s[0]
+                and 0 < min(found.gates_s) <= max(found.gates_s) <= CLIP_S
+            ), name
             assert np.abs(found.clip).max() > 0, name
         assert time.perf_counter() - begun < 5.0, name
     assert 60 <= refused <= 190 and capfd.readouterr().err == ""
@@ -65,13 +76,23 @@ def test_hostile_inputs_give_one_sentence_or_a_sound(tmp_path: Path, capfd: pyte
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("nan.wav", "not numbers"), ("silence.wav", "silent"), ("offset.wav", "silent, but for"), ("no-samples.wav", "no samples"),
-        ("rate-1.wav", "1 Hz"), ("huge.wav", "full scale is 1"), ("folder.wav", "a folder"), ("pipe.wav", "a pipe"),
-        ("device.wav", "a device"), ("missing.wav", "cannot be opened"), ("text.wav", "cannot be read as audio"),
-        ("ten-gigabytes.wav", "MiB"), ("one-sample.wav", "silent"), ("ten-samples.wav", "less than 20 ms"),
+        ("nan.wav", "not numbers"),
+        ("silence.wav", "silent"),
+        ("offset.wav", "silent, but for"),
+        ("no-samples.wav", "no samples"),
+        ("rate-1.wav", "1 Hz"),
+        ("huge.wav", "full scale is 1"),
+        ("folder.wav", "a folder"),
+        ("pipe.wav", "a pipe"),
+        ("device.wav", "a device"),
+        ("missing.wav", "cannot be opened"),
+        ("text.wav", "cannot be read as audio"),
+        ("ten-gigabytes.wav", "MiB"),
+        ("one-sample.wav", "silent"),
+        ("ten-samples.wav", "less than 20 ms"),
         ("fuzzed-11.mp3", "content is damaged"),
     ],
-)  # fmt: skip
+)
 def test_a_refusal_says_why(tmp_path: Path, name: str, words: str):
     dict(hostile.cases())[name](tmp_path / name)
     with pytest.raises(AudioError, match=words):
@@ -85,7 +106,9 @@ def test_a_file_without_permission_is_refused(tmp_path: Path):
         heard(tmp_path / "forbidden.wav")
 
 
-@pytest.mark.parametrize("name", ["flac-called.mp3", "wav-called.txt", "good.ogg", "good.mp3", "good-PCM_24.aiff"])
+@pytest.mark.parametrize(
+    "name", ["flac-called.mp3", "wav-called.txt", "good.ogg", "good.mp3", "good-PCM_24.aiff"]
+)
 def test_a_sound_is_recognised_by_content_whatever_it_is_called(tmp_path: Path, name: str):
     dict(hostile.cases())[name](tmp_path / name)
     found = heard(tmp_path / name)
@@ -99,7 +122,7 @@ def test_nothing_is_read_after_a_minute(tmp_path: Path):
     assert any("first 60 s" in remark for remark in heard(path).remarks)
 
 
-# --- alignment ---------------------------------------------------------------------------------------------------------
+# --- alignment --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("rate", [8000, 22050, 44100, 48000, 96000, 384000])
@@ -134,7 +157,7 @@ def test_level_does_not_matter_but_is_told(tmp_path: Path):
     assert loud.about["peak_db"] - quiet.about["peak_db"] == pytest.approx(40.0, abs=0.1)
 
 
-# --- notes -------------------------------------------------------------------------------------------------------------
+# --- notes ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("midi", range(28, 90, 3))
@@ -172,7 +195,8 @@ def test_a_told_note_silences_no_remark(tmp_path: Path):
     assert any("pitch changes to F#2" in r for r in moved.remarks) and moved.notes == (50,)
     outside = heard(saved(tmp_path, note(50)), note=90)
     assert [r for r in outside.remarks if "lies outside" in r] == [
-        "The note F#5 (MIDI 90) lies outside E1 (MIDI 40) to E3 (MIDI 64), where the model was trained."
+        "The note F#5 (MIDI 90) lies outside E1 (MIDI 40) to E3 (MIDI 64), where the model was "
+        "trained."
     ]
 
 
@@ -224,7 +248,9 @@ def test_noise_is_remarked(tmp_path: Path):
 
 
 @pytest.mark.parametrize(("lead_s", "tail_s"), [(0.3, 0.0), (0.0, 0.4)])
-def test_noise_of_the_recording_is_remarked_and_silence_is_not(tmp_path: Path, lead_s: float, tail_s: float):
+def test_noise_of_the_recording_is_remarked_and_silence_is_not(
+    tmp_path: Path, lead_s: float, tail_s: float
+):
     parts = [np.zeros((int(lead_s * RATE), 1)), note(50), np.zeros((int(tail_s * RATE), 1))]
     clean = np.concatenate(parts).astype(np.float32)
     level = float(np.sqrt(np.square(note(50)).mean()))
@@ -234,7 +260,11 @@ def test_noise_of_the_recording_is_remarked_and_silence_is_not(tmp_path: Path, l
         found = [re.match(r"Noise (\d+) dB below", remark) for remark in remarks]
         told = [int(match[1]) for match in found if match]
         assert len(told) == remarked and all(abs(below + db) <= 8 for below in told), remarks
-    hum = 0.03 * level * np.sin(2 * np.pi * 50 * np.arange(len(clean)) / RATE)[:, None].astype(np.float32)
+    hum = (
+        0.03
+        * level
+        * np.sin(2 * np.pi * 50 * np.arange(len(clean)) / RATE)[:, None].astype(np.float32)
+    )
     for quiet in (clean, clean + hum):
         assert not any("Noise" in r for r in heard(saved(tmp_path, quiet)).remarks)
 
@@ -248,7 +278,11 @@ def test_clipping_is_remarked_and_a_clean_note_is_not(tmp_path: Path):
 @pytest.mark.parametrize("chord", [(48, 50), (48, 51, 55), (48, 52, 55), (50, 53, 57, 60)])
 def test_notes_at_once_are_remarked(tmp_path: Path, chord: tuple[int, ...]):
     t = np.arange(RATE) / RATE
-    both = sum(np.sin(2 * np.pi * 440 * 2 ** ((n - 69) / 12) * h * t + h) / h for n in chord for h in range(1, 15))
+    both = sum(
+        np.sin(2 * np.pi * 440 * 2 ** ((n - 69) / 12) * h * t + h) / h
+        for n in chord
+        for h in range(1, 15)
+    )
     found = heard(saved(tmp_path, (0.1 * np.asarray(both)[:, None]).astype(np.float32)))
     assert any("More than one note" in r for r in found.remarks)
 
@@ -292,7 +326,7 @@ def test_a_legato_second_note_is_left_out(tmp_path: Path):
     assert np.abs(found.clip[:, int(1.0 * RATE) :]).max() == 0.0
 
 
-# --- gates -------------------------------------------------------------------------------------------------------------
+# --- gates ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("gate_s", [0.25, 0.5, 0.9, 1.25])
@@ -312,11 +346,19 @@ def test_the_release_is_found_where_the_key_was_let_go(gate_s: float, release_s:
 
 
 def test_notes_and_gates_of_host_renders(repo: Path):
-    """What README says of detection, on the training renders where they are: most notes, and more up to octaves."""
+    """What README says of detection, on the training renders where they are.
+
+    Most notes, and more up to octaves.
+    """
     try:
         clips = dataset_clips.Clips.open(repo / "data" / "renders")
     except Exception:
         pytest.skip("there are no renders here; run `dvc repro render_patches`")
     rows = clips.patches.where(phase="dry", split="train")[:60]
-    error = np.array([pitch.detect(clips.audio(int(r)).mean(0)[:26460]).note - clips.patches.note[r] for r in rows])
+    error = np.array(
+        [
+            pitch.detect(clips.audio(int(r)).mean(0)[:26460]).note - clips.patches.note[r]
+            for r in rows
+        ]
+    )
     assert (error == 0).mean() > 0.5 and (error % 12 == 0).mean() > 0.75

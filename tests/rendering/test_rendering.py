@@ -47,7 +47,11 @@ class FakeHost:
                 raise KeyboardInterrupt
             digest = patches[i].digest
             self.rendered.append(digest)
-            noise = np.random.default_rng(int(digest, 16)).uniform(-0.5, 0.5, (2, SAMPLES)).astype(np.float32)
+            noise = (
+                np.random.default_rng(int(digest, 16))
+                .uniform(-0.5, 0.5, (2, SAMPLES))
+                .astype(np.float32)
+            )
             yield i, self.spoil.get(digest, noise)
 
 
@@ -56,7 +60,11 @@ def _run(folder, table, host, name="state"):
     job = RenderJob(table, host, store, SAMPLE, RENDER)
     finished = list(job.run())
     store.publish(folder / f"{name}_out", job.patches())
-    return job, finished, {p.name: p.read_bytes() for p in sorted((folder / f"{name}_out").iterdir())}
+    return (
+        job,
+        finished,
+        {p.name: p.read_bytes() for p in sorted((folder / f"{name}_out").iterdir())},
+    )
 
 
 def test_killed_and_resumed_equals_uninterrupted(tmp_path):
@@ -74,7 +82,10 @@ def test_two_kills_that_tear_the_journal_cost_the_torn_rows_alone(tmp_path):
     table = sample(7, "full", "train", SAMPLE.seed, SAMPLE)
     _, _, whole = _run(tmp_path, table, FakeHost(), "whole")
     journal = tmp_path / "torn" / "journal.jsonl"
-    for stop_after in (3, 2):  # of three finished the last is torn, then two more, the last of which is torn
+    for stop_after in (
+        3,
+        2,
+    ):  # of three finished the last is torn, then two more, the last of which is torn
         with pytest.raises(KeyboardInterrupt):
             _run(tmp_path, table, FakeHost(stop_after=stop_after), "torn")
         journal.write_bytes(journal.read_bytes()[:-20])
@@ -100,7 +111,9 @@ def test_silent_and_clipped_renders_are_redrawn_counted_and_repeatable(tmp_path)
 def test_always_silent_ends_in_a_sentence(tmp_path):
     table = sample(1, "dry", "train", SAMPLE.seed, SAMPLE)
     silence = np.zeros((2, SAMPLES), np.float32)
-    host = FakeHost({draw("dry", "train", 0, SAMPLE.seed, SAMPLE, attempt=a).digest: silence for a in range(4)})
+    host = FakeHost(
+        {draw("dry", "train", 0, SAMPLE.seed, SAMPLE, attempt=a).digest: silence for a in range(4)}
+    )
     with pytest.raises(StageError, match="silent or clipped after 2 redraws"):
         _run(tmp_path, table, host)
 
@@ -113,7 +126,9 @@ def test_a_failed_patch_is_named_and_the_rest_is_kept(tmp_path):
     assert len(ClipStore(tmp_path / "state", 3, 3, SAMPLES, RATE).rows) == 2
 
 
-def test_what_a_host_cannot_set_is_in_the_patches_as_rendered_and_may_not_change_between_runs(tmp_path):
+def test_what_a_host_cannot_set_is_in_the_patches_as_rendered_and_may_not_change_between_runs(
+    tmp_path,
+):
     table = sample(5, "full", "train", SAMPLE.seed, SAMPLE)
     items = {
         "wavetable.osc_1_wavetable": "Bell",

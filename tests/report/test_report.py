@@ -15,7 +15,10 @@ import soundfile
 from unmixer_core.report import plots
 from unmixer_core.report.html import Report, number, player, png
 
-TABLE = pd.DataFrame({"mss_db": [6.1, 18.6, np.nan], "n": [100, 100, 3]}, index=["nearest", "random <b>", "prediction"])
+TABLE = pd.DataFrame(
+    {"mss_db": [6.1, 18.6, np.nan], "n": [100, 100, 3]},
+    index=["nearest", "random <b>", "prediction"],
+)
 TONE = np.tile(0.2 * np.sin(np.arange(22050) * 0.06), (2, 1)).astype(np.float32)
 
 
@@ -54,11 +57,17 @@ def test_the_best_cell_is_marked_once_and_unmeasured_cells_are_dashes() -> None:
 
 
 def test_a_player_holds_the_clip_at_the_common_peak() -> None:
-    quiet, loud = (re.search(r"base64,([^\"]+)", player(gain * TONE, 44100)) for gain in (0.01, 3.0))
+    quiet, loud = (
+        re.search(r"base64,([^\"]+)", player(gain * TONE, 44100)) for gain in (0.01, 3.0)
+    )
     assert quiet and loud
     sounds = [soundfile.read(io.BytesIO(base64.b64decode(found[1])))[0] for found in (quiet, loud)]
     assert sounds[0].shape == (22050, 2)
-    assert np.abs(sounds[0]).max() == pytest.approx(np.abs(sounds[1]).max(), abs=0.03) == pytest.approx(0.89, abs=0.06)
+    assert (
+        np.abs(sounds[0]).max()
+        == pytest.approx(np.abs(sounds[1]).max(), abs=0.03)
+        == pytest.approx(0.89, abs=0.06)
+    )
     assert len(quiet[1]) < 60_000
 
 
@@ -72,7 +81,8 @@ def test_write_makes_both_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"), [(float("nan"), "-"), (0.12345, "0.123"), (12345.6, "12346"), (3, "3"), ("x", "x")]
+    ("value", "shown"),
+    [(float("nan"), "-"), (0.12345, "0.123"), (12345.6, "12346"), (3, "3"), ("x", "x")],
 )
 def test_numbers_read_well(value: object, shown: str) -> None:
     assert number(value) == shown

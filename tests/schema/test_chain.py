@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.rack import RACK
 
-chain_names = st.permutations(RACK.effect_names).flatmap(lambda p: st.integers(0, 8).map(lambda n: tuple(p[:n])))
+chain_names = st.permutations(RACK.effect_names).flatmap(
+    lambda p: st.integers(0, 8).map(lambda n: tuple(p[:n]))
+)
 
 
 @given(chain_names)
@@ -25,7 +27,9 @@ def test_encode_refuses_repeats_and_strangers(names):
         chains.encode(names)
 
 
-@pytest.mark.parametrize("codes", [[0, -1, 1, -1, -1, -1, -1, -1], [0, 0, -1, -1, -1, -1, -1, -1], [9] + [-1] * 7])
+@pytest.mark.parametrize(
+    "codes", [[0, -1, 1, -1, -1, -1, -1, -1], [0, 0, -1, -1, -1, -1, -1, -1], [9] + [-1] * 7]
+)
 def test_decode_refuses_what_is_not_a_chain(codes):
     with pytest.raises(ValueError, match="not an effect chain"):
         chains.decode(codes)
@@ -55,5 +59,7 @@ def test_canonical_is_one_representative_of_the_commutation_class(names):
 @given(chain_names.filter(lambda names: len(names) <= 4))
 def test_audible_pairs_are_those_no_inaudible_swap_reverses(names):
     reachable = _reachable(names)
-    always = {(a, b) for a, b in permutations(names, 2) if all(o.index(a) < o.index(b) for o in reachable)}
+    always = {
+        (a, b) for a, b in permutations(names, 2) if all(o.index(a) < o.index(b) for o in reachable)
+    }
     assert chains.audible_pairs(names) == always

@@ -1,4 +1,6 @@
-"""The schema's digest: the shipped weights were made under it, so it changes only with weights of its own."""
+"""The schema's digest: the shipped weights were made under it, so it changes only with weights
+of its own.
+"""
 
 from __future__ import annotations
 

@@ -96,6 +96,8 @@ def test_parameter_tables_equal_the_dump_of_real_live():
 
 
 def test_ids_are_unique_and_widths_follow_the_list():
-    assert len(set(RACK.knob_index)) == RACK.n_knobs and len(set(RACK.choice_index)) == RACK.n_choices
+    assert (
+        len(set(RACK.knob_index)) == RACK.n_knobs and len(set(RACK.choice_index)) == RACK.n_choices
+    )
     assert RACK.n_knobs == sum(len(d.knobs) for d in RACK.devices) and len(RACK.effects) == 8
     assert ((RACK.knob_defaults >= 0) & (RACK.knob_defaults <= 1)).all()

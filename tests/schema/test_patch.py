@@ -41,9 +41,15 @@ def test_dict_round_trip_keeps_the_digest():
 
 def test_digest_ignores_what_cannot_be_heard_and_sees_what_can():
     patch = Patch.init(effects=("Saturator",)).with_values({"wavetable.osc_2_on": "Off"})
-    assert patch.with_values({"wavetable.osc_2_pos": 0.9, "reverb.decay_time": 0.1}).digest == patch.digest
+    assert (
+        patch.with_values({"wavetable.osc_2_pos": 0.9, "reverb.decay_time": 0.1}).digest
+        == patch.digest
+    )
     assert patch.with_values({"saturator.drive": 0.9}).digest != patch.digest
-    assert Patch.init(effects=("Saturator", "Delay")).digest != Patch.init(effects=("Delay", "Saturator")).digest
+    assert (
+        Patch.init(effects=("Saturator", "Delay")).digest
+        != Patch.init(effects=("Delay", "Saturator")).digest
+    )
 
 
 def test_patch_of_another_schema_is_refused():
@@ -67,7 +73,10 @@ def test_parquet_round_trip_and_refusals(tmp_path):
     table, path = _table(), tmp_path / "patches.parquet"
     table.write(path)
     back = Patches.read(path)
-    assert all(np.array_equal(getattr(back, name), getattr(table, name)) for name in table.__dataclass_fields__)
+    assert all(
+        np.array_equal(getattr(back, name), getattr(table, name))
+        for name in table.__dataclass_fields__
+    )
     raw = pq.read_table(path)
     pq.write_table(raw.replace_schema_metadata({"schema_digest": "f" * 16}), path)
     with pytest.raises(SchemaMismatch, match="f{16}.*dvc repro"):
@@ -84,7 +93,11 @@ def test_sampling_is_seeded_and_a_longer_table_begins_with_the_shorter():
     assert [p.digest for p in short] == [p.digest for p in long][:5]
     assert [p.digest for p in _table(5, seed=4)] != [p.digest for p in short]
     first = sampling.draw("full", "train", 2, 3, SETTINGS)
-    assert first.digest == short[2].digest != sampling.draw("full", "train", 2, 3, SETTINGS, attempt=1).digest
+    assert (
+        first.digest
+        == short[2].digest
+        != sampling.draw("full", "train", 2, 3, SETTINGS, attempt=1).digest
+    )
 
 
 def test_a_share_of_knobs_is_turned_all_the_way_and_nothing_else_changes():
@@ -95,7 +108,9 @@ def test_a_share_of_knobs_is_turned_all_the_way_and_nothing_else_changes():
     drawn = {ref.id: moved[:, i] for i, ref in enumerate(RACK.knobs)}
     heard = _table(300).chain == RACK.effect_names.index("Reverb")
     assert drawn["reverb.decay_time"][heard.any(1)].mean() == pytest.approx(0.3, abs=0.12)
-    assert (turned[:, RACK.knob_index["reverb.dry_wet"]][drawn["reverb.dry_wet"]] == 1.0).all()  # 0 is not drawn
+    assert (
+        turned[:, RACK.knob_index["reverb.dry_wet"]][drawn["reverb.dry_wet"]] == 1.0
+    ).all()  # 0 is not drawn
     assert not any(drawn[ref.id].any() for ref in RACK.knobs if ref.knob.bipolar_amount)
 
 
@@ -103,7 +118,11 @@ def test_a_share_of_knobs_is_turned_all_the_way_and_nothing_else_changes():
 def test_phase_decides_which_effects_occur(phase):
     table = _table(150, phase)
     used = {name for patch in table for name in patch.effects}
-    allowed = {"dry": set(), "nonlinear": set(sampling.NONLINEAR_EFFECTS), "full": set(RACK.effect_names)}[phase]
+    allowed = {
+        "dry": set(),
+        "nonlinear": set(sampling.NONLINEAR_EFFECTS),
+        "full": set(RACK.effect_names),
+    }[phase]
     assert used == allowed
     assert ((table.knobs >= 0) & (table.knobs <= 1)).all()
     assert (table.choices < np.array(RACK.sizes)).all()

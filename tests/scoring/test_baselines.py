@@ -23,9 +23,9 @@ def tone(patch: Patch) -> np.ndarray:
     """Knob POSITION sets the pitch, knob ATTACK the slope of the level: [2, 0.25 s]."""
     time_s = np.arange(RATE // 4) / RATE
     level = np.exp(-time_s * 30 * float(patch.knobs[ATTACK]))
-    return np.tile(level * np.sin(2 * np.pi * 220 * 2 ** (3 * float(patch.knobs[POSITION])) * time_s), (2, 1)).astype(
-        np.float32
-    )
+    return np.tile(
+        level * np.sin(2 * np.pi * 220 * 2 ** (3 * float(patch.knobs[POSITION])) * time_s), (2, 1)
+    ).astype(np.float32)
 
 
 class FakeHost:
@@ -37,12 +37,15 @@ class FakeHost:
     def render(self, patches: list[Patch]) -> list[object]:
         self.renders += len(patches)
         return [
-            tone(p) if p.knobs[POSITION] <= self.refuse_above else SimpleNamespace(reason="refused") for p in patches
+            tone(p) if p.knobs[POSITION] <= self.refuse_above else SimpleNamespace(reason="refused")
+            for p in patches
         ]
 
 
 def patch(position: float = 0.5, attack: float = 0.5, effects: tuple[str, ...] = ()) -> Patch:
-    return Patch.init(60, 1.0, effects).with_values({"wavetable.osc_1_pos": position, "wavetable.amp_attack": attack})
+    return Patch.init(60, 1.0, effects).with_values(
+        {"wavetable.osc_1_pos": position, "wavetable.amp_attack": attack}
+    )
 
 
 def table(*patches: Patch, phase: str = "full", split: str = "train") -> Patches:
@@ -50,7 +53,12 @@ def table(*patches: Patch, phase: str = "full", split: str = "train") -> Patches
 
 
 def search(host: FakeHost, **budget: object) -> cma_es.Found:
-    options: dict[str, object] = {"sample_rate": RATE, "population": 6, "sigma": 0.25, "seed": 3} | budget
+    options: dict[str, object] = {
+        "sample_rate": RATE,
+        "population": 6,
+        "sigma": 0.25,
+        "seed": 3,
+    } | budget
     return cma_es.cma_search(host, tone(patch(0.8, 0.2)), patch(0.3, 0.7), **options)  # type: ignore[arg-type]
 
 
@@ -68,9 +76,13 @@ def test_majority_of_equal_patches_is_that_patch() -> None:
 def test_a_knob_is_averaged_only_where_it_is_heard() -> None:
     decay = RACK.knob_index["reverb.decay_time"]
     silent = patch().with_values({"reverb.decay_time": 0.0})
-    heard = [patch(effects=("Reverb",)).with_values({"reverb.decay_time": value}) for value in (0.6, 0.8)]
+    heard = [
+        patch(effects=("Reverb",)).with_values({"reverb.decay_time": value}) for value in (0.6, 0.8)
+    ]
     assert baselines.Majority.of(table(silent, *heard)).knobs[decay] == pytest.approx(0.7)
-    assert baselines.Majority.of(table(silent)).knobs[decay] == pytest.approx(RACK.knob_defaults[decay])
+    assert baselines.Majority.of(table(silent)).knobs[decay] == pytest.approx(
+        RACK.knob_defaults[decay]
+    )
 
 
 def test_majority_counts_audible_classes_of_chains() -> None:
@@ -92,7 +104,9 @@ def test_random_patches_come_from_the_targets_phase_and_play_its_note() -> None:
 
 def test_retrieval_finds_the_clip_itself_at_distance_zero_and_sorts() -> None:
     sounds = [tone(patch(position, 0.2)) for position in (0.1, 0.4, 0.45, 0.9)]
-    retrieval = scoring_retrieval.Retrieval.build(lambda i: sounds[i - 10], [10, 11, 12, 13], RATE, threads=2)
+    retrieval = scoring_retrieval.Retrieval.build(
+        lambda i: sounds[i - 10], [10, 11, 12, 13], RATE, threads=2
+    )
     clips, mss_db = retrieval.nearest(metrics_sound.mss_features(sounds[1], RATE), k=4)
     assert clips[0] == 11 and mss_db[0] == pytest.approx(0.0, abs=0.05)
     assert list(clips[:2]) == [11, 12] and np.all(np.diff(mss_db) >= 0)
@@ -114,18 +128,22 @@ def test_a_bank_on_disk_finds_what_one_in_memory_does(tmp_path, monkeypatch) -> 
     assert not list(tmp_path.iterdir()), "few clips stay in memory"
     monkeypatch.setattr(scoring_retrieval, "IN_MEMORY", 4)
     monkeypatch.setattr(scoring_retrieval.mss_index, "RETRIEVAL_READ", 3)
-    spooled = scoring_retrieval.Retrieval.build(lambda i: sounds[i], range(9), RATE, spool=tmp_path, threads=2)
+    spooled = scoring_retrieval.Retrieval.build(
+        lambda i: sounds[i], range(9), RATE, spool=tmp_path, threads=2
+    )
     assert {file.name for file in tmp_path.iterdir()} == {"bank.npy", "coarse.npy"}
     for goal in (sounds[3], tone(patch(0.61, 0.1))):
         features = metrics_sound.mss_features(goal, RATE)
         assert all(
-            np.array_equal(a, b) for a, b in zip(kept.nearest(features, 4), spooled.nearest(features, 4), strict=True)
+            np.array_equal(a, b)
+            for a, b in zip(kept.nearest(features, 4), spooled.nearest(features, 4), strict=True)
         )
 
 
 def test_the_prior_is_the_training_patches_and_at_most_so_many() -> None:
     tables = [
-        table(patch(x), phase="full", split=split) for x, split in ((0.1, "train"), (0.2, "valid"), (0.3, "train"))
+        table(patch(x), phase="full", split=split)
+        for x, split in ((0.1, "train"), (0.2, "valid"), (0.3, "train"))
     ]
     whole = Patches.concat(tables)
     assert score.prior(whole).knobs[:, POSITION] == pytest.approx([0.1, 0.3])
@@ -138,7 +156,13 @@ def test_the_prior_is_the_training_patches_and_at_most_so_many() -> None:
 def test_genome_round_trips_a_patch(effects: tuple[str, ...]) -> None:
     rng = np.random.default_rng(len(effects))
     start = patch(effects=effects)
-    start = Patch(rng.uniform(0, 1, RACK.n_knobs).astype(np.float32), rng.integers(0, RACK.sizes), start.chain, 60, 1.0)
+    start = Patch(
+        rng.uniform(0, 1, RACK.n_knobs).astype(np.float32),
+        rng.integers(0, RACK.sizes),
+        start.chain,
+        60,
+        1.0,
+    )
     genome = cma_es.Genome(Patch.init(60, 1.0))
     again = genome.decode(genome.encode(start))
     assert again.knobs == pytest.approx(start.knobs, abs=1e-6)
@@ -161,7 +185,9 @@ def test_a_genome_of_knobs_keeps_everything_that_is_discrete_or_unheard() -> Non
     moved = genome.decode(np.ones(len(genome.encode(start))))
     active, _ = RACK.active(start.choices, start.chain)
     assert np.array_equal(moved.choices, start.choices) and moved.effects == start.effects
-    assert np.all(moved.knobs[active] == 1.0) and np.array_equal(moved.knobs[~active], start.knobs[~active])
+    assert np.all(moved.knobs[active] == 1.0) and np.array_equal(
+        moved.knobs[~active], start.knobs[~active]
+    )
 
 
 def test_search_improves_on_its_start_within_its_renders() -> None:
@@ -170,7 +196,9 @@ def test_search_improves_on_its_start_within_its_renders() -> None:
     start_db = metrics_sound.mss(tone(patch(0.3, 0.7)), tone(patch(0.8, 0.2)), RATE)
     assert found.renders == host.renders == 61
     assert found.mss_db < 0.8 * start_db
-    assert found.mss_db == pytest.approx(metrics_sound.mss(tone(found.patch), tone(patch(0.8, 0.2)), RATE), rel=1e-2)
+    assert found.mss_db == pytest.approx(
+        metrics_sound.mss(tone(found.patch), tone(patch(0.8, 0.2)), RATE), rel=1e-2
+    )
     assert np.array_equal(found.audio, tone(found.patch))
 
 
@@ -180,7 +208,9 @@ def test_a_longer_search_holds_the_shorter_ones(renders: int) -> None:
     long, short = search(FakeHost(), max_renders=61), search(FakeHost(), max_renders=renders)
     part = long.within(renders=renders)
     assert (part.mss_db, part.renders) == (short.mss_db, short.renders)
-    assert np.array_equal(part.patch.knobs, short.patch.knobs) and np.array_equal(part.audio, short.audio)
+    assert np.array_equal(part.patch.knobs, short.patch.knobs) and np.array_equal(
+        part.audio, short.audio
+    )
 
 
 def test_a_search_cut_at_a_time_holds_what_was_heard_by_then() -> None:
@@ -195,7 +225,11 @@ def test_a_search_cut_at_a_time_holds_what_was_heard_by_then() -> None:
 
 def test_the_curve_of_a_search_only_falls() -> None:
     curve = search(FakeHost(), max_renders=25).curve
-    assert np.all(np.diff(curve[:, 2]) <= 0) and np.all(np.diff(curve[:, 0]) > 0) and np.all(np.diff(curve[:, 1]) >= 0)
+    assert (
+        np.all(np.diff(curve[:, 2]) <= 0)
+        and np.all(np.diff(curve[:, 0]) > 0)
+        and np.all(np.diff(curve[:, 1]) >= 0)
+    )
 
 
 def test_no_generation_begins_after_the_seconds_are_spent() -> None:

@@ -1,4 +1,7 @@
-"""The laws of a search, with an untrained model and the real host: its answers are poor, but it must keep its word."""
+"""The laws of a search, with an untrained model and the real host.
+
+Its answers are poor, but it must keep its word.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +30,8 @@ from unmixer_core.search import refinement
 from unmixer_core.search import search as search_search
 
 RATE = 44100
+#: What a render and a look at the refinement take by the clock of these tests.
 RENDER_S, STEP_S = 0.1, 0.1
-"""What a render and a look at the refinement take by the clock of these tests."""
 
 
 class Clock:
@@ -52,7 +55,10 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Host:
-    """The real host, with what it was asked for; `stop_after` renders it is interrupted, as by Ctrl-C."""
+    """The real host, with what it was asked for.
+
+    `stop_after` renders it is interrupted, as by Ctrl-C.
+    """
 
     def __init__(self, renderer: Any, stop_after: int | None = None) -> None:
         self.renderer, self.stop_after, self.patches = renderer, stop_after, []
@@ -86,9 +92,15 @@ def parts() -> tuple[Any, Any]:
 
 
 def search(
-    params: config.Params, heard: Heard, parts: tuple[Any, Any], host: Any, known: Features | None = None,
-    changes: dict[str, Any] | None = None, clips: Any = None, **options: Any,
-) -> tuple[search_search.Search, list[tuple[str, float]]]:  # fmt: skip
+    params: config.Params,
+    heard: Heard,
+    parts: tuple[Any, Any],
+    host: Any,
+    known: Features | None = None,
+    changes: dict[str, Any] | None = None,
+    clips: Any = None,
+    **options: Any,
+) -> tuple[search_search.Search, list[tuple[str, float]]]:
     """A search and what it told: (step, best MSS)."""
     told: list[tuple[str, float]] = []
     small = {
@@ -107,7 +119,9 @@ def search(
     def tell(step: str, best: search_search.Candidate | None) -> None:
         told.append((step, np.inf if best is None else best.mss_db))
 
-    return search_search.Search(heard, tools, settings, itf, search_search.Options(**options), tell), told
+    return search_search.Search(
+        heard, tools, settings, itf, search_search.Options(**options), tell
+    ), told
 
 
 def test_the_answer_is_the_nearest_of_all_that_was_rendered(params, heard, parts, renderer):
@@ -117,7 +131,9 @@ def test_the_answer_is_the_nearest_of_all_that_was_rendered(params, heard, parts
     assert answer.renders == len(host.patches) and not answer.interrupted
     proposals = [c.mss_db for c in answer.candidates if c.source == "proposal"]
     assert len(proposals) == 3 and answer.best.mss_db <= min(proposals)
-    assert answer.best.mss_db == pytest.approx(metrics_sound.mss(answer.best.audio, heard.clip, RATE), abs=1e-3)
+    assert answer.best.mss_db == pytest.approx(
+        metrics_sound.mss(answer.best.audio, heard.clip, RATE), abs=1e-3
+    )
     assert answer.best.patch.digest in {p.digest for p in host.patches}
     values = [mss for _, mss in told if np.isfinite(mss)]
     assert values == sorted(values, reverse=True), "the best never gets worse"
@@ -131,14 +147,19 @@ def test_the_answer_is_the_nearest_of_all_that_was_rendered(params, heard, parts
 
 
 def test_nothing_begins_when_the_time_is_up(params, heard, parts, renderer):
-    """However little time there is, one proposal is heard; however slow the host, no more is waited for after the time."""
+    """However little time there is, one proposal is heard.
+
+    However slow the host, no more is waited for after the time.
+    """
     found, told = search(params, heard, parts, Host(renderer), changes={"seconds": 0.0})
     answer = found.run()
     assert [step for step, _ in told] == ["propose", "proposal"]
     assert answer.renders == 1 and not answer.interrupted and answer.best.source == "proposal"
 
 
-def test_the_best_patch_rendered_again_is_the_sound_it_was_judged_by(params, heard, parts, renderer):
+def test_the_best_patch_rendered_again_is_the_sound_it_was_judged_by(
+    params, heard, parts, renderer
+):
     found, _ = search(params, heard, parts, Host(renderer), polish_s=0.0)
     best = found.run().best
     again = renderer.render([best.patch.canonical()])[0]
@@ -147,7 +168,8 @@ def test_the_best_patch_rendered_again_is_the_sound_it_was_judged_by(params, hea
 
 def test_every_render_of_a_constrained_search_keeps_the_constraints(params, heard, parts, renderer):
     constraints = Constraints.parse(
-        ["saturator.drive=12", "wavetable.filter_1_type=Highpass", "wavetable.amp_attack=0.01"], "Saturator>Reverb"
+        ["saturator.drive=12", "wavetable.filter_1_type=Highpass", "wavetable.amp_attack=0.01"],
+        "Saturator>Reverb",
     )
     host = Host(renderer)
     found, _ = search(params, heard, parts, host, constraints=constraints, polish_s=2.0)
@@ -180,7 +202,9 @@ def test_a_host_that_fails_later_leaves_the_best_so_far(params, heard, parts, re
         search(params, heard, parts, Failing(renderer, stop_after=0))[0].run()
 
 
-def test_a_search_cancelled_from_another_thread_ends_with_the_best_so_far(params, heard, parts, renderer):
+def test_a_search_cancelled_from_another_thread_ends_with_the_best_so_far(
+    params, heard, parts, renderer
+):
     class Cancelling(Host):
         def map(self, patches: list[Patch]) -> Iterator[tuple[int, Any]]:
             for answer in super().map(patches):
@@ -193,7 +217,9 @@ def test_a_search_cancelled_from_another_thread_ends_with_the_best_so_far(params
     host = Cancelling(renderer)
     found, told = search(params, heard, parts, host, polish_s=300.0)
     answer = found.run()
-    assert answer.interrupted and answer.renders == len(host.patches) == 3, "it ends within one render"
+    assert answer.interrupted and answer.renders == len(host.patches) == 3, (
+        "it ends within one render"
+    )
     assert answer.best.mss_db == min(db for *_, db in answer.curve) and told
 
 
@@ -218,14 +244,23 @@ def test_fast_renders_a_few_proposals_and_nothing_else(params, heard, parts, ren
 
 def test_fast_hears_as_many_candidates_as_are_asked_for(params, heard, parts, renderer):
     asked = params.unmix.fast_proposals * params.unmix.fast_notes + 2
-    assert search(params, heard, parts, Host(renderer), fast=True, candidates=asked)[0].run().renders == asked
+    assert (
+        search(params, heard, parts, Host(renderer), fast=True, candidates=asked)[0].run().renders
+        == asked
+    )
 
 
-def test_changes_are_refined_for_no_more_steps_than_the_person_allows(params, heard, parts, renderer, monkeypatch):
-    found, _ = search(params, heard, parts, Host(renderer), changes={"changes_refined": 1, "changes_steps": 15})
+def test_changes_are_refined_for_no_more_steps_than_the_person_allows(
+    params, heard, parts, renderer, monkeypatch
+):
+    found, _ = search(
+        params, heard, parts, Host(renderer), changes={"changes_refined": 1, "changes_steps": 15}
+    )
     asked: list[int] = []
     monkeypatch.setattr(
-        found, "_refined", lambda patches, seconds, itf, distances: asked.append(itf.steps) or list(patches)
+        found,
+        "_refined",
+        lambda patches, seconds, itf, distances: asked.append(itf.steps) or list(patches),
     )
     found._hear([Patch.init(heard.note, heard.gate_s)], "proposal")
     found._improve(found.seconds + 0.5)
@@ -233,26 +268,35 @@ def test_changes_are_refined_for_no_more_steps_than_the_person_allows(params, he
 
 
 def test_a_gate_that_was_misheard_is_found(params, renderer, parts):
-    """An echo or a reverb hides when the key was let go: other gates are changes like any other, unless one was told."""
+    """An echo or a reverb hides when the key was let go.
+
+    Other gates are changes like any other, unless one was told.
+    """
     true = Patch.init(50, 0.5).with_values({"wavetable.amp_release": 0.1})
     clip = renderer.render([true])[0]
     for told, gates in (((), (1.0, 0.5)), (("gate_s",), (1.0,))):
         wrong = Heard(clip, RATE, 50, 1.0, (50,), (), told=told, gates_s=gates)
-        found, _ = search(params, wrong, parts, Host(renderer), changes={"seconds": 60.0, "changes": 8})
+        found, _ = search(
+            params, wrong, parts, Host(renderer), changes={"seconds": 60.0, "changes": 8}
+        )
         found._hear([replace(true, gate_s=1.0)], "proposal")
         found._improve(found.seconds + 20.0)
         assert (found.best.patch.gate_s == 0.5) is (not told)
         assert not told or found.best.patch.gate_s == 1.0
 
 
-def test_a_step_of_refinement_is_judged_by_the_host_and_ends_where_it_no_longer_helps(params, heard, parts, renderer):
+def test_a_step_of_refinement_is_judged_by_the_host_and_ends_where_it_no_longer_helps(
+    params, heard, parts, renderer
+):
     host = Host(renderer)
     found, _ = search(params, heard, parts, host, changes={"seconds": 300.0})
     start = found._hear([Patch.init(heard.note, heard.gate_s)], "proposal")[0]
     (line,), rounds = [start], 0
     while line.patch.digest not in found.settled:
         (line,), before, rounds = found._correct([line], 300.0), line, rounds + 1
-        assert line.mss_db <= before.mss_db and np.array_equal(line.patch.choices, start.patch.choices)
+        assert line.mss_db <= before.mss_db and np.array_equal(
+            line.patch.choices, start.patch.choices
+        )
     assert rounds < 200 and found.best.mss_db == line.mss_db
     assert line.mss_db == pytest.approx(metrics_sound.mss(line.audio, heard.clip, RATE), abs=1e-3)
 
@@ -269,16 +313,22 @@ def test_the_way_to_a_refinement_starts_and_ends_there():
 
 
 def test_without_itf_and_polish_only_proposals_are_rendered(params, heard, parts, renderer):
-    answer = search(params, heard, parts, Host(renderer), itf=False, polish_s=0.0, candidates=5)[0].run()
+    answer = search(params, heard, parts, Host(renderer), itf=False, polish_s=0.0, candidates=5)[
+        0
+    ].run()
     assert answer.renders == 5 and {c.source for c in answer.candidates} == {"proposal"}
 
 
 def test_polish_of_the_true_patch_with_moved_knobs_comes_nearer(params, renderer, parts):
     """From a start a little off, the last search alone improves on the host."""
-    true = Patch.init(50, 0.5).with_values({"wavetable.osc_1_pos": 0.7, "wavetable.filter_1_freq": 0.5})
+    true = Patch.init(50, 0.5).with_values(
+        {"wavetable.osc_1_pos": 0.7, "wavetable.filter_1_freq": 0.5}
+    )
     clip = renderer.render([true])[0]
     start = true.with_values({"wavetable.osc_1_pos": 0.6, "wavetable.filter_1_freq": 0.65})
-    found, _ = search(params, Heard(clip, RATE, 50, 0.5, (50,), ()), parts, Host(renderer), polish_s=6.0)
+    found, _ = search(
+        params, Heard(clip, RATE, 50, 0.5, (50,), ()), parts, Host(renderer), polish_s=6.0
+    )
     found._hear([start], "proposal")
     before = found.best.mss_db
     found.end_s = found.seconds + 6.0
@@ -288,12 +338,20 @@ def test_polish_of_the_true_patch_with_moved_knobs_comes_nearer(params, renderer
 
 def test_the_nearest_training_render_of_a_training_clip_is_itself(parts, params, heard, renderer):
     """So a sound of the training set is found again, whatever the network thinks of it."""
-    table = Patches.stack([sampling.draw("full", "train", i, 9, params.sample) for i in range(3)], "full", "train")
+    table = Patches.stack(
+        [sampling.draw("full", "train", i, 9, params.sample) for i in range(3)], "full", "train"
+    )
     sounds = renderer.render(list(table))
     ears = [search_search.Ear.of(parts[0], sound) for sound in sounds]
-    known = Features(table, (np.concatenate([e.features.numpy() for e in ears]).astype(np.float16),), parts[0].spec)
+    known = Features(
+        table,
+        (np.concatenate([e.features.numpy() for e in ears]).astype(np.float16),),
+        parts[0].spec,
+    )
     assert [int(ear.nearest(known, 1, 0)[0]) for ear in ears] == [0, 1, 2]
-    again = replace(heard, clip=sounds[1], note=table[1].note, notes=(table[1].note,), gate_s=table[1].gate_s)
+    again = replace(
+        heard, clip=sounds[1], note=table[1].note, notes=(table[1].note,), gate_s=table[1].gate_s
+    )
     host = Host(renderer)
     found, _ = search(
         params, again, parts, host, known, polish_s=0.0, itf=False, candidates=64
@@ -304,23 +362,36 @@ def test_the_nearest_training_render_of_a_training_clip_is_itself(parts, params,
 @pytest.fixture(scope="module")
 def training(parts, params, renderer) -> tuple[Features, Any]:
     """Five training clips: their features, and their sounds."""
-    table = Patches.stack([sampling.draw("full", "train", i, 21, params.sample) for i in range(5)], "full", "train")
+    table = Patches.stack(
+        [sampling.draw("full", "train", i, 21, params.sample) for i in range(5)], "full", "train"
+    )
     sounds = renderer.render(list(table))
     ears = [search_search.Ear.of(parts[0], sound) for sound in sounds]
-    known = Features(table, (np.concatenate([e.features.numpy() for e in ears]).astype(np.float16),), parts[0].spec)
+    known = Features(
+        table,
+        (np.concatenate([e.features.numpy() for e in ears]).astype(np.float16),),
+        parts[0].spec,
+    )
     return known, SimpleNamespace(patches=table, audio=lambda row: sounds[row])
 
 
 NEAR = {"neighbours": 1, "shortlist": 5, "proposals": 2}
 
 
-def test_the_answer_is_never_further_than_the_nearest_training_render(parts, params, heard, renderer, training):
-    """Whatever network and proxy think, its patch is heard as it is. With sounds at hand, nearest means by MSS."""
+def test_the_answer_is_never_further_than_the_nearest_training_render(
+    parts, params, heard, renderer, training
+):
+    """Whatever network and proxy think, its patch is heard as it is.
+
+    With sounds at hand, nearest means by MSS.
+    """
     known, clips = training
     nearest_db = min(metrics_sound.mss(clips.audio(row), heard.clip, RATE) for row in range(5))
     wrong = replace(heard, note=heard.note + 5, notes=(heard.note + 5,))
     host = Host(renderer)
-    found, _ = search(params, wrong, parts, host, known, NEAR, polish_s=0.0, itf=False, candidates=1, clips=clips)
+    found, _ = search(
+        params, wrong, parts, host, known, NEAR, polish_s=0.0, itf=False, candidates=1, clips=clips
+    )
     assert found.run().best.mss_db <= nearest_db + 0.05
     heard_first = {patch.digest for patch in host.patches}
     assert len(heard_first) == 2 and heard_first & {patch.digest for patch in known.patches}
@@ -356,9 +427,16 @@ def test_refinement_stops_in_time_with_states_no_further_than_their_start(params
         CLOCK.seconds += STEP_S
 
     refined = refinement.refine(
-        parts[1], heard.clip, patches, itf, locked,
-        sample_rate=RATE, distances=lambda _: distance, seconds=1.0, progress=look,
-    )  # fmt: skip
+        parts[1],
+        heard.clip,
+        patches,
+        itf,
+        locked,
+        sample_rate=RATE,
+        distances=lambda _: distance,
+        seconds=1.0,
+        progress=look,
+    )
     assert len(looks) >= 10 and len(refined) == 2
     before, after = (
         finetune.rank(parts[1], heard.clip, p, sample_rate=RATE, clip_s=0.3, distance=distance)

@@ -1,4 +1,6 @@
-"""dvc.yaml tells the truth: deps are what the import graph says, params what main reads, paths what the cmd names."""
+"""dvc.yaml tells the truth: deps are what the import graph says, params what main reads, paths
+what the cmd names.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ ORDER = [
     "evaluate",
     "benchmark_itf",
 ]
-SCRIPT = {stage: "train" if stage in ("train_dry", "train_fx", "train_full") else stage for stage in ORDER}
+SCRIPT = {
+    stage: "train" if stage in ("train_dry", "train_fx", "train_full") else stage for stage in ORDER
+}
 
 
 def paths(stage: str, kind: str) -> list[str]:
@@ -44,7 +48,10 @@ def command(stage: str) -> dict[str, str]:
         assert words[3:5] == ["--phase", stage.removeprefix("train_")]
         del words[3:5]
     assert all(word.startswith("--") for word in words[3::2])
-    return {option.removeprefix("--"): value for option, value in zip(words[3::2], words[4::2], strict=True)}
+    return {
+        option.removeprefix("--"): value
+        for option, value in zip(words[3::2], words[4::2], strict=True)
+    }
 
 
 def signature(stage: str) -> dict[str, type]:
@@ -56,12 +63,17 @@ def signature(stage: str) -> dict[str, type]:
 
 def test_the_stages_stand_in_order():
     assert list(PIPELINE) == ORDER
-    assert {path.stem for path in (REPO / "stages").glob("*.py")} - {"__init__"} == set(SCRIPT.values())
+    assert {path.stem for path in (REPO / "stages").glob("*.py")} - {"__init__"} == set(
+        SCRIPT.values()
+    )
 
 
 @pytest.mark.parametrize("stage", ORDER)
 def test_code_deps_are_the_modules_that_can_change_the_output(stage):
-    expected, listed = dependencies.closure(SCRIPT[stage]), dependencies.expand(PIPELINE[stage]["deps"])
+    expected, listed = (
+        dependencies.closure(SCRIPT[stage]),
+        dependencies.expand(PIPELINE[stage]["deps"]),
+    )
     assert (sorted(expected - listed), sorted(listed - expected)) == ([], []), (
         f"{stage}: (missing, too many); `python tools/dependencies.py --write` mends it"
     )
@@ -100,7 +112,8 @@ def test_outputs_lie_in_data_models_or_metrics_and_metrics_go_to_git(stage):
         assert all(re.match(r"(data|models|metrics)/", path) for path in paths(stage, kind))
     assert PIPELINE[stage]["metrics"] == [{f"metrics/{stage}.json": {"cache": False}}]
     assert not any(
-        isinstance(out, dict) and out[tracking._path(out)].get("persist") for out in PIPELINE[stage].get("outs", [])
+        isinstance(out, dict) and out[tracking._path(out)].get("persist")
+        for out in PIPELINE[stage].get("outs", [])
     )
 
 
@@ -108,7 +121,13 @@ def test_a_change_of_the_loss_reruns_training_and_what_follows_and_nothing_befor
     touched = {stage for stage in ORDER if "loss" in PIPELINE[stage].get("params", [])}
     assert touched == {"train_dry", "train_fx", "train_full"}
     assert set(tracking.stages_before("evaluate", REPO / "dvc.yaml")) >= touched
-    for stage in ("sample_patches", "render_patches", "extract_features", "train_proxy", "render_proxy"):
+    for stage in (
+        "sample_patches",
+        "render_patches",
+        "extract_features",
+        "train_proxy",
+        "render_proxy",
+    ):
         assert not touched & set(tracking.stages_before(stage, REPO / "dvc.yaml"))
 
 
@@ -138,7 +157,9 @@ class TestTheImportGraph:
             "unmixer_core/pipeline/log.py": "import unmixer_core.never",
             "unmixer_core/never.py": "",
             "unmixer_core/pack/__init__.py": "",
-            "unmixer_core/pack/inner.py": '"""unmixer_core.never"""\nRUN = "unmixer_core.host"\nTABLE = "t.json"\n',
+            "unmixer_core/pack/inner.py": (
+                '"""unmixer_core.never"""\nRUN = "unmixer_core.host"\nTABLE = "t.json"\n'
+            ),
             "unmixer_core/pack/t.json": "{}",
             "unmixer_core/host/__init__.py": "",
             "unmixer_core/host/__main__.py": "from .voice import x\n",
@@ -149,7 +170,9 @@ class TestTheImportGraph:
             (tmp_path / name).write_text(text, encoding="utf-8")
         monkeypatch.setattr(dependencies, "REPO", tmp_path)
 
-    def test_follows_late_imports_subprocesses_and_data_but_not_types_docstrings_or_neutral_modules(self, tree):
+    def test_follows_late_imports_subprocesses_and_data_but_not_types_docstrings_or_neutral_modules(
+        self, tree
+    ):
         assert dependencies.closure("one") == {
             "stages/one.py",
             "unmixer_core/a.py",

@@ -1,4 +1,6 @@
-"""The stage: both kinds are trained and reported, and the pipeline goes on with the one that params.yaml names."""
+"""The stage: both kinds are trained and reported, and the pipeline goes on with the one that
+params.yaml names.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +25,19 @@ from unmixer_core.schema.patch import Patches
 from unmixer_core.training import curriculum, losses
 
 SMALL = {
-    "sample_rate": RATE, "table_positions": 0, "batch": 2, "steps_dry": 1, "steps_effects": 1, "steps_chains": 0,
-    "held_out": 4, "n_ffts": (256, 64), "neural_clips": 8, "neural_steps": 3, "neural_batch": 4, "neural_width": 4,
-}  # fmt: skip
+    "sample_rate": RATE,
+    "table_positions": 0,
+    "batch": 2,
+    "steps_dry": 1,
+    "steps_effects": 1,
+    "steps_chains": 0,
+    "held_out": 4,
+    "n_ffts": (256, 64),
+    "neural_clips": 8,
+    "neural_steps": 3,
+    "neural_batch": 4,
+    "neural_width": 4,
+}
 
 
 class Clips(SimpleNamespace):
@@ -38,7 +50,10 @@ class Clips(SimpleNamespace):
 @pytest.fixture(scope="module")
 def clips(params: config.Params) -> Clips:
     drawn = [("dry", "train", 6), ("full", "train", 8), ("dry", "valid", 4), ("full", "valid", 5)]
-    parts = [Patches.stack([sampling.draw(p, s, i, 3, params.sample) for i in range(n)], p, s) for p, s, n in drawn]
+    parts = [
+        Patches.stack([sampling.draw(p, s, i, 3, params.sample) for i in range(n)], p, s)
+        for p, s, n in drawn
+    ]
     patches = Patches.concat(parts)
     with torch.no_grad():
         sounds = Proxy(RATE, CLIP_S)(*batch(list(patches))).numpy()
@@ -60,7 +75,9 @@ def trained(
     (tmp_path / "renders/patches.parquet").write_bytes(b"clips")
     audio = params.audio.model_copy(update={"clip_s": CLIP_S, "sample_rate": RATE})
     settings = params.proxy.model_copy(update={**SMALL, "kind": request.param})
-    report = train_proxy.main(tmp_path / "renders", tmp_path / "proxy", audio, settings, log.StageLog())
+    report = train_proxy.main(
+        tmp_path / "renders", tmp_path / "proxy", audio, settings, log.StageLog()
+    )
     return request.param, tmp_path / "proxy", report
 
 

@@ -1,4 +1,7 @@
-"""The tracking server with a real PostgreSQL: runs arrive, and its kill -9 in the middle of a training loses nothing."""
+"""The tracking server with a real PostgreSQL.
+
+Runs arrive, and its kill -9 in the middle of a training loses nothing.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ def installed() -> bool:
     return True
 
 
-needs_postgres = pytest.mark.skipif(not installed(), reason="PostgreSQL is not installed (apt-get install postgresql)")
+needs_postgres = pytest.mark.skipif(
+    not installed(), reason="PostgreSQL is not installed (apt-get install postgresql)"
+)
 
 
 @pytest.fixture
@@ -79,7 +84,10 @@ class Server:
         return (self.folder / "stderr.txt").read_text(encoding="utf-8")
 
     def kill_postgres(self) -> None:
-        os.kill(int((self.folder / "mlpostgres" / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+        os.kill(
+            int((self.folder / "mlpostgres" / "postmaster.pid").read_text().split()[0]),
+            signal.SIGKILL,
+        )
 
     def stop(self) -> None:
         self.process.terminate()
@@ -88,7 +96,9 @@ class Server:
 
 
 @needs_postgres
-def test_kill_9_of_postgresql_in_the_middle_loses_nothing(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
+def test_kill_9_of_postgresql_in_the_middle_loses_nothing(
+    folder: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
     shutil.copy(REPO / "params.yaml", tmp_path / "params.yaml")
     (tmp_path / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
     server = Server(folder)
@@ -116,8 +126,13 @@ def test_kill_9_of_postgresql_in_the_middle_loses_nothing(folder: Path, tmp_path
 
     assert pipeline_run.execute(main, []) == {"final": 1.0}, "the training goes on"
     said = capsys.readouterr().err
-    assert said.count("is not available") == 1 and "python -m unmixer_core.pipeline.tracking replay" in said
-    assert "PostgreSQL ended by SIGKILL" in server.said() and "make tracking-server" in server.said()
+    assert (
+        said.count("is not available") == 1
+        and "python -m unmixer_core.pipeline.tracking replay" in said
+    )
+    assert (
+        "PostgreSQL ended by SIGKILL" in server.said() and "make tracking-server" in server.said()
+    )
     assert tracking.replay()[1] != [], "the journal waits for the server"
 
     server.start()
@@ -127,7 +142,9 @@ def test_kill_9_of_postgresql_in_the_middle_loses_nothing(folder: Path, tmp_path
     client = MlflowClient(server.url)
     experiment = client.get_experiment_by_name("tests")
     (run,) = client.search_runs([experiment.experiment_id], "tags.`unmixer.stage` = 'train_toy'")
-    assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [float(step) for step in range(6)]
+    assert [m.value for m in client.get_metric_history(run.info.run_id, "loss")] == [
+        float(step) for step in range(6)
+    ]
     assert (run.info.status, run.data.metrics["final"]) == ("FINISHED", 1.0)
     assert [item.path for item in client.list_artifacts(run.info.run_id)] == ["note.md"]
     assert (folder / "mlartifacts").is_dir()
@@ -140,7 +157,9 @@ def test_a_database_outlives_its_server(folder: Path) -> None:
     import psycopg2
 
     def query(words: str) -> None:
-        with psycopg2.connect(host=str(folder / "db"), user="unmixer", dbname="mlflow") as connection:
+        with psycopg2.connect(
+            host=str(folder / "db"), user="unmixer", dbname="mlflow"
+        ) as connection:
             connection.cursor().execute(words)
 
     first = Postgres(folder / "db")

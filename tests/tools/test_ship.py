@@ -35,12 +35,17 @@ def run(tmp_path: Path) -> Path:
 
 def test_halved_weights_give_the_same_beliefs(run: Path, tmp_path: Path) -> None:
     ship.ship(run, tmp_path / "out")
-    whole, half = (checkpoint.load(folder).model for folder in (run / "models" / "full", tmp_path / "out"))
+    whole, half = (
+        checkpoint.load(folder).model for folder in (run / "models" / "full", tmp_path / "out")
+    )
     features, targets = tiny.batch(8, seed=9)
     with torch.no_grad():
         a, b = (model(features, targets.note, targets.gate_s) for model in (whole, half))
     assert (torch.sigmoid(a.classes.present) - torch.sigmoid(b.classes.present)).abs().max() < 0.01
-    sizes = [(folder / "model.safetensors").stat().st_size for folder in (run / "models" / "full", tmp_path / "out")]
+    sizes = [
+        (folder / "model.safetensors").stat().st_size
+        for folder in (run / "models" / "full", tmp_path / "out")
+    ]
     assert sizes[1] < 0.65 * sizes[0]
     assert Proxy.load(tmp_path / "out" / "proxy").sample_rate == 22050
 
@@ -53,17 +58,23 @@ def test_the_card_quotes_the_runs_numbers_and_data(run: Path, tmp_path: Path) ->
         ship.ship(tmp_path / "nothing", tmp_path / "other")
 
 
-def test_the_card_names_the_commit_of_the_run_not_that_of_this_tree(run: Path, tmp_path: Path) -> None:
+def test_the_card_names_the_commit_of_the_run_not_that_of_this_tree(
+    run: Path, tmp_path: Path
+) -> None:
     git = ["git", "-c", "user.name=n", "-c", "user.email=e"]
     for command in (["init", "-q"], ["commit", "-q", "--allow-empty", "-m", "the run's"]):
         subprocess.run([*git, *command], cwd=run, check=True)
     ship.ship(run, tmp_path / "out")
-    theirs = subprocess.run(["git", "rev-parse", "HEAD"], cwd=run, capture_output=True, text=True, check=True).stdout
+    theirs = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=run, capture_output=True, text=True, check=True
+    ).stdout
     text = (tmp_path / "out" / "README.md").read_text()
     assert theirs[:7] in text and ship.commit_of(REPO) not in text
 
 
-def test_a_profiles_copy_stands_at_this_trees_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_profiles_copy_stands_at_this_trees_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     commands, really = [], subprocess.run
 
     def only_git(command: list[str], **options: Any) -> Any:

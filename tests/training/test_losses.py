@@ -23,9 +23,16 @@ def forward(model: Unmixer) -> tuple[Belief, losses.Targets]:
 
 
 def gradients(loss: Tensor, module: torch.nn.Module) -> Tensor:
-    """All gradients of `loss` in a module, as one vector; parameters that are not reached count as zero."""
-    found = torch.autograd.grad(loss, list(module.parameters()), retain_graph=True, allow_unused=True)
-    return torch.cat([torch.zeros(1).double() if g is None else g.flatten().double() for g in found])
+    """All gradients of `loss` in a module, as one vector.
+
+    Parameters that are not reached count as zero.
+    """
+    found = torch.autograd.grad(
+        loss, list(module.parameters()), retain_graph=True, allow_unused=True
+    )
+    return torch.cat(
+        [torch.zeros(1).double() if g is None else g.flatten().double() for g in found]
+    )
 
 
 def reaches(loss: Tensor, module: torch.nn.Module) -> bool:
@@ -35,9 +42,18 @@ def reaches(loss: Tensor, module: torch.nn.Module) -> bool:
 
 
 def spectral(
-    model: Unmixer, belief: Belief, targets: losses.Targets, *, knobs: bool = True, carry: bool = False, **switches: bool
+    model: Unmixer,
+    belief: Belief,
+    targets: losses.Targets,
+    *,
+    knobs: bool = True,
+    carry: bool = False,
+    **switches: bool,
 ) -> Tensor:
-    """`knobs`: let the gradient through them; `carry`: as training takes it, unlimited, in place of the plain mean."""
+    """`knobs`: let the gradient through them; `carry`.
+
+    As training takes it, unlimited, in place of the plain mean.
+    """
     draw = model.draw(belief, 1.0, torch.Generator().manual_seed(3), **switches)
     if not knobs:
         draw = replace(draw, knobs=draw.knobs.detach())
@@ -49,8 +65,12 @@ def spectral(
 
 def heard(draw: Draw, targets: losses.Targets) -> Tensor:
     """Distance [b] of a sample's sound to the targets', through the toy proxy."""
-    wanted = tiny.FakeProxy()(targets.knobs, context_of(targets).choices, targets.slots, targets.note, targets.gate_s)
-    found = losses.level_matched(losses.rendered(tiny.FakeProxy(), draw, targets.note, targets.gate_s))
+    wanted = tiny.FakeProxy()(
+        targets.knobs, context_of(targets).choices, targets.slots, targets.note, targets.gate_s
+    )
+    found = losses.level_matched(
+        losses.rendered(tiny.FakeProxy(), draw, targets.note, targets.gate_s)
+    )
     return (found - losses.level_matched(wanted)).square().mean((-2, -1))
 
 
@@ -134,7 +154,9 @@ def test_carried_gradient_is_each_clips_own_clipped_at_the_sample() -> None:
     model = tiny.model().eval()
     x, targets = tiny.batch(4)
     belief = model(x, targets.note, targets.gate_s)
-    draw = model.draw(belief, 1.0, torch.Generator().manual_seed(3), through_choices=False, through_chain=False)
+    draw = model.draw(
+        belief, 1.0, torch.Generator().manual_seed(3), through_choices=False, through_chain=False
+    )
     strength, at = torch.tensor([1e-3, 1.0, 1e30, float("inf")]), losses.parted(draw)
     term, dropped = losses.carried((at.knobs * strength[:, None]).sum(1), at, draw, 1.0)
     (gradient,) = torch.autograd.grad(term, draw.knobs, retain_graph=True)
@@ -143,13 +165,20 @@ def test_carried_gradient_is_each_clips_own_clipped_at_the_sample() -> None:
     assert norms.tolist() == pytest.approx([1e-3 * 63**0.5, 1.0, 1.0, 0.0], rel=1e-4)
     plain, _ = losses.carried((at.knobs * strength[:, None]).sum(1)[:2], at, draw, None)
     (gradient,) = torch.autograd.grad(plain, draw.knobs)
-    assert gradient[:2].norm(dim=1).tolist() == pytest.approx([1e-3 * 63**0.5 / 4, 63**0.5 / 4], rel=1e-4)
+    assert gradient[:2].norm(dim=1).tolist() == pytest.approx(
+        [1e-3 * 63**0.5 / 4, 63**0.5 / 4], rel=1e-4
+    )
 
 
 @pytest.mark.parametrize("through_choices", [False, True])
 @pytest.mark.parametrize("through_chain", [False, True])
-def test_the_carried_term_has_the_gradient_of_the_mean_distance(through_choices: bool, through_chain: bool) -> None:
-    """Whatever may pass, and once: knobs are conditioned on choices and chain, which enter the proxy themselves too."""
+def test_the_carried_term_has_the_gradient_of_the_mean_distance(
+    through_choices: bool, through_chain: bool
+) -> None:
+    """Whatever may pass, and once.
+
+    Knobs are conditioned on choices and chain, which enter the proxy themselves too.
+    """
     model = tiny.model()
     belief, targets = forward(model)
     model.eval()  # both samples without dropout
@@ -194,7 +223,9 @@ def test_inaudible_knobs_and_choices_do_not_count() -> None:
     context = context_of(targets)
     for cap in (1.0, 6.0):
         a = losses.knob_nll(model, belief, context, targets, cap)
-        b = losses.knob_nll(model, belief, context, losses.Targets(**{**vars(targets), "knobs": silent_knobs}), cap)
+        b = losses.knob_nll(
+            model, belief, context, losses.Targets(**{**vars(targets), "knobs": silent_knobs}), cap
+        )
         assert torch.equal(a, b)
     a = losses.choice_cross_entropy(belief.classes.choices, targets, 0.1)
     other = losses.Targets(**{**vars(targets), "choices": silent_choices})
@@ -206,8 +237,12 @@ def test_chain_likelihood_stops_at_the_first_end() -> None:
     log_probs = torch.full((1, 8, 9), -2.0)
     assert losses.chain_nll(log_probs, chain).item() == pytest.approx(6.0)  # two effects and END
     full = torch.arange(8)[None]
-    assert losses.chain_nll(log_probs, full).item() == pytest.approx(16.0)  # eight effects need no END
-    smoothed = losses.chain_nll(log_probs.scatter(2, slots_of(full).argmax(-1)[..., None], -1.0), full, 0.1)
+    assert losses.chain_nll(log_probs, full).item() == pytest.approx(
+        16.0
+    )  # eight effects need no END
+    smoothed = losses.chain_nll(
+        log_probs.scatter(2, slots_of(full).argmax(-1)[..., None], -1.0), full, 0.1
+    )
     assert smoothed.item() == pytest.approx(8 * (0.9 * 1.0 + 0.1 * (17 / 9)))
 
 
@@ -221,12 +256,16 @@ def test_soft_cap_is_the_identity_below_and_keeps_a_shrinking_slope_above() -> N
 
 
 def test_schedules() -> None:
-    assert [losses.schedule(s, 0.5, 0.2) for s in (0.0, 0.5, 0.6, 0.7, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+    assert [losses.schedule(s, 0.5, 0.2) for s in (0.0, 0.5, 0.6, 0.7, 1.0)] == pytest.approx(
+        [0, 0, 0.5, 1, 1]
+    )
     settings = tiny.section(tiny.LOSS, temperature_start=1.0, temperature_end=0.3)
     assert [losses.temperature(s, settings) for s in (0.0, 1.0)] == pytest.approx([1.0, 0.3])
 
 
 def test_level_matching_removes_gain() -> None:
     audio = torch.randn(3, 2, 100, generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(losses.level_matched(audio), losses.level_matched(7 * audio), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        losses.level_matched(audio), losses.level_matched(7 * audio), rtol=1e-4, atol=1e-5
+    )
     assert torch.isfinite(losses.level_matched(torch.zeros(1, 2, 10))).all()

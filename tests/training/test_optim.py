@@ -106,7 +106,9 @@ def test_manifold_steps_equal_geoopts_riemannian_adam() -> None:
 def test_non_finite_gradient_names_the_head_and_changes_nothing(bad: float, clip: str) -> None:
     encoder, chain = with_gradient(line(3, 3), bad), with_gradient(line(4), bad)
     knobs = with_gradient(line(2), 1.0)
-    optimiser = GCWD([("encoder.w", encoder), ("chain.gru.b", chain), ("knobs.b", knobs)], lr=0.1, clip=clip)
+    optimiser = GCWD(
+        [("encoder.w", encoder), ("chain.gru.b", chain), ("knobs.b", knobs)], lr=0.1, clip=clip
+    )
     before = [p.detach().clone() for p in (encoder, chain, knobs)]
     with pytest.raises(TrainingError, match=r"gradient of chain is not finite"):
         optimiser.step()
@@ -151,7 +153,9 @@ def test_restored_state_continues_bit_for_bit(clip: str) -> None:
 
     def fresh() -> tuple[list[nn.Parameter], GCWD]:
         parameters = [line(3, 3), ball_point()]
-        return parameters, GCWD(zip("ab", parameters, strict=True), lr=0.05, clip=clip, percentile=60)
+        return parameters, GCWD(
+            zip("ab", parameters, strict=True), lr=0.05, clip=clip, percentile=60
+        )
 
     whole, whole_optimiser = fresh()
     run(whole_optimiser, whole, range(6))

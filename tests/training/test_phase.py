@@ -32,7 +32,9 @@ class FakeTerm:
 def run(state: Path, model: Unmixer, **options: object) -> dict[str, float]:
     changes = options.pop("changes", {})
     data = options.pop("data", None) or tiny.data()
-    return phase.fit(model, data, tiny.settings(**changes), state=state, log=tiny.Silent(), **options)  # type: ignore[arg-type]
+    return phase.fit(
+        model, data, tiny.settings(**changes), state=state, log=tiny.Silent(), **options
+    )  # type: ignore[arg-type]
 
 
 def weights(model: Unmixer) -> dict[str, torch.Tensor]:
@@ -54,7 +56,9 @@ def test_resumed_after_a_kill_equals_uninterrupted_bit_for_bit(tmp_path: Path, c
 def test_a_phase_learns_and_reports_gain_and_forgetting(tmp_path: Path) -> None:
     report = run(tmp_path, tiny.model(), changes={"phase": {"epochs": 6}})
     assert report["gained"] > 0.5
-    assert {"forgotten.dry", "forgotten.nonlinear"} <= set(report) and "forgotten.full" not in report
+    assert {"forgotten.dry", "forgotten.nonlinear"} <= set(
+        report
+    ) and "forgotten.full" not in report
     assert all(np.isfinite(value) for value in report.values())
 
 
@@ -79,8 +83,12 @@ def test_spectral_term_runs_every_few_steps_on_few_clips_once_it_has_begun(tmp_p
         "loss": {"spectral_every": 2, "spectral_clips": 3, "spectral_start": 0.5},
         "phase": {"epochs": 2, "replay": 0.0},
     }
-    run(tmp_path, tiny.model(), changes=changes, proxy_term=term)  # 20 clips in batches of 8, 8, 4: 6 steps
-    assert [len(rows) for rows in term.rows] == [3]  # step 4; step 3, at share 0.5, weighs nothing yet
+    run(
+        tmp_path, tiny.model(), changes=changes, proxy_term=term
+    )  # 20 clips in batches of 8, 8, 4: 6 steps
+    assert [len(rows) for rows in term.rows] == [
+        3
+    ]  # step 4; step 3, at share 0.5, weighs nothing yet
 
 
 class Broken(FakeTerm):
@@ -93,10 +101,16 @@ def test_a_non_finite_spectral_gradient_stops_plain_adam_and_names_the_head(tmp_
         run(tmp_path, tiny.model(), proxy_term=Broken(), changes={"optim": {"clip": "none"}})
 
 
-def test_clipping_drops_a_clip_whose_spectral_gradient_is_not_finite_and_says_so(tmp_path: Path) -> None:
+def test_clipping_drops_a_clip_whose_spectral_gradient_is_not_finite_and_says_so(
+    tmp_path: Path,
+) -> None:
     log = tiny.Silent()
-    phase.fit(tiny.model(), tiny.data(), tiny.settings(), state=tmp_path, log=log, proxy_term=Broken())
-    dropped = [row["train.spectral_dropped"] for _, row in log.rows if "train.spectral_dropped" in row]
+    phase.fit(
+        tiny.model(), tiny.data(), tiny.settings(), state=tmp_path, log=log, proxy_term=Broken()
+    )
+    dropped = [
+        row["train.spectral_dropped"] for _, row in log.rows if "train.spectral_dropped" in row
+    ]
     assert dropped and set(dropped) == {2.0}
 
 
@@ -105,7 +119,9 @@ def test_epochs_hold_every_new_clip_once_and_a_share_of_earlier_ones() -> None:
     first, second = (data.epoch_rows(epoch, seed=1, replay=0.5) for epoch in (0, 1))
     assert set(data.new) <= set(first) and len(first) == len(set(first)) == 30
     assert set(first) - set(data.new) <= set(data.earlier)
-    assert not np.array_equal(first, second) and np.array_equal(first, data.epoch_rows(0, seed=1, replay=0.5))
+    assert not np.array_equal(first, second) and np.array_equal(
+        first, data.epoch_rows(0, seed=1, replay=0.5)
+    )
     assert set(tiny.data("dry").epoch_rows(0, seed=1, replay=9.0)) == set(tiny.data("dry").new)
 
 
@@ -128,14 +144,26 @@ def test_without_proxy_clips_there_is_no_rehearsal() -> None:
 
 def test_the_spectral_term_never_hears_a_rehearsal(tmp_path: Path) -> None:
     term, data = FakeTerm(), tiny.with_proxy()
-    changes = {"loss": {"spectral_every": 1, "spectral_start": 0.0}, "phase": {"proxy_epochs": 2, "epochs": 1}}
-    phase.fit(tiny.model(), data, tiny.settings(**changes), state=tmp_path, log=tiny.Silent(), proxy_term=term)
+    changes = {
+        "loss": {"spectral_every": 1, "spectral_start": 0.0},
+        "phase": {"proxy_epochs": 2, "epochs": 1},
+    }
+    phase.fit(
+        tiny.model(),
+        data,
+        tiny.settings(**changes),
+        state=tmp_path,
+        log=tiny.Silent(),
+        proxy_term=term,
+    )
     assert term.rows and max(map(max, term.rows)) < data.n_host
 
 
 def test_normalisation_and_validation_are_the_hosts() -> None:
     alone, beside = tiny.data(), tiny.with_proxy()
-    assert all(torch.equal(a, b) for a, b in zip(alone.statistics(), beside.statistics(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(alone.statistics(), beside.statistics(), strict=True)
+    )
     assert all((rows < beside.n_host).all() for rows in beside.valid.values())
 
 
@@ -143,7 +171,9 @@ def test_every_epoch_has_a_progress_bar_of_its_steps(tmp_path: Path) -> None:
     log, data = tiny.Silent(), tiny.with_proxy()
     phase.fit(tiny.model(), data, tiny.settings(), state=tmp_path, log=log)
     plan = Schedule(data, tiny.settings().phase)
-    assert [total for _, total in log.bars] == [len(plan.batches(epoch)) for epoch in range(len(plan))]
+    assert [total for _, total in log.bars] == [
+        len(plan.batches(epoch)) for epoch in range(len(plan))
+    ]
 
 
 def test_phases_see_their_own_and_earlier_clips_only() -> None:
@@ -158,7 +188,11 @@ def test_phases_see_their_own_and_earlier_clips_only() -> None:
 
 def test_learning_rate_rises_then_falls_to_zero() -> None:
     values = [phase.one_cycle(s, 0.2) for s in np.linspace(0, 1, 101)]
-    assert values[0] == pytest.approx(0.1) and values[20] == pytest.approx(1.0) and values[-1] == pytest.approx(0.0)
+    assert (
+        values[0] == pytest.approx(0.1)
+        and values[20] == pytest.approx(1.0)
+        and values[-1] == pytest.approx(0.0)
+    )
     assert (np.diff(values[:21]) > 0).all() and (np.diff(values[20:]) < 0).all()
 
 
@@ -185,6 +219,8 @@ def test_macro_f1_is_sklearns_over_classes_that_occur() -> None:
 
     g = torch.Generator().manual_seed(1)
     guessed, true = (torch.rand(50, 8, generator=g) < 0.4 for _ in range(2))
-    assert assessment.macro_f1(guessed, true) == pytest.approx(f1_score(true.numpy(), guessed.numpy(), average="macro"))
+    assert assessment.macro_f1(guessed, true) == pytest.approx(
+        f1_score(true.numpy(), guessed.numpy(), average="macro")
+    )
     nothing = torch.zeros(5, 8, dtype=torch.bool)
     assert assessment.macro_f1(nothing, nothing) == 1.0

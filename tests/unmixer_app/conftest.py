@@ -17,7 +17,10 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Iterator[Server]:
-    with live() as environ, served(tmp_path_factory.mktemp("service") / "data", model_folder, **environ) as running:
+    with (
+        live() as environ,
+        served(tmp_path_factory.mktemp("service") / "data", model_folder, **environ) as running,
+    ):
         yield running
 
 

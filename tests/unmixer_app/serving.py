@@ -48,10 +48,18 @@ class Server:
         self.folder, self.port = folder, free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder.with_suffix(".log")
-        self.environ = os.environ | {
-            "UNMIXER_SERVE_PORT": str(self.port), "UNMIXER_SERVE_FOLDER": str(folder), "UNMIXER_SERVE_MODELS": str(models_folder),
-            "UNMIXER_SERVE_RATE": "1000", "UNMIXER_SERVE_WORKERS": "1", "UNMIXER_THREADS": "1",
-        } | environ  # fmt: skip
+        self.environ = (
+            os.environ
+            | {
+                "UNMIXER_SERVE_PORT": str(self.port),
+                "UNMIXER_SERVE_FOLDER": str(folder),
+                "UNMIXER_SERVE_MODELS": str(models_folder),
+                "UNMIXER_SERVE_RATE": "1000",
+                "UNMIXER_SERVE_WORKERS": "1",
+                "UNMIXER_THREADS": "1",
+            }
+            | environ
+        )
         token = self.environ.get("UNMIXER_SERVE_TOKEN")
         headers = {"authorization": f"Bearer {token}"} if token else {}
         self.client = httpx2.Client(base_url=self.url, timeout=60.0, headers=headers)
@@ -59,7 +67,9 @@ class Server:
 
     def start(self, wait: bool = True) -> Server:
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen([sys.executable, "-m", "unmixer_app.serve"], cwd=REPO, env=self.environ, stderr=log)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "unmixer_app.serve"], cwd=REPO, env=self.environ, stderr=log
+            )
         self.until(lambda: self.client.get("/health").status_code == 200)
         if wait:
             self.until(lambda: self.client.get("/ready").status_code == 200)
@@ -92,7 +102,9 @@ class Server:
 
     def unmix(self, data: bytes | None = None, name: str = "sample.wav", **options: Any) -> str:
         """A job's id."""
-        answer = self.client.post("/unmix", files={"file": (name, data or sound())}, data={"fast": "true"} | options)
+        answer = self.client.post(
+            "/unmix", files={"file": (name, data or sound())}, data={"fast": "true"} | options
+        )
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
@@ -122,8 +134,19 @@ def served(folder: Path, models_folder: Path, **environ: str) -> Iterator[Server
 def live() -> Iterator[dict[str, str]]:
     """An embedded host that stands for Live; yields the environment that leads to it."""
     port, reply = free_port(socket.SOCK_DGRAM), free_port(socket.SOCK_DGRAM)
-    command = [sys.executable, "-m", "unmixer_core.headless", "--port", str(port), "--reply-port", str(reply), "--parent-pid"]
-    process = subprocess.Popen([*command, str(os.getpid())], cwd=REPO, stdout=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "unmixer_core.headless",
+        "--port",
+        str(port),
+        "--reply-port",
+        str(reply),
+        "--parent-pid",
+    ]
+    process = subprocess.Popen(
+        [*command, str(os.getpid())], cwd=REPO, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None and process.stdout.readline().strip() == "ready"
     try:
         yield {"UNMIXER_OSC_PORT": str(port), "UNMIXER_OSC_REPLY_PORT": str(reply)}

@@ -16,10 +16,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_a_folder_that_is_in_use_is_told_in_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]):
+def test_a_folder_that_is_in_use_is_told_in_one_sentence(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
     with Store.open(folder, 1):
         assert serve.main() == 1
-    assert capsys.readouterr().err == f"error: another service uses {folder}; stop it, or set UNMIXER_SERVE_FOLDER.\n"
+    assert (
+        capsys.readouterr().err
+        == f"error: another service uses {folder}; stop it, or set UNMIXER_SERVE_FOLDER.\n"
+    )
 
 
 def test_a_damaged_folder_is_told_in_one_sentence(folder: Path, capsys: pytest.CaptureFixture[str]):

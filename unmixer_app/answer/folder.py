@@ -1,7 +1,10 @@
-"""Where an answer may be written: into a folder of its own, or over an earlier answer, never over anything else.
+"""Where an answer may be written.
 
-A folder that holds answers of ours has a marker, or patch.json of a version that left none. Files of the names we write are
-replaced only there, and the sound that is being un-mixed is not replaced anywhere.
+Into a folder of its own, or over an earlier answer, never over anything else.
+
+A folder that holds answers of ours has a marker, or patch.json of a version that left none. Files
+of the names we write are replaced only there, and the sound that is being un-mixed is not replaced
+anywhere.
 """
 
 from __future__ import annotations
@@ -22,21 +25,37 @@ PRESET_CHARACTERS, PRESET_BYTES = 100, 200
 
 
 def preset_name(folder: Path) -> str:
-    """The file name of the Vital preset in `folder`: the folder's own name, as far as every file system takes it."""
-    text = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "-" for c in Path(os.path.realpath(folder)).name)
+    """The file name of the Vital preset in `folder`.
+
+    The folder's own name, as far as every file system takes it.
+    """
+    text = "".join(
+        c if c.isprintable() and c not in '/\\:*?"<>|' else "-"
+        for c in Path(os.path.realpath(folder)).name
+    )
     name = text[:PRESET_CHARACTERS].encode()[:PRESET_BYTES].decode(errors="ignore").strip(" .")
     return f"{name or 'patch'}.vital"
 
 
 def claim(folder: Path, sound: Path) -> None:
-    """Make `folder` ours for the answer to `sound`. Raises ConfigError, before anything is touched, when that would replace the
-    sound or what is not ours, or when the folder cannot be written."""
+    """Make `folder` ours for the answer to `sound`.
+
+    Raises ConfigError, before anything is touched, when that would replace the sound or what is not
+    ours, or when the folder cannot be written.
+    """
     names = ("patch.json", *SOUNDS, "report.html", preset_name(folder), ASKED, CANDIDATES)
-    if any(_same(folder / name, sound) for name in names) or _same(folder / CANDIDATES, Path(os.path.realpath(sound)).parent):
-        raise ConfigError(f"the answer would replace {shown(sound)} itself; choose another folder with --out.")
+    if any(_same(folder / name, sound) for name in names) or _same(
+        folder / CANDIDATES, Path(os.path.realpath(sound)).parent
+    ):
+        raise ConfigError(
+            f"the answer would replace {shown(sound)} itself; choose another folder with --out."
+        )
     there = next((name for name in names if os.path.lexists(folder / name)), None)
     if there is not None and not is_answer(folder):
-        raise ConfigError(f"{shown(folder / there)} is no answer of ours and would be replaced; choose another folder with --out.")
+        raise ConfigError(
+            f"{shown(folder / there)} is no answer of ours and would be replaced; choose another "
+            f"folder with --out."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MARKER).touch()
@@ -50,7 +69,11 @@ def is_answer(folder: Path) -> bool:
         return True
     try:
         path = folder / "patch.json"
-        found = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= MAX_BYTES else None
+        found = (
+            json.loads(path.read_text(encoding="utf-8"))
+            if path.stat().st_size <= MAX_BYTES
+            else None
+        )
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(found, dict) and {"digest", "devices", "similarity", "input"} <= found.keys()
@@ -64,8 +87,11 @@ def written_here(path: Path) -> bool:
 
 
 def clear(folder: Path) -> None:
-    """Take out of an answer's folder what would outlive the next one: patch.json, which says that the rest is there, and the
-    candidates; anything else in candidates/ stays."""
+    """Take out of an answer's folder what would outlive the next one.
+
+    patch.json, which says that the rest is there, and the candidates; anything else in candidates/
+    stays.
+    """
     (folder / "patch.json").unlink(missing_ok=True)
     if (folder / CANDIDATES).is_dir():
         for path in (folder / CANDIDATES).iterdir():

@@ -33,19 +33,27 @@ swap.onclick=()=>{second=!second;show()};
 for(const s of [a,b])s.onpause=()=>{a.pause();b.pause();a.muted=b.muted=false;swap.disabled=true;now.textContent=''}}
 </script>"""
 CALIBRATION = (
-    "Similarity is linear in MSS, the distance of the two sounds' log-mel spectra at several scales, each sound at its own "
-    "level: 100 % is the same sound (0 dB), 0 % is what random patches of this synth reach ({chance_db:g} dB, the median "
-    "on the test clips). It was measured on the host's own render of this patch, which is what the players play. Ranges are "
-    "the model's: the true knob of a sound of this synth should lie in them as often as they say, given the classes and the "
-    "chain that were chosen; metrics/evaluate.json holds how often it did. The search moves knobs to what sounds nearest, "
+    "Similarity is linear in MSS, the distance of the two sounds' log-mel spectra at several "
+    "scales, each sound at its own "
+    "level: 100 % is the same sound (0 dB), 0 % is what random patches of this synth reach "
+    "({chance_db:g} dB, the median "
+    "on the test clips). It was measured on the host's own render of this patch, which is what "
+    "the players play. Ranges are "
+    "the model's: the true knob of a sound of this synth should lie in them as often as they say, "
+    "given the classes and the "
+    "chain that were chosen; metrics/evaluate.json holds how often it did. The search moves knobs "
+    "to what sounds nearest, "
     "which may lie outside them: then other settings of this patch sound much the same."
 )
 CANNOT = (
-    "This synth probably cannot make that: the best of {renders} renders still differs by {mss_db:.1f} dB, more than the "
-    "{poor_db:g} dB that a usable match stays under. The patch is the nearest one found, not a reconstruction."
+    "This synth probably cannot make that: the best of {renders} renders still differs by "
+    "{mss_db:.1f} dB, more than the "
+    "{poor_db:g} dB that a usable match stays under. The patch is the nearest one found, not a "
+    "reconstruction."
 )
 UNTOLD = (
-    "Not searched enough to tell whether this synth can make that: the best of {renders} renders still differs by "
+    "Not searched enough to tell whether this synth can make that: the best of {renders} renders "
+    "still differs by "
     "{mss_db:.1f} dB, more than the {poor_db:g} dB that a usable match stays under."
 )
 SOURCES = {
@@ -58,7 +66,10 @@ SOURCES = {
 
 
 def verdict(mss_db: float, renders: int, poor_db: float, *, thorough: bool = True) -> str | None:
-    """The honest sentence when the best that was found is far off, else None. `thorough`: the search was a whole one."""
+    """The honest sentence when the best that was found is far off, else None.
+
+    `thorough`: the search was a whole one.
+    """
     if mss_db <= poor_db:
         return None
     return (CANNOT if thorough else UNTOLD).format(renders=renders, mss_db=mss_db, poor_db=poor_db)
@@ -73,8 +84,11 @@ def page(
     chance_db: float,
     files: Mapping[str, str] | None = None,
 ) -> Report:
-    """The report of `document` (patch.json). `sounds`: the recording and the re-render, then candidates, all at one level;
-    `candidates`: (source, chain, MSS in dB), best first; `files`: relative path -> what it is."""
+    """The report of `document` (patch.json).
+
+    `sounds`: the recording and the re-render, then candidates, all at one level; `candidates`:
+    (source, chain, MSS in dB), best first; `files`: relative path -> what it is.
+    """
     report = Report(f"Un-mixed: {title}")
     report.blocks.append((STYLE, ""))
     _summary(report, document)
@@ -88,14 +102,21 @@ def page(
     report.heading("Other candidates")
     lines = [(SOURCES.get(source, source), chain, mss_db) for source, chain, mss_db in candidates]
     table = pd.DataFrame(lines, columns=["how", "chain", "MSS, dB ↓"])
-    report.table(table.set_index(pd.RangeIndex(1, len(table) + 1)), "Rendered by the host, best first.")
+    report.table(
+        table.set_index(pd.RangeIndex(1, len(table) + 1)), "Rendered by the host, best first."
+    )
     if files:
         report.heading("Files beside this page")
         links = "".join(
-            f'<li><a href="{html.escape(quote(path))}">{html.escape(path)}</a>: {html.escape(what)}</li>'
+            (
+                f'<li><a href="{html.escape(quote(path))}">{html.escape(path)}</a>: '
+                f"{html.escape(what)}</li>"
+            )
             for path, what in files.items()
         )
-        report.blocks.append((f"<ul>{links}</ul>", "".join(f"- {path}: {what}\n" for path, what in files.items())))
+        report.blocks.append(
+            (f"<ul>{links}</ul>", "".join(f"- {path}: {what}\n" for path, what in files.items()))
+        )
     report.heading("How similar is similar")
     report.text(CALIBRATION.format(chance_db=chance_db))
     return report
@@ -104,10 +125,16 @@ def page(
 def _summary(report: Report, document: Mapping[str, Any]) -> None:
     """Similarity as a meter, and everything that may mislead."""
     found = document["similarity"]
-    words = f"Similarity {found['percent']:.0f} % (MSS {found['mss_db']:.2f} dB), found in {document['seconds']:.1f} s."
+    words = (
+        f"Similarity {found['percent']:.0f} % (MSS {found['mss_db']:.2f} dB), found in "
+        f"{document['seconds']:.1f} s."
+    )
     scale = "0 %: a random patch of this synth · 100 %: the same sound"
     report.text(words)
-    meter = f'<div class="meter"><div style="width:{found["percent"]:.0f}%"></div></div><small>{scale}</small>'
+    meter = (
+        f'<div class="meter"><div '
+        f'style="width:{found["percent"]:.0f}%"></div></div><small>{scale}</small>'
+    )
     report.blocks.append((meter, f"{scale}\n"))
     for line in (document["verdict"], *document["input"]["remarks"]):
         if line:
@@ -115,7 +142,9 @@ def _summary(report: Report, document: Mapping[str, Any]) -> None:
 
 
 def _listen(report: Report, sounds: Mapping[str, np.ndarray], rate: int) -> None:
-    """Players at one gain (levels were matched before), a switch between the first two, and how they look."""
+    """Players at one gain (levels were matched before), a switch between the first two, and how
+    they look.
+    """
     gain = PEAK / max(max(float(np.abs(sound).max(initial=0.0)) for sound in sounds.values()), 1e-9)
     cells = "".join(
         f"<div>{html.escape(name)}<br>{player(sound * gain, rate, as_it_is=True)}</div>"
@@ -141,10 +170,16 @@ def _diagram(document: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _device(report: Report, device: Mapping[str, Any]) -> None:
-    choices = {_label(entry["name"]): _choice(entry) for entry in device["choices"].values() if entry["active"]}
+    choices = {
+        _label(entry["name"]): _choice(entry)
+        for entry in device["choices"].values()
+        if entry["active"]
+    }
     if choices:
         report.table(
-            pd.DataFrame.from_dict(choices, orient="index", columns=["set to", "the model's belief", "or rather"])
+            pd.DataFrame.from_dict(
+                choices, orient="index", columns=["set to", "the model's belief", "or rather"]
+            )
         )
     knobs = {entry["name"]: _knob(entry) for entry in device["knobs"].values() if entry["active"]}
     if knobs:
@@ -153,14 +188,19 @@ def _device(report: Report, device: Mapping[str, Any]) -> None:
 
 
 def _label(name: str) -> str:
-    """AbletonOSC's property names as words: oscillator_1_wavetable_index -> Oscillator 1 wavetable."""
+    """AbletonOSC's property names as words.
+
+    oscillator_1_wavetable_index -> Oscillator 1 wavetable.
+    """
     words = name.removesuffix("_index").replace("_", " ") if name.islower() else name
     return words[:1].upper() + words[1:]
 
 
 def _choice(entry: Mapping[str, Any]) -> list[str]:
     shares = entry.get("probabilities", {})
-    others = sorted(((i, s) for i, s in shares.items() if i != entry["item"]), key=lambda pair: -pair[1])[:2]
+    others = sorted(
+        ((i, s) for i, s in shares.items() if i != entry["item"]), key=lambda pair: -pair[1]
+    )[:2]
     own = f"{100 * shares[entry['item']]:.0f} %" if entry["item"] in shares else "-"
     return [entry["item"], own, ", ".join(f"{item} {100 * share:.0f} %" for item, share in others)]
 
@@ -169,11 +209,19 @@ def _knob(entry: Mapping[str, Any]) -> list[Any]:
     """Times in milliseconds, as Live shows them; everything to three digits."""
     edges, factor = entry.get("intervals", {}), 1000.0 if entry["physical_unit"] == "s" else 1.0
     shown = [
-        f"{plain(factor * edges[level][0])} … {plain(factor * edges[level][1])}" if level in edges else "-"
+        f"{plain(factor * edges[level][0])} … {plain(factor * edges[level][1])}"
+        if level in edges
+        else "-"
         for level in ("50", "90")
     ]
     unit = "ms" if factor != 1.0 else entry["physical_unit"]
-    return [plain(factor * entry["physical"]), unit, *shown, plain(entry["raw"]), f"{entry['unit']:.3f}"]
+    return [
+        plain(factor * entry["physical"]),
+        unit,
+        *shown,
+        plain(entry["raw"]),
+        f"{entry['unit']:.3f}",
+    ]
 
 
 def plain(value: float) -> str:
@@ -182,4 +230,6 @@ def plain(value: float) -> str:
         return "0" if value == 0.0 else "-"
     digits = 2 - math.floor(math.log10(abs(value)))
     rounded = round(value, digits)
-    return f"{rounded:.{max(digits, 0)}f}".rstrip("0").rstrip(".") if digits > 0 else f"{rounded:.0f}"
+    return (
+        f"{rounded:.{max(digits, 0)}f}".rstrip("0").rstrip(".") if digits > 0 else f"{rounded:.0f}"
+    )

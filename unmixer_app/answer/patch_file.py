@@ -1,4 +1,6 @@
-"""patch.json: a patch as people read it and programs take it, with what the model believes about it."""
+"""patch.json: a patch as people read it and programs take it, with what the model believes about
+it.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,11 @@ MAX_BYTES = 16 << 20
 def describe(
     patch: Patch, intervals: Intervals | None = None, probabilities: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """`Patch.to_dict` with `digest`; every knob with `intervals` (per cent → low, high, physical) and every choice with
-    `probabilities` (item → share), where they are given."""
+    """`Patch.to_dict` with `digest`.
+
+    Every knob with `intervals` (per cent → low, high, physical) and every choice with
+    `probabilities` (item → share), where they are given.
+    """
     data = patch.to_dict() | {"digest": patch.digest}
     for device in data["devices"]:
         for key, entry in device["knobs"].items():
@@ -34,7 +39,8 @@ def describe(
         for key, entry in device["choices"].items():
             if probabilities is not None:
                 entry["probabilities"] = {
-                    item: round(share, 5) for item, share in probabilities["choices"][f"{device['key']}.{key}"].items()
+                    item: round(share, 5)
+                    for item, share in probabilities["choices"][f"{device['key']}.{key}"].items()
                 }
     return data
 
@@ -42,20 +48,30 @@ def describe(
 def _physical(intervals: Intervals, identity: str) -> dict[str, list[float]]:
     column = RACK.knob_index[identity]
     law = RACK.knobs[column].knob.to_physical
-    edges = zip(intervals.levels, intervals.low[:, 0, column], intervals.high[:, 0, column], strict=True)
-    return {f"{round(100 * level)}": [float(law(float(low))), float(law(float(high)))] for level, low, high in edges}
+    edges = zip(
+        intervals.levels, intervals.low[:, 0, column], intervals.high[:, 0, column], strict=True
+    )
+    return {
+        f"{round(100 * level)}": [float(law(float(low))), float(law(float(high)))]
+        for level, low, high in edges
+    }
 
 
 def write(path: Path, data: Mapping[str, Any]) -> None:
     """JSON without NaN, written to a temporary name, then moved."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.write_text(
+        json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
     os.replace(temporary, path)
 
 
 def read(path: Path) -> Patch:
-    """The patch of a file. Raises ConfigError, one sentence, when it holds none (SchemaMismatch: of another schema)."""
+    """The patch of a file.
+
+    Raises ConfigError, one sentence, when it holds none (SchemaMismatch: of another schema).
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ConfigError(f"{path} is too large for a patch.")
@@ -66,13 +82,18 @@ def read(path: Path) -> Patch:
 
 
 def parse(data: Any, name: str = "this") -> Patch:
-    """The patch of patch.json's content. Raises ConfigError, one sentence that calls it `name`, or SchemaMismatch."""
+    """The patch of patch.json's content.
+
+    Raises ConfigError, one sentence that calls it `name`, or SchemaMismatch.
+    """
     try:
         patch = Patch.from_dict(data)
         _sound(patch)
         return patch
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise ConfigError(f"{name} is no patch of this project ({type(error).__name__}: {_reason(error)}).") from None
+        raise ConfigError(
+            f"{name} is no patch of this project ({type(error).__name__}: {_reason(error)})."
+        ) from None
 
 
 def _sound(patch: Patch) -> None:

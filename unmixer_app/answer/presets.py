@@ -1,4 +1,7 @@
-"""A patch as the text of a `.vital` preset: what the embedded host sounds, for a person to open in Vital."""
+"""A patch as the text of a `.vital` preset.
+
+What the embedded host sounds, for a person to open in Vital.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ from unmixer_core.schema.patch import Patch
 
 
 def text(patch: Patch) -> str:
-    """The whole preset, wavetables included; playing the patch's note for its gate sounds like the host's render."""
+    """The whole preset, wavetables included.
+
+    Playing the patch's note for its gate sounds like the host's render.
+    """
     return preset([_state(name, target) for name, target in targets(patch).items()])
 
 
@@ -24,7 +30,10 @@ def write(path: Path, patch: Patch) -> None:
 
 
 def _state(name: str, target: Target) -> DeviceState:
-    """A device as a lane of the host holds it once it was set: defaults, then what the patch asks for."""
+    """A device as a lane of the host holds it once it was set.
+
+    Defaults, then what the patch asks for.
+    """
     values = baseline(name) | dict(target.parameters)
     properties = dict(target.properties)
     if name == "Wavetable":

@@ -1,4 +1,7 @@
-"""What a person sees while a search runs: one line that changes on a terminal, one line a step elsewhere."""
+"""What a person sees while a search runs.
+
+One line that changes on a terminal, one line a step elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ WIDTH = 78
 
 
 class Progress:
-    """Call it with a step and the best candidate so far; `done` ends the line. Steps that come by turns are told once."""
+    """Call it with a step and the best candidate so far; `done` ends the line.
+
+    Steps that come by turns are told once.
+    """
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
         self.name, self.stream = shown(Path(name)), stream or sys.stderr
@@ -39,7 +45,9 @@ class Progress:
         self.step, self.last_s = step, seconds
         self.told.add(step)
         found = (
-            "" if best is None else f", best {best.mss_db:.2f} dB ({' > '.join(best.patch.effects) or 'no effects'})"
+            ""
+            if best is None
+            else f", best {best.mss_db:.2f} dB ({' > '.join(best.patch.effects) or 'no effects'})"
         )
         line = f"{self.name}: {WORDS.get(step, step)}{found}, {seconds:.0f} s"
         self.stream.write(f"\r{line[:WIDTH]:<{WIDTH}}" if live else f"{line}\n")

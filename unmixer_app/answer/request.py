@@ -35,14 +35,28 @@ class Request:
         """From parsed arguments. Raises ConfigError."""
         constraints = Constraints.parse(o.lock, o.chain)
         return cls(
-            o.note, o.gate, o.candidates, o.itf_steps, not o.no_itf, o.fast, o.polish, constraints, o.push, o.json,
-            o.model, config.load(ROOT / "params.yaml"),
-        )  # fmt: skip
+            o.note,
+            o.gate,
+            o.candidates,
+            o.itf_steps,
+            not o.no_itf,
+            o.fast,
+            o.polish,
+            constraints,
+            o.push,
+            o.json,
+            o.model,
+            config.load(ROOT / "params.yaml"),
+        )
 
     def listen(self, path: Path) -> recording_note.Heard:
         """The note of a file, at the clips' rate and length."""
         audio, sample = self.params.audio, self.params.sample
         return recording_note.listen(
-            path, rate=audio.sample_rate, clip_s=audio.clip_s, note_range=(sample.note_low, sample.note_high),
-            note=self.note, gate_s=self.gate_s,
-        )  # fmt: skip
+            path,
+            rate=audio.sample_rate,
+            clip_s=audio.clip_s,
+            note_range=(sample.note_low, sample.note_high),
+            note=self.note,
+            gate_s=self.gate_s,
+        )

@@ -18,7 +18,10 @@ MODELS = ("full", "pretrained")
 
 @contextmanager
 def tools(request: Request, tell: Progress, hosts: int | None = None) -> Iterator[Any]:
-    """Model, proxy, training features if there are any, and hosts (default: one per core) that start while they load."""
+    """Model, proxy, training features if there are any, and hosts (default.
+
+    One per core) that start while they load.
+    """
     folders = find_models(request.model)
     tell("load", None)
     from unmixer_core.live.renderer import Renderer
@@ -36,7 +39,10 @@ def tools(request: Request, tell: Progress, hosts: int | None = None) -> Iterato
 
 
 def _load(model: Path, proxy: Path) -> Any:
-    """A function from the host to `unmixing.Tools`; the imports (torch) are most of the start-up."""
+    """A function from the host to `unmixing.Tools`.
+
+    The imports (torch) are most of the start-up.
+    """
     from unmixer_core.model import checkpoint
     from unmixer_core.pipeline import machine
     from unmixer_core.proxy.proxy import Proxy
@@ -48,7 +54,9 @@ def _load(model: Path, proxy: Path) -> Any:
 
 
 def _known(spec: Any) -> tuple[Any, Any]:
-    """The training clips' features and sounds if they are here and were made as the model wants them, else None."""
+    """The training clips' features and sounds if they are here and were made as the model wants
+    them, else None.
+    """
     from unmixer_core.dataset.clips import Clips
     from unmixer_core.features.store import Features
 
@@ -66,8 +74,8 @@ def _known(spec: Any) -> tuple[Any, Any]:
 
 
 def find_models(folder: Path | None = None, models: Path = ROOT / "models") -> tuple[Path, Path]:
-    """(network, proxy): models/full with models/proxy, else models/pretrained, which holds its proxy in `proxy/`; or those of
-    `folder`. Raises ConfigError where there is none.
+    """(network, proxy): models/full with models/proxy, else models/pretrained, which holds its
+    proxy in `proxy/`; or those of `folder`. Raises ConfigError where there is none.
     """
     names = [folder] if folder is not None else [models / name for name in MODELS]
     for path in names:

@@ -1,4 +1,7 @@
-"""The folder of an answer: patch.json (last: it says that the rest is there), sounds, candidates, report, Vital preset."""
+"""The folder of an answer: patch.json (last.
+
+It says that the rest is there), sounds, candidates, report, Vital preset.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,13 @@ if TYPE_CHECKING:
 SHOWN, PLAYED = 8, 4
 
 
-def write(out: Path, name: str, heard: Heard, found: search.Answer, request: Request, begun: float) -> dict[str, Any]:
-    """Write everything into `out`; returns patch.json's content. `begun`: perf_counter() when the search began."""
+def write(
+    out: Path, name: str, heard: Heard, found: search.Answer, request: Request, begun: float
+) -> dict[str, Any]:
+    """Write everything into `out`; returns patch.json's content.
+
+    `begun`: perf_counter() when the search began.
+    """
     out.mkdir(parents=True, exist_ok=True)
     folder.clear(out)
     settings = request.params.unmix
@@ -37,13 +45,16 @@ def write(out: Path, name: str, heard: Heard, found: search.Answer, request: Req
             "percent": round(search.similarity(found.best.mss_db, settings.chance_db), 2),
             "mss_db": round(found.best.mss_db, 4),
         },
-        "verdict": answer_page.verdict(found.best.mss_db, found.renders, settings.poor_db, thorough=found.thorough),
+        "verdict": answer_page.verdict(
+            found.best.mss_db, found.renders, settings.poor_db, thorough=found.thorough
+        ),
         "source": found.best.source,
         "curve": [[round(s, 3), n, round(db, 4)] for s, n, db in found.curve],
         "renders": found.renders,
         "interrupted": found.interrupted,
         "failure": found.failure,
-        "input": heard.about | {"remarks": remarks, "notes": list(heard.notes), "gate_s": heard.gate_s},
+        "input": heard.about
+        | {"remarks": remarks, "notes": list(heard.notes), "gate_s": heard.gate_s},
     }
     rerender = matched(found.best.audio, heard.clip)
     _sound(out / "rerender.wav", rerender, heard.rate)
@@ -53,7 +64,10 @@ def write(out: Path, name: str, heard: Heard, found: search.Answer, request: Req
     for i, candidate in enumerate(shown, start=1):
         stem = out / folder.CANDIDATES / f"{i:02d}"
         kept = request.constraints.apply(candidate.patch.canonical())
-        patch_file.write(stem.with_suffix(".json"), patch_file.describe(kept) | {"mss_db": round(candidate.mss_db, 4)})
+        patch_file.write(
+            stem.with_suffix(".json"),
+            patch_file.describe(kept) | {"mss_db": round(candidate.mss_db, 4)},
+        )
         _sound(stem.with_suffix(".wav"), matched(candidate.audio, heard.clip), heard.rate)
     document["seconds"] = round(time.perf_counter() - begun, 3)
     _report(out, name, document, heard, rerender, shown, settings.chance_db)
@@ -86,9 +100,14 @@ def _distinct(found: search.Answer) -> list[search.Candidate]:
 
 
 def _report(
-    out: Path, name: str, document: dict[str, Any], heard: Heard, rerender: np.ndarray,
-    shown: list[search.Candidate], chance_db: float,
-) -> None:  # fmt: skip
+    out: Path,
+    name: str,
+    document: dict[str, Any],
+    heard: Heard,
+    rerender: np.ndarray,
+    shown: list[search.Candidate],
+    chance_db: float,
+) -> None:
     rows = [(c.source, " > ".join(c.patch.effects) or "no effects", c.mss_db) for c in shown]
     sounds = {answer_page.RECORDING: heard.clip, answer_page.PATCH: rerender}
     sounds |= {
@@ -97,11 +116,16 @@ def _report(
     }
     files = {
         folder.preset_name(out): "the patch as a preset; open it in Vital and play the note above",
-        "patch.json": "all of it as data; `unmix push patch.json` sets it in Live, `unmix render patch.json` sounds it",
+        "patch.json": (
+            "all of it as data; `unmix push patch.json` sets it in Live, `unmix render "
+            "patch.json` sounds it"
+        ),
         "rerender.wav": "the patch as the host renders it, at your sound's level",
         "candidates/": "the other candidates, each a .wav and a .json like patch.json",
     }
-    page = answer_page.page(sound_file.shown(Path(name)), document, sounds, heard.rate, rows, chance_db, files)
+    page = answer_page.page(
+        sound_file.shown(Path(name)), document, sounds, heard.rate, rows, chance_db, files
+    )
     temporary = out / ".report.html.tmp"
     temporary.write_text(page.html(), encoding="utf-8")
     temporary.replace(out / "report.html")

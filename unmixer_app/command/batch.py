@@ -1,4 +1,7 @@
-"""A folder of sounds: each one un-mixed into a folder of its own, a line each in summary.csv; finished ones are not done again."""
+"""A folder of sounds: each one un-mixed into a folder of its own, a line each in summary.csv.
+
+Finished ones are not done again.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +22,30 @@ from unmixer_app.command import single
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording import sound_file
 
-COLUMNS = ("file", "status", "similarity", "mss_db", "note", "gate_s", "chain", "seconds", "message")
+COLUMNS = (
+    "file",
+    "status",
+    "similarity",
+    "mss_db",
+    "note",
+    "gate_s",
+    "chain",
+    "seconds",
+    "message",
+)
 
 
 def run(folder: Path, out: Path | None, request: answer_request.Request) -> int:
-    """Un-mix every sound below `folder`. The exit status: 0 when every file has an answer (in Live too, where that was asked),
-    else 1."""
+    """Un-mix every sound below `folder`.
+
+    The exit status: 0 when every file has an answer (in Live too, where that was asked), else 1.
+    """
     target = out or single.DEFAULT_OUT / folder.resolve().name
     files = sorted(_sounds(folder, target))
     if not files:
-        raise ConfigError(f"{sound_file.shown(folder)} holds no sound files ({', '.join(sound_file.SUFFIXES)}).")
+        raise ConfigError(
+            f"{sound_file.shown(folder)} holds no sound files ({', '.join(sound_file.SUFFIXES)})."
+        )
     _ours(target / "summary.csv")
     rows: dict[Path, dict[str, Any]] = {}
     waiting = []
@@ -49,7 +66,9 @@ def run(folder: Path, out: Path | None, request: answer_request.Request) -> int:
                     _summary(target, rows)
     except KeyboardInterrupt:
         done = sum(row["status"] == "ok" for row in rows.values())
-        raise KeyboardInterrupt(f"interrupted with {done} of {len(files)} sounds done; run it again to go on.") from None
+        raise KeyboardInterrupt(
+            f"interrupted with {done} of {len(files)} sounds done; run it again to go on."
+        ) from None
     return 1 if failed or any(row["status"] != "ok" for row in rows.values()) else 0
 
 
@@ -58,16 +77,27 @@ def _sounds(folder: Path, target: Path) -> Iterator[Path]:
     place, above = target.resolve(), folder.resolve()
     apart = place != above and place not in above.parents
     for path in folder.rglob("*"):
-        if path.suffix.lower() in sound_file.SUFFIXES and path.is_file() and not answer_folder.written_here(path):
+        if (
+            path.suffix.lower() in sound_file.SUFFIXES
+            and path.is_file()
+            and not answer_folder.written_here(path)
+        ):
             if not (apart and place in path.resolve().parents):
                 yield path
 
 
 def _one(
-    path: Path, folder: Path, target: Path, request: answer_request.Request, ready: Any, rows: dict[Path, dict[str, Any]]
+    path: Path,
+    folder: Path,
+    target: Path,
+    request: answer_request.Request,
+    ready: Any,
+    rows: dict[Path, dict[str, Any]],
 ) -> bool:
-    """Puts the line of one file into `rows`; whether all went well. Ctrl-C with an answer at hand writes it and is raised again
-    afterwards."""
+    """Puts the line of one file into `rows`; whether all went well.
+
+    Ctrl-C with an answer at hand writes it and is raised again afterwards.
+    """
     place, tell = _place(path, folder, target), Progress(path.name)
     try:
         heard = request.listen(path)
@@ -85,7 +115,9 @@ def _one(
     if document["interrupted"]:
         raise KeyboardInterrupt
     if document["failure"] is None:
-        (place / answer_folder.ASKED).write_text(json.dumps(_asked(path, request)), encoding="utf-8")
+        (place / answer_folder.ASKED).write_text(
+            json.dumps(_asked(path, request)), encoding="utf-8"
+        )
     rows[path] = _row(path, folder, document)
     if request.push:
         try:
@@ -93,7 +125,9 @@ def _one(
         except UnmixerError as error:
             message = " ".join(str(error).split())
             tell.done(f"error: {message}")
-            rows[path]["message"] = f"{rows[path]['message']} {message[:1].upper()}{message[1:]}".strip()
+            rows[path]["message"] = (
+                f"{rows[path]['message']} {message[:1].upper()}{message[1:]}".strip()
+            )
             return False
     return True
 
@@ -124,11 +158,17 @@ def _name(path: Path, folder: Path) -> str:
     return sound_file.shown(path.relative_to(folder))
 
 
-def _known(path: Path, folder: Path, target: Path, request: answer_request.Request) -> dict[str, Any] | None:
-    """The answer to a file that was finished before with the same content and options, else None."""
+def _known(
+    path: Path, folder: Path, target: Path, request: answer_request.Request
+) -> dict[str, Any] | None:
+    """The answer to a file that was finished before with the same content and options, else
+    None.
+    """
     place = _place(path, folder, target)
     try:
-        if json.loads((place / answer_folder.ASKED).read_text(encoding="utf-8")) != _asked(path, request):
+        if json.loads((place / answer_folder.ASKED).read_text(encoding="utf-8")) != _asked(
+            path, request
+        ):
             return None
         document = json.loads((place / "patch.json").read_text(encoding="utf-8"))
         _row(path, folder, document)
@@ -144,15 +184,28 @@ def _asked(path: Path, request: answer_request.Request) -> dict[str, Any]:
     model = tools.find_models(request.model)[0] / "model.safetensors"
     about = model.stat()
     options = {
-        "note": request.note, "gate_s": request.gate_s, "candidates": request.candidates, "itf_steps": request.itf_steps,
-        "itf": request.itf, "fast": request.fast, "polish_s": request.polish_s, "values": request.constraints.values,
+        "note": request.note,
+        "gate_s": request.gate_s,
+        "candidates": request.candidates,
+        "itf_steps": request.itf_steps,
+        "itf": request.itf,
+        "fast": request.fast,
+        "polish_s": request.polish_s,
+        "values": request.constraints.values,
         "chain": list(request.constraints.chain) if request.constraints.chain is not None else None,
-    }  # fmt: skip
-    return {"sha256": digest, "params": request.params.digest, "model": [about.st_size, int(about.st_mtime)], **options}
+    }
+    return {
+        "sha256": digest,
+        "params": request.params.digest,
+        "model": [about.st_size, int(about.st_mtime)],
+        **options,
+    }
 
 
 def _place(path: Path, folder: Path, target: Path) -> Path:
-    """unmixed/<folder>/<path without suffix>-<suffix>, so that a.wav and a.mp3 (and a.WAV) do not meet."""
+    """unmixed/<folder>/<path without suffix>-<suffix>, so that a.wav and a.mp3 (and a.WAV) do
+    not meet.
+    """
     relative = path.relative_to(folder)
     return target / relative.with_name(f"{relative.stem}-{relative.suffix.lstrip('.')}")
 
@@ -165,7 +218,10 @@ def _ours(summary: Path) -> None:
     except FileNotFoundError:
         return
     if first != ",".join(COLUMNS):
-        raise ConfigError(f"{sound_file.shown(summary)} is none of ours and would be replaced; choose another --out.")
+        raise ConfigError(
+            f"{sound_file.shown(summary)} is none of ours and would be replaced; choose another "
+            f"--out."
+        )
 
 
 def _summary(target: Path, rows: dict[Path, dict[str, Any]]) -> None:

@@ -1,4 +1,6 @@
-"""`unmix`: the command line. Reads arguments, says what goes wrong in one sentence, and leaves the work to others.
+"""`unmix`: the command line.
+
+Reads arguments, says what goes wrong in one sentence, and leaves the work to others.
 
 unmix sample.wav                     a patch in unmixed/sample/
 unmix samples/ --out answers         a folder: one answer each, and summary.csv; run again to go on
@@ -25,7 +27,9 @@ TRACE = "write every datagram to and from the host to this file, one JSON object
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 done, 1 an error (one sentence on stderr), 2 wrong usage, 130 interrupted before there was an answer."""
+    """The exit status: 0 done, 1 an error (one sentence on stderr), 2 wrong usage, 130
+    interrupted before there was an answer.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     commands = {"render": _render, "push": _push}
     command = commands.get(words[0], _unmix) if words else _unmix
@@ -40,7 +44,11 @@ def run(arguments: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 1
     except OSError as error:
-        named = f": {shown(Path(os.fsdecode(error.filename)))}" if isinstance(error.filename, str | bytes) else ""
+        named = (
+            f": {shown(Path(os.fsdecode(error.filename)))}"
+            if isinstance(error.filename, str | bytes)
+            else ""
+        )
         return _failed(f"{error.strerror or ' '.join(str(error).split())}{named}.")
     except UnicodeError:
         return _failed("a name holds characters that cannot be written here.")
@@ -55,7 +63,9 @@ def _failed(sentence: str) -> int:
 
 def _unmix(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
-    logging.basicConfig(level=logging.INFO if options.verbose else logging.CRITICAL, format="%(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.CRITICAL, format="%(name)s: %(message)s"
+    )
     from unmixer_app.answer import request as answer_request
     from unmixer_app.answer.progress import Progress
     from unmixer_app.command import batch, single
@@ -73,7 +83,9 @@ def _unmix(words: Sequence[str]) -> int:
 
 
 def _render(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="unmix render", description="What a patch sounds like, by the host.")
+    parser = argparse.ArgumentParser(
+        prog="unmix render", description="What a patch sounds like, by the host."
+    )
     parser.add_argument("patch", type=Path, help="a patch.json")
     parser.add_argument("out", type=Path, help="the sound file to write (.wav, .flac, .ogg, .aiff)")
     parser.add_argument("--trace", type=Path, metavar="FILE", help=TRACE)
@@ -88,7 +100,9 @@ def _render(words: Sequence[str]) -> int:
 def _push(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="unmix push", description="A patch into Ableton Live.")
     parser.add_argument("patch", type=Path, help="a patch.json")
-    parser.add_argument("--adapt", action="store_true", help="leave what stock AbletonOSC cannot set, and say so")
+    parser.add_argument(
+        "--adapt", action="store_true", help="leave what stock AbletonOSC cannot set, and say so"
+    )
     parser.add_argument("--trace", type=Path, metavar="FILE", help=TRACE)
     options = parser.parse_args(words)
     logging.basicConfig(level=logging.CRITICAL)
@@ -100,18 +114,28 @@ def _push(words: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="unmix", description="From a sound to the Ableton Live patch that makes it.",
+        prog="unmix",
+        description="From a sound to the Ableton Live patch that makes it.",
         epilog="Also: unmix render patch.json out.wav, unmix push patch.json.",
-    )  # fmt: skip
+    )
     add = parser.add_argument
     add("input", type=Path, help="a sound file (WAV, AIFF, FLAC, OGG, MP3), or a folder of them")
     add("--out", type=Path, default=None, help="where answers go (default: unmixed/<name>)")
     add("--note", type=_note, help="MIDI note that is played, instead of detecting it")
-    add("--gate", type=_seconds, metavar="SECONDS", help="how long the key is held, instead of detecting it")
+    add(
+        "--gate",
+        type=_seconds,
+        metavar="SECONDS",
+        help="how long the key is held, instead of detecting it",
+    )
     add("--candidates", type=_count, help="candidates that are refined and rendered")
     add("--itf-steps", type=_steps, metavar="N", help="refinement steps, at most")
     add("--no-itf", action="store_true", help="no refinement through the proxy")
-    add("--fast", action="store_true", help="a few proposals, rendered once: seconds instead of a minute")
+    add(
+        "--fast",
+        action="store_true",
+        help="a few proposals, rendered once: seconds instead of a minute",
+    )
     add(
         "--polish",
         type=_budget,
@@ -127,8 +151,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--chain", help='the effects in order, e.g. "Saturator>Reverb", or none')
     add("--push", action="store_true", help="send the patch to Live as well")
-    add("--json", action="store_true", help="print patch.json's content on standard output, one line a sound")
-    add("--model", type=Path, default=None, help="folder of the model (default: models/full, else models/pretrained)")
+    add(
+        "--json",
+        action="store_true",
+        help="print patch.json's content on standard output, one line a sound",
+    )
+    add(
+        "--model",
+        type=Path,
+        default=None,
+        help="folder of the model (default: models/full, else models/pretrained)",
+    )
     add("--verbose", action="store_true", help="say what happens inside")
     return parser
 

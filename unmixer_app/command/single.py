@@ -1,4 +1,7 @@
-"""One sound: listen, search, write the answer's folder. Also a patch to a sound, and a patch to Live."""
+"""One sound: listen, search, write the answer's folder.
+
+Also a patch to a sound, and a patch to Live.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +32,9 @@ def run(path: Path, out: Path | None, request: Request) -> dict[str, Any]:
         tell.done(remark)
     find_models(request.model)
     folder = place(path, out)
-    answer_folder.claim(folder, path)  # a folder that cannot be written is refused before the search
+    answer_folder.claim(
+        folder, path
+    )  # a folder that cannot be written is refused before the search
     with tools(request, tell) as ready:
         return answer(path, heard, folder, request, ready, tell)
 
@@ -42,7 +47,9 @@ def place(path: Path, out: Path | None) -> Path:
 def answer(
     path: Path, heard: recording_note.Heard, out: Path, request: Request, ready: Any, tell: Progress
 ) -> dict[str, Any]:
-    """Search and write; the search may be cut short by Ctrl-C, its answer is written all the same."""
+    """Search and write; the search may be cut short by Ctrl-C, its answer is written all the
+    same.
+    """
     from unmixer_app.answer import write
     from unmixer_core.search import search
 
@@ -50,13 +57,18 @@ def answer(
     itf = request.params.itf
     if request.itf_steps is not None:
         itf = itf.model_copy(update={"steps": request.itf_steps})
-    options = search.Options(request.candidates, request.itf, request.fast, request.polish_s, request.constraints)
+    options = search.Options(
+        request.candidates, request.itf, request.fast, request.polish_s, request.constraints
+    )
     found = search.Search(heard, ready, request.params.unmix, itf, options, tell).run()
     document = write.write(out, path.name, heard, found, request, begun)
     percent, seconds = document["similarity"]["percent"], document["seconds"]
     words = " > ".join(document["chain"]) or "no effects"
     stopped = " (stopped early)" if found.interrupted or found.failure else ""
-    tell.done(f"{percent:.0f} % similar, {found.best.mss_db:.2f} dB: {words}, {seconds:.1f} s{stopped} -> {shown(out)}")
+    tell.done(
+        f"{percent:.0f} % similar, {found.best.mss_db:.2f} dB: {words}, {seconds:.1f} s{stopped} "
+        f"-> {shown(out)}"
+    )
     for line in (found.failure, document["verdict"]):
         if line:
             tell.done(line)
@@ -82,17 +94,24 @@ def render(patch_path: Path, out: Path, trace: Path | None = None) -> None:
 
 
 def pushed(folder: Path, tell: Progress) -> None:
-    """An answer into Live, which says what was set. Raises UnmixerError that names the command to try it again with."""
+    """An answer into Live, which says what was set.
+
+    Raises UnmixerError that names the command to try it again with.
+    """
     try:
         tell.done(str(push(folder / "patch.json")))
     except UnmixerError as error:
         again = f"`unmix push {shown(folder / 'patch.json')}` tries again"
-        raise UnmixerError(f"the answer is not in Live: {str(error).rstrip('.')}; {again}.") from error
+        raise UnmixerError(
+            f"the answer is not in Live: {str(error).rstrip('.')}; {again}."
+        ) from error
 
 
 def save(path: Path, sound: Any, rate: int) -> str:
-    """float32 [2, samples] → a file without clipping: WAV and AIFF as 32-bit float; a format that has none is scaled down
-    where it must be. Returns a sentence about that, or ""."""
+    """float32 [2, samples] → a file without clipping: WAV and AIFF as 32-bit float.
+
+    A format that has none is scaled down where it must be. Returns a sentence about that, or "".
+    """
     from unmixer_core import audio
     from unmixer_core.recording import sound_file
 
@@ -104,17 +123,25 @@ def save(path: Path, sound: Any, rate: int) -> str:
     if peak == 1.0:
         return ""
     quieter_db = 20.0 * math.log10(peak)
-    return f"{shown(Path(path.name))} is {quieter_db:.1f} dB quieter than the patch, which this format would clip; .wav keeps it."
+    return (
+        f"{shown(Path(path.name))} is {quieter_db:.1f} dB quieter than the patch, which this "
+        f"format would clip; .wav keeps it."
+    )
 
 
 def push(patch_path: Path, *, adapt: bool = False, trace: Path | None = None) -> Any:
-    """A patch file into Live; the report of what was set. `adapt`: what stock AbletonOSC cannot set is left and reported."""
+    """A patch file into Live; the report of what was set.
+
+    `adapt`: what stock AbletonOSC cannot set is left and reported.
+    """
     from unmixer_app.answer import patch_file
 
     patch = patch_file.read(patch_path)
     try:
         module = import_module("unmixer_core.live.push")
     except ModuleNotFoundError:
-        raise UnmixerError("this version cannot push patches into Live yet; open the .vital preset instead.") from None
+        raise UnmixerError(
+            "this version cannot push patches into Live yet; open the .vital preset instead."
+        ) from None
     name = patch_path.stem if patch_path.stem != "patch" else patch_path.resolve().parent.name
     return module.push(patch, name=name, adapt=adapt, trace=trace)

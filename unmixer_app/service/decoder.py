@@ -1,7 +1,10 @@
-"""`python -m unmixer_app.service.decoder`: reads strangers' sound files, each in a forked process with hard limits.
+"""`python -m unmixer_app.service.decoder`.
 
-The forked process is the only one that ever parses an upload. It may use so much memory, time and disk and no more;
-if libsndfile is made to crash or to loop, that process ends and a sentence comes back.
+Reads strangers' sound files, each in a forked process with hard limits.
+
+The forked process is the only one that ever parses an upload. It may use so much memory, time and
+disk and no more; if libsndfile is made to crash or to loop, that process ends and a sentence comes
+back.
 """
 
 from __future__ import annotations
@@ -23,14 +26,17 @@ from unmixer_core.recording import note, sound_file
 from unmixer_core.system.child import ROOT
 
 UPLOAD = "upload.bin"
+#: Of one file: memory beyond what this process has, seconds of processor and of waiting, what it
+#: may write, open files.
 MEMORY_BYTES, CPU_S, WALL_S, FILE_BYTES, FILES = 1536 << 20, 20, 60, 64 << 20, 32
-"""Of one file: memory beyond what this process has, seconds of processor and of waiting, what it may write, open files."""
 ENDS: dict[int, str] = {signal.SIGXCPU: "it took too long", signal.SIGALRM: "it took too long"}
 
 
 def main() -> None:
-    """Requests are {"folder", "name", "note", "gate_s"}; done is heard.json's content. Beside "failed", "why" tells that the
-    file is not to blame."""
+    """Requests are {"folder", "name", "note", "gate_s"}; done is heard.json's content.
+
+    Beside "failed", "why" tells that the file is not to blame.
+    """
     params = config.load(ROOT / "params.yaml")
     warm = note.name(60), audio.resample, sound_file.SUFFIXES
     from scipy.signal import resample_poly  # once, before any fork
@@ -72,9 +78,13 @@ def _limited(request: dict[str, Any], params: config.Params) -> dict[str, Any]:
     os.chdir(request["folder"])
     try:
         heard = note.listen(
-            Path(UPLOAD), rate=params.audio.sample_rate, clip_s=params.audio.clip_s,
-            note_range=(params.sample.note_low, params.sample.note_high), note=request["note"], gate_s=request["gate_s"],
-        )  # fmt: skip
+            Path(UPLOAD),
+            rate=params.audio.sample_rate,
+            clip_s=params.audio.clip_s,
+            note_range=(params.sample.note_low, params.sample.note_high),
+            note=request["note"],
+            gate_s=request["gate_s"],
+        )
         heard.about["file"] = request["name"]
         return {"done": heard_file.write(Path(), heard)}
     except UnmixerError as error:
@@ -83,18 +93,26 @@ def _limited(request: dict[str, Any], params: config.Params) -> dict[str, Any]:
         return {"failed": f"{request['name']} cannot be read as audio (it takes too much memory)."}
     except OSError as error:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return {"failed": f"{request['name']} cannot be kept ({error.strerror}).", "why": "disk" if full else "machine"}
+        return {
+            "failed": f"{request['name']} cannot be kept ({error.strerror}).",
+            "why": "disk" if full else "machine",
+        }
 
 
 def confine() -> None:
     """Hard limits on this process, as far as the system has them."""
     limits = {
-        resource.RLIMIT_AS: _memory_now() + MEMORY_BYTES, resource.RLIMIT_CPU: CPU_S, resource.RLIMIT_FSIZE: FILE_BYTES,
-        resource.RLIMIT_NOFILE: FILES, resource.RLIMIT_CORE: 0,
-    }  # fmt: skip
+        resource.RLIMIT_AS: _memory_now() + MEMORY_BYTES,
+        resource.RLIMIT_CPU: CPU_S,
+        resource.RLIMIT_FSIZE: FILE_BYTES,
+        resource.RLIMIT_NOFILE: FILES,
+        resource.RLIMIT_CORE: 0,
+    }
     for kind, value in limits.items():
         with suppress(ValueError, OSError):  # macOS refuses some
-            resource.setrlimit(kind, (value, value + (kind == resource.RLIMIT_CPU)))  # a second to say why
+            resource.setrlimit(
+                kind, (value, value + (kind == resource.RLIMIT_CPU))
+            )  # a second to say why
     signal.alarm(WALL_S)
 
 

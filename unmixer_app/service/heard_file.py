@@ -1,4 +1,6 @@
-"""A heard note on disk, between the process that decoded a stranger's file and the one that searches: arrays, no pickles."""
+"""A heard note on disk, between the process that decoded a stranger's file and the one that
+searches: arrays, no pickles.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,20 @@ CLIP, ABOUT = "input.wav", "heard.json"
 
 
 def write(folder: Path, heard: Heard) -> dict[str, Any]:
-    """input.wav (32-bit floats, so that nothing is lost) and heard.json; returns the latter's content."""
+    """input.wav (32-bit floats, so that nothing is lost) and heard.json.
+
+    Returns the latter's content.
+    """
     audio.write(folder / CLIP, heard.clip, heard.rate, "FLOAT")
     about = {
-        "note": heard.note, "gate_s": heard.gate_s, "notes": list(heard.notes), "remarks": list(heard.remarks),
-        "about": heard.about, "told": list(heard.told), "gates_s": list(heard.gates_s),
-    }  # fmt: skip
+        "note": heard.note,
+        "gate_s": heard.gate_s,
+        "notes": list(heard.notes),
+        "remarks": list(heard.remarks),
+        "about": heard.about,
+        "told": list(heard.told),
+        "gates_s": list(heard.gates_s),
+    }
     (folder / ABOUT).write_text(json.dumps(about, allow_nan=False), encoding="utf-8")
     return about
 
@@ -30,6 +40,13 @@ def read(folder: Path) -> Heard:
     clip, rate = audio.read(folder / CLIP)
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     return Heard(
-        np.ascontiguousarray(clip, dtype=np.float32), rate, about["note"], about["gate_s"], tuple(about["notes"]),
-        tuple(about["remarks"]), about["about"], tuple(about.get("told", ())), tuple(about.get("gates_s", ())),
-    )  # fmt: skip
+        np.ascontiguousarray(clip, dtype=np.float32),
+        rate,
+        about["note"],
+        about["gate_s"],
+        tuple(about["notes"]),
+        tuple(about["remarks"]),
+        about["about"],
+        tuple(about.get("told", ())),
+        tuple(about.get("gates_s", ())),
+    )

@@ -1,4 +1,7 @@
-"""What the service counts, for Prometheus; a registry of its own, so that several services may live in one process."""
+"""What the service counts, for Prometheus.
+
+A registry of its own, so that several services may live in one process.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +15,8 @@ from unmixer_app.service.store import STATES
 
 MEDIA_TYPE = CONTENT_TYPE_LATEST
 SEARCH_S = (1, 2, 5, 10, 20, 30, 45, 60, 90, 120, 300)
+#: Others count as "other": whoever asks must not be able to make series without end.
 METHODS = {"GET", "HEAD", "POST", "DELETE", "PUT", "PATCH", "OPTIONS"}
-"""Others count as "other": whoever asks must not be able to make series without end."""
 RENDER_S = (0.05, 0.1, 0.2, 0.3, 0.5, 0.75, 1, 2, 5, 10)
 
 
@@ -22,19 +25,44 @@ class Meters:
 
     def __init__(self) -> None:
         self._registry = registry = CollectorRegistry()
-        self._requests = Counter("unmixer_http_requests", "Answered requests.", ("method", "status"), registry=registry)
-        self._searches = Counter("unmixer_searches", "Searches that ended, by outcome.", ("state",), registry=registry)
+        self._requests = Counter(
+            "unmixer_http_requests", "Answered requests.", ("method", "status"), registry=registry
+        )
+        self._searches = Counter(
+            "unmixer_searches", "Searches that ended, by outcome.", ("state",), registry=registry
+        )
         self._search_s = Histogram(
-            "unmixer_search_seconds", "From a job's start to its end.", buckets=SEARCH_S, registry=registry
+            "unmixer_search_seconds",
+            "From a job's start to its end.",
+            buckets=SEARCH_S,
+            registry=registry,
         )
         self._render_s = Histogram(
-            "unmixer_render_seconds", "POST /render, waiting included.", buckets=RENDER_S, registry=registry
+            "unmixer_render_seconds",
+            "POST /render, waiting included.",
+            buckets=RENDER_S,
+            registry=registry,
         )
-        self._refused = Counter("unmixer_refused", "Uploads that were not accepted, by reason.", ("why",), registry=registry)
-        self._jobs = Gauge("unmixer_jobs", "Jobs that are kept, by state.", ("state",), registry=registry)
-        self._ready = Gauge("unmixer_searchers_ready", "Searchers that have loaded the model.", registry=registry)
-        self._bytes = Gauge("unmixer_results_bytes", "What ended jobs take on disk.", registry=registry)
-        self._memory = Gauge("unmixer_server_peak_bytes", "Largest memory of the server's own process.", registry=registry)
+        self._refused = Counter(
+            "unmixer_refused",
+            "Uploads that were not accepted, by reason.",
+            ("why",),
+            registry=registry,
+        )
+        self._jobs = Gauge(
+            "unmixer_jobs", "Jobs that are kept, by state.", ("state",), registry=registry
+        )
+        self._ready = Gauge(
+            "unmixer_searchers_ready", "Searchers that have loaded the model.", registry=registry
+        )
+        self._bytes = Gauge(
+            "unmixer_results_bytes", "What ended jobs take on disk.", registry=registry
+        )
+        self._memory = Gauge(
+            "unmixer_server_peak_bytes",
+            "Largest memory of the server's own process.",
+            registry=registry,
+        )
 
     def requested(self, method: str, status: int) -> None:
         self._requests.labels(method if method in METHODS else "other", str(status)).inc()

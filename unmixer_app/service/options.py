@@ -1,4 +1,7 @@
-"""What may be asked of a search, as plain data: stored with the job, turned into the command line's `Request`."""
+"""What may be asked of a search, as plain data.
+
+Stored with the job, turned into the command line's `Request`.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,21 @@ def constraints(options: Mapping[str, Any]) -> Constraints:
         raise ConfigError(str(error).replace("--", "")) from None
 
 
-def request(options: Mapping[str, Any], params: config.Params, model: Path | None = None) -> Request:
+def request(
+    options: Mapping[str, Any], params: config.Params, model: Path | None = None
+) -> Request:
     """Options that were not given are as params.yaml says. Raises ConfigError."""
     return Request(
-        note=options.get("note"), gate_s=options.get("gate_s"), candidates=options.get("candidates"),
-        itf_steps=options.get("itf_steps"), itf=options.get("itf", True), fast=options.get("fast", False),
-        polish_s=options.get("polish_s"), constraints=constraints(options), push=False, json=False, model=model,
+        note=options.get("note"),
+        gate_s=options.get("gate_s"),
+        candidates=options.get("candidates"),
+        itf_steps=options.get("itf_steps"),
+        itf=options.get("itf", True),
+        fast=options.get("fast", False),
+        polish_s=options.get("polish_s"),
+        constraints=constraints(options),
+        push=False,
+        json=False,
+        model=model,
         params=params,
-    )  # fmt: skip
+    )

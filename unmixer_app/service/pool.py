@@ -1,4 +1,6 @@
-"""Searchers at work: each takes the job that has waited longest, and what it tells goes to the store and to who listens."""
+"""Searchers at work: each takes the job that has waited longest, and what it tells goes to the
+store and to who listens.
+"""
 
 from __future__ import annotations
 
@@ -15,17 +17,27 @@ from typing import Any
 from unmixer_app.service.meters import Meters
 from unmixer_app.service.searcher import BEST, DROP, KEEP
 from unmixer_app.service.settings import Settings
-from unmixer_app.service.store import ATTEMPTS, CANCELLED, DONE, ENDED, FAILED, RUNNING, WAITING, Job, Store
+from unmixer_app.service.store import (
+    ATTEMPTS,
+    CANCELLED,
+    DONE,
+    ENDED,
+    FAILED,
+    RUNNING,
+    WAITING,
+    Job,
+    Store,
+)
 from unmixer_core.errors import UnmixerError
 from unmixer_core.system.child import Child, ChildEnded, Failed
 
 log = logging.getLogger(__name__)
 
+#: A search that was cancelled and still computes is ended by force, and its process started anew.
 STOP_WITHIN_S = 1.5
-"""A search that was cancelled and still computes is ended by force, and its process started anew."""
 PATIENCE_S = 180.0
+#: Before a searcher that did not start is tried again.
 PAUSES_S = (1.0, 5.0, 15.0, 30.0)
-"""Before a searcher that did not start is tried again."""
 ANSWER = "answer"
 
 
@@ -43,7 +55,9 @@ class Pool:
         self._enders: set[asyncio.Task[None]] = set()
 
     def searcher(self) -> Child:
-        return Child("unmixer_app.service.searcher", (str(self.settings.models),), self.settings.threads)
+        return Child(
+            "unmixer_app.service.searcher", (str(self.settings.models),), self.settings.threads
+        )
 
     def start(self) -> None:
         self._tasks = [asyncio.create_task(self._keep_one()) for _ in range(self.settings.workers)]
@@ -77,7 +91,10 @@ class Pool:
                 await event.wait()
 
     def cancel(self, job: Job, keep: bool) -> None:
-        """Ends a job that waits or runs. `keep`: a running one first writes the best it has found so far."""
+        """Ends a job that waits or runs.
+
+        `keep`: a running one first writes the best it has found so far.
+        """
         child = self._running.get(job.id)
         if child is None or not keep or "best" not in job.progress:
             self._end(job.id, CANCELLED)
@@ -146,7 +163,12 @@ class Pool:
     async def _run(self, job: Job, child: Child) -> None:
         folder = self.folder(job.id)
         work = folder / f"work-{job.attempts}"
-        request = {"folder": str(folder), "out": str(work / ANSWER), "name": job.name, "options": job.options}
+        request = {
+            "folder": str(folder),
+            "out": str(work / ANSWER),
+            "name": job.name,
+            "options": job.options,
+        }
         begun, document = time.perf_counter(), None
         try:
             async with aclosing(child.ask(request, PATIENCE_S)) as told:
@@ -161,9 +183,12 @@ class Pool:
         except ChildEnded as error:
             self._lost(job, error)
             raise
-        except Exception as error:  # a full disk, a locked database, a line that is no JSON: this job's end, not the pool's
+        except Exception as error:
+            # a full disk, a locked database, a line that is no JSON: this job's end, not the pool's
             log.exception("job %s", job.id)
-            self._broken[job.id] = f"the search broke ({type(error).__name__}: {error}); the service's log says more."
+            self._broken[job.id] = (
+                f"the search broke ({type(error).__name__}: {error}); the service's log says more."
+            )
             self._give_up_broken()
         finally:
             shutil.rmtree(work, ignore_errors=True)
@@ -198,7 +223,9 @@ class Pool:
         if now is None or now.state != RUNNING:
             return
         if job.attempts >= ATTEMPTS:
-            self._end(job.id, FAILED, f"the search ended {ATTEMPTS} times without an answer: {error}")
+            self._end(
+                job.id, FAILED, f"the search ended {ATTEMPTS} times without an answer: {error}"
+            )
         else:
             self.store.put_back(job.id)
             self._tell(job.id)

@@ -1,4 +1,7 @@
-"""`python -m unmixer_app.service.renderer`: a warm host of its own for turned knobs, and how similar the result is."""
+"""`python -m unmixer_app.service.renderer`.
+
+A warm host of its own for turned knobs, and how similar the result is.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,11 @@ from unmixer_core.system.child import ROOT, Wire
 
 
 def main() -> None:
-    """Requests are {"patch", "out", "like"}: a patch, the sound file to write, a job's folder or null; done is
-    {"mss_db", "similarity_percent"}, or {} without a job."""
+    """Requests are {"patch", "out", "like"}.
+
+    A patch, the sound file to write, a job's folder or null; done is {"mss_db",
+    "similarity_percent"}, or {} without a job.
+    """
     wire = Wire()
     try:
         params = config.load(ROOT / "params.yaml")
@@ -49,7 +55,9 @@ def _one(asked: dict[str, Any], params: config.Params, host: Renderer) -> dict[s
 def _distance(sound: audio.Clip, folder: str, params: config.Params) -> dict[str, float]:
     features, length, rate = _target(folder)
     fitted = np.pad(sound[:, :length], [(0, 0), (0, max(0, length - sound.shape[1]))])
-    mss_db = float(metrics_sound.mss_from_features(features, metrics_sound.mss_features(fitted, rate)))
+    mss_db = float(
+        metrics_sound.mss_from_features(features, metrics_sound.mss_features(fitted, rate))
+    )
     percent = search.similarity(mss_db, params.unmix.chance_db)
     return {"mss_db": round(mss_db, 4), "similarity_percent": round(percent, 2)}
 

@@ -18,10 +18,10 @@ from unmixer_core.system.child import Child, ChildEnded
 
 log = logging.getLogger(__name__)
 
+#: Before a host that ended is started again; one that a render waits for is started at once.
 PAUSES_S = (1.0, 5.0, 15.0, 30.0)
-"""Before a host that ended is started again; one that a render waits for is started at once."""
+#: A host that lived so long begins with the first pause again.
 STEADY_S = 60.0
-"""A host that lived so long begins with the first pause again."""
 WAITING = 8
 WITHIN_S = 20.0
 
@@ -59,14 +59,20 @@ class Renders:
         await self._child.stop()
 
     async def render(self, patch: Patch, like: Path | None) -> tuple[bytes, dict[str, float]]:
-        """WAV bytes and {"mss_db", "similarity_percent"} to the recording in the folder `like`, {} without one.
+        """WAV bytes and {"mss_db", "similarity_percent"} to the recording in the folder `like`, {}
+        without one.
 
-        Raises Busy, ChildEnded (the host died; it is being started again) and Failed (this patch cannot be rendered).
+        Raises Busy, ChildEnded (the host died; it is being started again) and Failed (this patch
+        cannot be rendered).
         """
         if self._waiting >= WAITING:
             raise Busy(f"{WAITING} renders are waiting already; try again in a second.")
         begun, out = time.perf_counter(), self._folder / f"{secrets.token_hex(8)}.wav"
-        request = {"patch": patch_file.describe(patch), "out": str(out), "like": str(like) if like else None}
+        request = {
+            "patch": patch_file.describe(patch),
+            "out": str(out),
+            "like": str(like) if like else None,
+        }
         self._waiting += 1
         try:
             async with self._turn:
@@ -105,7 +111,15 @@ class Renders:
             await self._child.start()
             self.problem = ""
         except Exception as error:
-            sentence = str(error) if isinstance(error, UnmixerError) else f"the host broke ({type(error).__name__}: {error})."
+            sentence = (
+                str(error)
+                if isinstance(error, UnmixerError)
+                else f"the host broke ({type(error).__name__}: {error})."
+            )
             if sentence != self.problem:
-                log.warning("renderer: %s", sentence, exc_info=None if isinstance(error, UnmixerError) else error)
+                log.warning(
+                    "renderer: %s",
+                    sentence,
+                    exc_info=None if isinstance(error, UnmixerError) else error,
+                )
             self.problem = sentence

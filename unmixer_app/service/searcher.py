@@ -1,6 +1,9 @@
-"""`python -m unmixer_app.service.searcher MODELS`: model, proxy and hosts loaded once; one search after another.
+"""`python -m unmixer_app.service.searcher MODELS`: model, proxy and hosts loaded once.
 
-SIGUSR1 ends a search with the best so far, SIGUSR2 without an answer; between searches both do nothing.
+One search after another.
+
+SIGUSR1 ends a search with the best so far, SIGUSR2 without an answer; between searches both do
+nothing.
 """
 
 from __future__ import annotations
@@ -29,17 +32,23 @@ from unmixer_core.system.child import ROOT, Wire
 KEEP, DROP = signal.SIGUSR1, signal.SIGUSR2
 TELL_EVERY_S, SOUND_EVERY_S = 0.2, 1.0
 BEST = "best.wav"
+#: Added to the nice value: a search leaves the processor to the server and to knobs that are being
+#: turned.
 PATIENT = 5
-"""Added to the nice value: a search leaves the processor to the server and to knobs that are being turned."""
 
 
 def main() -> None:
-    """Requests are {"folder", "out", "name", "options"}; done is the answer's patch.json, or null when it was dropped."""
+    """Requests are {"folder", "out", "name", "options"}.
+
+    Done is the answer's patch.json, or null when it was dropped.
+    """
     wire, stop = Wire(), _Stop()
     try:
         params = config.load(ROOT / "params.yaml")
         request = options.request({}, params, answer_tools.find_models(models=Path(sys.argv[1]))[0])
-        with answer_tools.tools(request, Progress("searcher", io.StringIO()), int(os.environ["UNMIXER_THREADS"])) as tools:
+        with answer_tools.tools(
+            request, Progress("searcher", io.StringIO()), int(os.environ["UNMIXER_THREADS"])
+        ) as tools:
             _warm(params, tools)
             os.nice(PATIENT)
             wire.tell({})
@@ -49,7 +58,9 @@ def main() -> None:
         wire.tell({"failed": " ".join(str(error).split())})
 
 
-def _one(asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop) -> dict[str, Any]:
+def _one(
+    asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop
+) -> dict[str, Any]:
     try:
         return {"done": _search(asked, params, tools, wire, stop)}
     except KeyboardInterrupt:
@@ -58,17 +69,25 @@ def _one(asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, s
         return {"failed": " ".join(str(error).split())}
     except Exception as error:
         traceback.print_exc()
-        return {"failed": f"the search failed with {type(error).__name__}: {error}; please report this."}
+        return {
+            "failed": f"the search failed with {type(error).__name__}: {error}; please report this."
+        }
 
 
-def _search(asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop) -> dict[str, Any] | None:
+def _search(
+    asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop
+) -> dict[str, Any] | None:
     from unmixer_app.answer import patch_file, write
     from unmixer_core.search import search as search_search
     from unmixer_core.system import limits
 
     request = options.request(asked["options"], params)
     heard, begun = heard_file.read(Path(asked["folder"])), time.perf_counter()
-    itf = params.itf if request.itf_steps is None else params.itf.model_copy(update={"steps": request.itf_steps})
+    itf = (
+        params.itf
+        if request.itf_steps is None
+        else params.itf.model_copy(update={"steps": request.itf_steps})
+    )
     wanted = search_search.Options(
         request.candidates, request.itf, request.fast, request.polish_s, request.constraints
     )
@@ -104,7 +123,9 @@ def _warm(params: config.Params, tools: Any) -> None:
 
 @dataclass
 class _Stop:
-    """Signals → KeyboardInterrupt in this thread and `Search.cancel` for the others, while a search can be stopped."""
+    """Signals → KeyboardInterrupt in this thread and `Search.cancel` for the others, while a
+    search can be stopped.
+    """
 
     on: bool = False
     dropped: bool = False
@@ -129,7 +150,10 @@ class _Stop:
 
 
 class _Tell:
-    """The search's progress as lines, a few a second; the best so far also as sound, at the recording's level."""
+    """The search's progress as lines, a few a second.
+
+    The best so far also as sound, at the recording's level.
+    """
 
     def __init__(self, wire: Wire, chance_db: float, heard: Heard, path: Path) -> None:
         self.wire, self.chance_db, self.heard, self.path = wire, chance_db, heard, path
@@ -150,7 +174,9 @@ class _Tell:
             self._sound(best, now)
             self.known["best"] = {
                 "mss_db": round(best.mss_db, 4),
-                "similarity_percent": round(search_search.similarity(best.mss_db, self.chance_db), 2),
+                "similarity_percent": round(
+                    search_search.similarity(best.mss_db, self.chance_db), 2
+                ),
                 "chain": list(best.patch.effects),
                 "source": best.source,
             }
@@ -161,7 +187,9 @@ class _Tell:
 
         if best.mss_db < self.written_db and now - self.written_s > SOUND_EVERY_S:
             self.written_db, self.written_s = best.mss_db, now
-            audio.write(self.path, write.matched(best.audio, self.heard.clip), self.heard.rate, "FLOAT")
+            audio.write(
+                self.path, write.matched(best.audio, self.heard.clip), self.heard.rate, "FLOAT"
+            )
 
 
 if __name__ == "__main__":

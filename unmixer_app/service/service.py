@@ -1,8 +1,10 @@
-"""The service itself, which knows no HTTP: accepts sounds, keeps jobs, renders, pushes, and clears away what is overdue.
+"""The service itself, which knows no HTTP.
 
-    async with Service.open(Settings()) as service:
-        job = await service.accept("kick.wav", file, {"fast": True})
-        async for job in service.changes(job.id): ...
+Accepts sounds, keeps jobs, renders, pushes, and clears away what is overdue.
+
+async with Service.open(Settings()) as service:
+    job = await service.accept("kick.wav", file, {"fast": True})
+    async for job in service.changes(job.id): ...
 """
 
 from __future__ import annotations
@@ -61,8 +63,8 @@ class DiskFull(UnmixerError):
     """There is no room for what was sent."""
 
 
+#: Why the decoder failed, where not because of the file.
 BLAME: dict[str, type[UnmixerError]] = {"disk": DiskFull, "machine": NotReady}
-"""Why the decoder failed, where not because of the file."""
 
 
 class Service:
@@ -98,11 +100,13 @@ class Service:
             yield self
         finally:
             janitor.cancel()
-            await asyncio.gather(janitor, self.pool.stop(), self.renders.stop(), return_exceptions=True)
+            await asyncio.gather(
+                janitor, self.pool.stop(), self.renders.stop(), return_exceptions=True
+            )
             while not self._decoders.empty():
                 await self._decoders.get_nowait().stop()
 
-    # --- jobs ------------------------------------------------------------------------------------------------------
+    # --- jobs ---------------------------------------------------------------------------------
 
     async def accept(self, name: str, file: BinaryIO, asked: dict[str, Any]) -> Job:
         """A sound and its options as a job. Raises AudioError, ConfigError, QueueFull, NotReady."""
@@ -135,7 +139,10 @@ class Service:
         job = self.store.get(identity)
         if job is None:
             days = self.settings.keep_s / 86400
-            raise Unknown(f"there is no job {identity}; results are kept for {days:.3g} days, or until there are too many.")
+            raise Unknown(
+                f"there is no job {identity}; results are kept for {days:.3g} days, or until "
+                f"there are too many."
+            )
         return job
 
     def recent(self) -> list[Job]:
@@ -154,13 +161,15 @@ class Service:
     def position(self, job: Job) -> int:
         return self.store.position(job.id)
 
-    # --- what a job left -------------------------------------------------------------------------------------------
+    # --- what a job left ----------------------------------------------------------------------
 
     def part(self, identity: str, *names: str) -> Path:
         """A file of a job's answer, by fixed names. Raises Unknown, NotYet."""
         job = self.get(identity)
         if job.state != DONE:
-            how = {FAILED: f"failed: {job.message}", CANCELLED: "was cancelled."}.get(job.state, "has no answer yet.")
+            how = {FAILED: f"failed: {job.message}", CANCELLED: "was cancelled."}.get(
+                job.state, "has no answer yet."
+            )
             raise NotYet(f"job {identity} {how}")
         path = self.pool.folder(job.id).joinpath(ANSWER, *names)
         if not path.is_file():
@@ -168,7 +177,10 @@ class Service:
         return path
 
     def sound(self, identity: str) -> bytes:
-        """The answer's sound as WAV; while the search runs, that of the best so far. Raises Unknown, NotYet."""
+        """The answer's sound as WAV; while the search runs, that of the best so far.
+
+        Raises Unknown, NotYet.
+        """
         if self.get(identity).state == RUNNING:
             with suppress(FileNotFoundError):
                 return (self.pool.folder(identity) / BEST).read_bytes()
@@ -202,31 +214,47 @@ class Service:
         """patch.json's of the other candidates, best first."""
         folder = self.part(identity, "patch.json").parent / "candidates"
         with _still_there(identity):
-            return [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+            return [
+                json.loads(path.read_text(encoding="utf-8"))
+                for path in sorted(folder.glob("*.json"))
+            ]
 
-    # --- patches ---------------------------------------------------------------------------------------------------
+    # --- patches ------------------------------------------------------------------------------
 
     async def render(self, patch: Patch, like: str | None) -> tuple[bytes, dict[str, float]]:
         """A patch as WAV, and, with a job, how similar it is to its recording."""
         return await self.renders.render(patch, self.recording(like).parent if like else None)
 
     async def push(self, identity: str, patch: Patch | None, adapt: bool) -> pushing.PushReport:
-        """A patch (default: the job's answer) onto a new track of the configured Live; every value is read back."""
+        """A patch (default: the job's answer) onto a new track of the configured Live.
+
+        Every value is read back.
+        """
         name = Path(self.get(identity).name).stem
         wanted = patch or patch_file.read(self.part(identity, "patch.json"))
         async with self._push:
             try:
                 async with asyncio.timeout(PUSH_WITHIN_S):
-                    return await pushing.push_async(wanted, self.settings.live, name=f"{name} (un-mixed)", adapt=adapt)
+                    return await pushing.push_async(
+                        wanted, self.settings.live, name=f"{name} (un-mixed)", adapt=adapt
+                    )
             except TimeoutError:
-                raise NotReady(f"Live at {self.settings.live} took more than {PUSH_WITHIN_S:.0f} s.") from None
+                raise NotReady(
+                    f"Live at {self.settings.live} took more than {PUSH_WITHIN_S:.0f} s."
+                ) from None
 
-    # --- state -----------------------------------------------------------------------------------------------------
+    # --- state --------------------------------------------------------------------------------
 
     def problems(self) -> list[str]:
         """Why the service is not ready, as sentences; empty when it is."""
-        searching = [] if self.pool.ready else [self.pool.problem or "the model is still being loaded."]
-        return searching + ([] if self.renders.ready else [self.renders.problem or "the host is still being started."])
+        searching = (
+            [] if self.pool.ready else [self.pool.problem or "the model is still being loaded."]
+        )
+        return searching + (
+            []
+            if self.renders.ready
+            else [self.renders.problem or "the host is still being started."]
+        )
 
     def measurements(self) -> bytes:
         """Prometheus text."""
@@ -244,9 +272,18 @@ class Service:
         return job
 
     async def _decode(self, folder: Path, name: str, asked: dict[str, Any]) -> dict[str, Any]:
-        """In a limited process. Raises AudioError when there is no note in it, DiskFull, and NotReady when it is not to blame."""
+        """In a limited process.
+
+        Raises AudioError when there is no note in it, DiskFull, and NotReady when it is not to
+        blame.
+        """
         child = await self._decoders.get()
-        request = {"folder": str(folder), "name": name, "note": asked.get("note"), "gate_s": asked.get("gate_s")}
+        request = {
+            "folder": str(folder),
+            "name": name,
+            "note": asked.get("note"),
+            "gate_s": asked.get("gate_s"),
+        }
         try:
             await self._reader(child)
             heard: dict[str, Any] = await child.answer(request, DECODE_WITHIN_S)
@@ -317,7 +354,9 @@ def _played(about: Path, asked: dict[str, Any]) -> dict[str, Any]:
     if asked.get("gate_s") is not None:
         heard |= {"gate_s": asked["gate_s"], "gates_s": [asked["gate_s"]]}
     told = heard.get("told", ())
-    heard["told"] = [name for name in ("note", "gate_s") if asked.get(name) is not None or name in told]
+    heard["told"] = [
+        name for name in ("note", "gate_s") if asked.get(name) is not None or name in told
+    ]
     about.write_text(json.dumps(heard), encoding="utf-8")
     return heard
 

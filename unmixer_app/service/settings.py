@@ -1,4 +1,7 @@
-"""What belongs to the machine a service runs on: address, token, limits. Read from the environment once, at the start."""
+"""What belongs to the machine a service runs on: address, token, limits.
+
+Read from the environment once, at the start.
+"""
 
 from __future__ import annotations
 
@@ -20,8 +23,8 @@ MIB = 1 << 20
 class Settings:
     """`token`: what a client must send; "" = none is asked for, which only loopback allows.
 
-    `names`: Host headers that are answered besides the address itself. `models`: folder with full/ and proxy/, or
-    pretrained/. `rate`: requests a second and client, five times as many at once.
+    `names`: Host headers that are answered besides the address itself. `models`: folder with full/
+    and proxy/, or pretrained/. `rate`: requests a second and client, five times as many at once.
     """
 
     host: str = "127.0.0.1"
@@ -41,14 +44,25 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
-        """Raises ConfigError naming the variable. Where others can come from, a token is made up if none is given."""
+        """Raises ConfigError naming the variable.
+
+        Where others can come from, a token is made up if none is given.
+        """
         cores = os.cpu_count() or 1
         threads = _whole(environ, "UNMIXER_THREADS", min(cores, 2), 1, 1024)
         host = environ.get("UNMIXER_SERVE_HOST") or cls.host
-        names = tuple(name.strip().lower() for name in environ.get("UNMIXER_SERVE_NAMES", "").split(",") if name.strip())
+        names = tuple(
+            name.strip().lower()
+            for name in environ.get("UNMIXER_SERVE_NAMES", "").split(",")
+            if name.strip()
+        )
         token = environ.get("UNMIXER_SERVE_TOKEN", "")
-        if token and not (len(token) >= 16 and token.isascii() and token.isprintable() and " " not in token):
-            raise ConfigError("UNMIXER_SERVE_TOKEN must be at least 16 printable ASCII characters without spaces.")
+        if token and not (
+            len(token) >= 16 and token.isascii() and token.isprintable() and " " not in token
+        ):
+            raise ConfigError(
+                "UNMIXER_SERVE_TOKEN must be at least 16 printable ASCII characters without spaces."
+            )
         return cls(
             host=host,
             port=_whole(environ, "UNMIXER_SERVE_PORT", cls.port, 0, 65535),
@@ -59,21 +73,32 @@ class Settings:
             workers=_whole(environ, "UNMIXER_SERVE_WORKERS", max(1, cores // threads), 1, 256),
             threads=threads,
             queue=_whole(environ, "UNMIXER_SERVE_QUEUE", cls.queue, 1, 100_000),
-            upload_bytes=_whole(environ, "UNMIXER_SERVE_UPLOAD_MIB", cls.upload_bytes // MIB, 1, 2048) * MIB,
-            keep_s=_whole(environ, "UNMIXER_SERVE_KEEP_HOURS", int(cls.keep_s / 3600), 1, 1_000_000) * 3600.0,
-            keep_bytes=_whole(environ, "UNMIXER_SERVE_KEEP_MIB", cls.keep_bytes // MIB, 1, 1 << 30) * MIB,
+            upload_bytes=_whole(
+                environ, "UNMIXER_SERVE_UPLOAD_MIB", cls.upload_bytes // MIB, 1, 2048
+            )
+            * MIB,
+            keep_s=_whole(environ, "UNMIXER_SERVE_KEEP_HOURS", int(cls.keep_s / 3600), 1, 1_000_000)
+            * 3600.0,
+            keep_bytes=_whole(environ, "UNMIXER_SERVE_KEEP_MIB", cls.keep_bytes // MIB, 1, 1 << 30)
+            * MIB,
             rate=float(_whole(environ, "UNMIXER_SERVE_RATE", int(cls.rate), 1, 100_000)),
             live=Endpoint.from_environment(environ),
-        )  # fmt: skip
+        )
 
     @property
     def reachable(self) -> bool:
-        """Whether requests may come from other machines: directly, or through a reverse proxy under another name."""
+        """Whether requests may come from other machines.
+
+        Directly, or through a reverse proxy under another name.
+        """
         return _reachable(self.host, self.names)
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the page; the token travels in the fragment, which no server logs."""
+        """Where a browser on this machine finds the page.
+
+        The token travels in the fragment, which no server logs.
+        """
         wild = self.host in ("0.0.0.0", "::")
         host = "127.0.0.1" if wild else f"[{self.host}]" if ":" in self.host else self.host
         return f"http://{host}:{self.port}/{f'#token={self.token}' if self.token else ''}"
@@ -94,5 +119,7 @@ def _reachable(host: str, names: tuple[str, ...]) -> bool:
 def _whole(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
     text = environ.get(name) or str(default)
     if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-        raise ConfigError(f"{name} is {text!r}, but a whole number from {low} to {high} is expected.")
+        raise ConfigError(
+            f"{name} is {text!r}, but a whole number from {low} to {high} is expected."
+        )
     return int(text)

@@ -1,7 +1,9 @@
-"""The jobs, in one SQLite file: a bounded queue that outlives the process, and what became of each job.
+"""The jobs, in one SQLite file.
 
-One process writes (the file lock in `Store.open` sees to it); with a write-ahead log a killed process loses nothing that
-was accepted. Times are seconds since 1970.
+A bounded queue that outlives the process, and what became of each job.
+
+One process writes (the file lock in `Store.open` sees to it); with a write-ahead log a killed
+process loses nothing that was accepted. Times are seconds since 1970.
 """
 
 from __future__ import annotations
@@ -27,13 +29,15 @@ FAILED: Final = "failed"
 CANCELLED: Final = "cancelled"
 STATES = get_args(State)
 ENDED = (DONE, FAILED, CANCELLED)
+#: Starts of one job, after which a job that takes its process down with it is given up.
 ATTEMPTS = 3
-"""Starts of one job, after which a job that takes its process down with it is given up."""
 TABLE = """
 CREATE TABLE IF NOT EXISTS jobs (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL, name TEXT NOT NULL, state TEXT NOT NULL,
+  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL,
+  name TEXT NOT NULL, state TEXT NOT NULL,
   options TEXT NOT NULL, heard TEXT NOT NULL, progress TEXT NOT NULL, message TEXT NOT NULL,
-  created_s REAL NOT NULL, started_s REAL, finished_s REAL, attempts INTEGER NOT NULL, bytes INTEGER NOT NULL
+  created_s REAL NOT NULL, started_s REAL, finished_s REAL,
+  attempts INTEGER NOT NULL, bytes INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state, number);
 """
@@ -45,8 +49,10 @@ class QueueFull(UnmixerError):
 
 @dataclass(frozen=True)
 class Job:
-    """`heard`: what was noticed when the sound was read; `progress`: step, seconds, renders, best; `message`: why it failed;
-    `bytes`: what its folder takes on disk."""
+    """`heard`: what was noticed when the sound was read; `progress`: step, seconds, renders, best.
+
+    `message`: why it failed; `bytes`: what its folder takes on disk.
+    """
 
     id: str
     name: str
@@ -83,7 +89,10 @@ class Store:
     @classmethod
     @contextmanager
     def open(cls, folder: Path, limit: int) -> Iterator[Store]:
-        """The store of a folder, `limit` waiting jobs at most. Raises ConfigError when it is in use, damaged or not writable."""
+        """The store of a folder, `limit` waiting jobs at most.
+
+        Raises ConfigError when it is in use, damaged or not writable.
+        """
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with FileLock(folder / "lock", timeout=0):
@@ -93,9 +102,13 @@ class Store:
                 finally:
                     store.close()
         except Timeout:
-            raise ConfigError(f"another service uses {folder}; stop it, or set UNMIXER_SERVE_FOLDER.") from None
+            raise ConfigError(
+                f"another service uses {folder}; stop it, or set UNMIXER_SERVE_FOLDER."
+            ) from None
         except sqlite3.DatabaseError as error:
-            raise ConfigError(f"{folder / 'jobs.sqlite'} cannot be used ({error}); move it away to start anew.") from None
+            raise ConfigError(
+                f"{folder / 'jobs.sqlite'} cannot be used ({error}); move it away to start anew."
+            ) from None
         except PermissionError:
             raise ConfigError(f"{folder} cannot be written; set UNMIXER_SERVE_FOLDER.") from None
 
@@ -115,22 +128,31 @@ class Store:
 
     def claim(self) -> Job | None:
         """The job that has waited longest, now running; None when none waits."""
-        found = self._db.execute("SELECT id FROM jobs WHERE state = ? ORDER BY number LIMIT 1", (WAITING,)).fetchone()
+        found = self._db.execute(
+            "SELECT id FROM jobs WHERE state = ? ORDER BY number LIMIT 1", (WAITING,)
+        ).fetchone()
         if found is None:
             return None
         self._db.execute(
-            "UPDATE jobs SET state = ?, started_s = ?, attempts = attempts + 1, progress = '{}' WHERE id = ?",
+            "UPDATE jobs SET state = ?, started_s = ?, attempts = attempts + 1, progress = '{}' "
+            "WHERE id = ?",
             (RUNNING, time.time(), found[0]),
         )
         return self.get(found[0])
 
     def progress(self, identity: str, progress: dict[str, Any]) -> None:
-        self._db.execute("UPDATE jobs SET progress = ? WHERE id = ?", (json.dumps(progress), identity))
+        self._db.execute(
+            "UPDATE jobs SET progress = ? WHERE id = ?", (json.dumps(progress), identity)
+        )
 
     def put_back(self, identity: str, counted: bool = True) -> None:
-        """A running job waits again, at its old place. `counted`: the start counts as one of its attempts."""
+        """A running job waits again, at its old place.
+
+        `counted`: the start counts as one of its attempts.
+        """
         self._db.execute(
-            "UPDATE jobs SET state = ?, started_s = NULL, progress = '{}', attempts = attempts - ? WHERE id = ?",
+            "UPDATE jobs SET state = ?, started_s = NULL, progress = '{}', attempts = attempts - "
+            "? WHERE id = ?",
             (WAITING, 0 if counted else 1, identity),
         )
 
@@ -149,11 +171,18 @@ class Store:
         return int(self._db.execute("SELECT COALESCE(SUM(bytes), 0) FROM jobs").fetchone()[0])
 
     def recover(self) -> list[Job]:
-        """After a start: what ran when the last process ended waits again, or is given up; returns those jobs as they are now."""
+        """After a start: what ran when the last process ended waits again, or is given up.
+
+        Returns those jobs as they are now.
+        """
         running = [job.id for job in self._select("state = ?", RUNNING)]
         for identity in running:
             if self._one(identity).attempts >= ATTEMPTS:
-                self.end(identity, FAILED, f"the service ended {ATTEMPTS} times while it worked on this sound.")
+                self.end(
+                    identity,
+                    FAILED,
+                    f"the service ended {ATTEMPTS} times while it worked on this sound.",
+                )
             else:
                 self.put_back(identity)
         return [self._one(identity) for identity in running]
@@ -168,7 +197,10 @@ class Store:
 
     def position(self, identity: str) -> int:
         """How many jobs are claimed before a waiting one."""
-        sentence = "SELECT COUNT(*) FROM jobs WHERE state = ? AND number < (SELECT number FROM jobs WHERE id = ?)"
+        sentence = (
+            "SELECT COUNT(*) FROM jobs WHERE state = ? AND number < (SELECT number FROM "
+            "jobs WHERE id = ?)"
+        )
         return int(self._db.execute(sentence, (WAITING, identity)).fetchone()[0])
 
     def counts(self) -> dict[str, int]:
@@ -177,9 +209,13 @@ class Store:
         return {state: int(found.get(state, 0)) for state in STATES}
 
     def overdue(self, keep_s: float, keep_bytes: int) -> list[Job]:
-        """Ended jobs older than `keep_s`, and the oldest of the rest as far as all together take more than `keep_bytes`."""
+        """Ended jobs older than `keep_s`, and the oldest of the rest as far as all together take
+        more than `keep_bytes`.
+        """
         total, leaving = 0, []
-        for job in self._select("finished_s IS NOT NULL AND state != ? ORDER BY finished_s DESC, number DESC", RUNNING):
+        for job in self._select(
+            "finished_s IS NOT NULL AND state != ? ORDER BY finished_s DESC, number DESC", RUNNING
+        ):
             total += job.bytes
             if time.time() - (job.finished_s or 0.0) > keep_s or total > keep_bytes:
                 leaving.append(job)
@@ -197,10 +233,19 @@ class Store:
         return found
 
     def _select(self, where: str, *values: Any) -> Iterator[Job]:
-        for row in self._db.execute(f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE {where}", values).fetchall():
+        for row in self._db.execute(
+            f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE {where}", values
+        ).fetchall():
             entry = dict(zip(COLUMNS, row, strict=True))
-            yield Job(**{key: json.loads(value) if key in DOCUMENTS else value for key, value in entry.items()})
+            yield Job(
+                **{
+                    key: json.loads(value) if key in DOCUMENTS else value
+                    for key, value in entry.items()
+                }
+            )
 
 
 def _row(job: Job) -> list[Any]:
-    return [json.dumps(getattr(job, key)) if key in DOCUMENTS else getattr(job, key) for key in COLUMNS]
+    return [
+        json.dumps(getattr(job, key)) if key in DOCUMENTS else getattr(job, key) for key in COLUMNS
+    ]

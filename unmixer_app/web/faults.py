@@ -1,4 +1,7 @@
-"""Whatever can go wrong, as a status and one sentence; what nobody expected is answered by the gate."""
+"""Whatever can go wrong, as a status and one sentence.
+
+What nobody expected is answered by the gate.
+"""
 
 from __future__ import annotations
 
@@ -20,11 +23,21 @@ from unmixer_core.errors import UnmixerError
 from unmixer_core.system.child import ChildEnded, Failed
 
 STATUS: dict[type[Exception], int] = {
-    Unknown: 404, NotYet: 409, errors.AudioError: 415, errors.ConfigError: 422, errors.SchemaMismatch: 422,
-    QueueFull: 429, Busy: 429, Failed: 502, errors.HostError: 502, ChildEnded: 503, NotReady: 503, DiskFull: 507,
-}  # fmt: skip
+    Unknown: 404,
+    NotYet: 409,
+    errors.AudioError: 415,
+    errors.ConfigError: 422,
+    errors.SchemaMismatch: 422,
+    QueueFull: 429,
+    Busy: 429,
+    Failed: 502,
+    errors.HostError: 502,
+    ChildEnded: 503,
+    NotReady: 503,
+    DiskFull: 507,
+}
+#: What the meters call a refused upload.
 REFUSALS = {415: "audio", 422: "options", 429: "full", 503: "not ready", 507: "disk"}
-"""What the meters call a refused upload."""
 FULL = "the disk is full; free some space, or lower UNMIXER_SERVE_KEEP_MIB."
 RETRY_S = {429: 10, 503: 5}
 
@@ -75,8 +88,9 @@ async def _http(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     words = {
         404: f"there is nothing at {request.url.path[:100]}.",
-        405: f"{request.method} is not possible here.", 400: f"the request cannot be read ({_small(str(error.detail))}).",
-    }  # fmt: skip
+        405: f"{request.method} is not possible here.",
+        400: f"the request cannot be read ({_small(str(error.detail))}).",
+    }
     found = answer(error.status_code, words.get(error.status_code, str(error.detail)))
     found.headers.update(error.headers or {})
     return found
@@ -94,7 +108,11 @@ async def _disk(request: Request, error: Exception) -> JSONResponse:
 
 
 def _status(error: Exception) -> int:
-    return next(STATUS.get(kind, 500) for kind in type(error).__mro__ if kind in STATUS or kind is UnmixerError)
+    return next(
+        STATUS.get(kind, 500)
+        for kind in type(error).__mro__
+        if kind in STATUS or kind is UnmixerError
+    )
 
 
 def _small(text: str) -> str:

@@ -1,8 +1,10 @@
-"""Who may come in: the Host and the Origin are ours, the token is right, and nobody asks too often or too much at once.
+"""Who may come in: the Host and the Origin are ours, the token is right, and nobody asks too often
+or too much at once.
 
-A page on the web can make a visitor's browser send requests to 127.0.0.1, so being bound to loopback is not enough: a
-foreign Origin, a cross-site fetch and a Host that is not ours (DNS rebinding) are refused. No CORS header is ever sent.
-What the application did not expect is answered here too, so that every answer has these headers and is counted.
+A page on the web can make a visitor's browser send requests to 127.0.0.1, so being bound to
+loopback is not enough: a foreign Origin, a cross-site fetch and a Host that is not ours (DNS
+rebinding) are refused. No CORS header is ever sent. What the application did not expect is answered
+here too, so that every answer has these headers and is counted.
 """
 
 from __future__ import annotations
@@ -26,22 +28,25 @@ from unmixer_app.service.settings import Settings, loopback
 
 log = logging.getLogger(__name__)
 
+#: Status, sentence, headers.
 Refusal = tuple[int, str, dict[str, str]]
-"""Status, sentence, headers."""
 BURST_S = 5.0
+#: In flight at once, at most: so many bodies of sounds, so many requests (event streams included).
 UPLOADS, REQUESTS = 40, 256
-"""In flight at once, at most: so many bodies of sounds, so many requests (event streams included)."""
+#: An upload that finds no room is read on so long, unkept: a client that is still sending hears no
+#: answer.
 DRAIN_S = 2.0
-"""An upload that finds no room is read on so long, unkept: a client that is still sending hears no answer."""
+#: Largest body of every request but an upload.
 PATCH_BYTES = 1 << 20
-"""Largest body of every request but an upload."""
 CLIENTS = 4096
+#: Asked often by monitors; they cost nothing.
 OPEN_PATHS = ("/health",)
-"""Asked often by monitors; they cost nothing."""
 HEADERS = {
     "content-security-policy": (
-        "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self' data:; "
-        "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src "
+        "'self' data:; "
+        "connect-src 'self'; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
     ),
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
@@ -52,14 +57,27 @@ HEADERS = {
 
 
 class Gate:
-    """ASGI middleware. `page`: paths (and below) that hold the page itself, which needs no token; `count(method, status)`;
-    `admit()`: why no sound is accepted now, asked before a body is read."""
+    """ASGI middleware.
+
+    `page`: paths (and below) that hold the page itself, which needs no token; `count(method,
+    status)`; `admit()`: why no sound is accepted now, asked before a body is read.
+    """
 
     def __init__(
-        self, app: ASGIApp, settings: Settings, page: tuple[str, ...], count: Callable[[str, int], None],
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        page: tuple[str, ...],
+        count: Callable[[str, int], None],
         admit: Callable[[], Refusal | None] = lambda: None,
-    ) -> None:  # fmt: skip
-        self.app, self.settings, self.page, self.count, self.admit = app, settings, page, count, admit
+    ) -> None:
+        self.app, self.settings, self.page, self.count, self.admit = (
+            app,
+            settings,
+            page,
+            count,
+            admit,
+        )
         self.uploads = self.requests = 0
         self.buckets = Buckets(settings.rate, settings.rate * BURST_S)
 
@@ -78,7 +96,9 @@ class Gate:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                headers.setdefault("cache-control", "no-cache" if self._is_page(scope["path"]) else "no-store")
+                headers.setdefault(
+                    "cache-control", "no-cache" if self._is_page(scope["path"]) else "no-store"
+                )
             await send(message)
 
         refusal = self._refusal(scope)
@@ -96,43 +116,70 @@ class Gate:
             if started:
                 raise
             name = type(error).__name__
-            sentence = f"something unexpected went wrong ({name}); please report it with the service's log."
+            sentence = (
+                f"something unexpected went wrong ({name}); please report it with the "
+                f"service's log."
+            )
             await _refuse(send_on, 500, sentence, {})
         finally:
             self.requests, self.uploads = self.requests - 1, self.uploads - upload
 
     def _crowded(self, upload: bool, path: str) -> Refusal | None:
         if self.requests >= REQUESTS and path not in OPEN_PATHS:
-            return 429, f"{REQUESTS} requests are being answered already; try again in a moment.", {"retry-after": "2"}
+            return (
+                429,
+                f"{REQUESTS} requests are being answered already; try again in a moment.",
+                {"retry-after": "2"},
+            )
         if not upload:
             return None
         if self.uploads >= UPLOADS:
-            return 429, f"{UPLOADS} sounds are being read already; try again in a moment.", {"retry-after": "2"}
+            return (
+                429,
+                f"{UPLOADS} sounds are being read already; try again in a moment.",
+                {"retry-after": "2"},
+            )
         return self.admit()
 
     def _refusal(self, scope: Scope) -> Refusal | None:
         headers, path = Headers(scope=scope), scope["path"]
         if not self._ours(headers.get("host", "")):
-            return 421, "this address is not one of the service's; add it to UNMIXER_SERVE_NAMES if it is.", {}
+            return (
+                421,
+                "this address is not one of the service's; add it to UNMIXER_SERVE_NAMES if it is.",
+                {},
+            )
         if not self._same_origin(headers, scope["method"]):
             return 403, "requests from other sites are not answered.", {}
         limit = self._limit(path)
         if _length(headers) > limit:
             return 413, _too_large(limit), {}
-        wait_s = 0.0 if path in OPEN_PATHS else self.buckets.take((scope.get("client") or ("", 0))[0])
+        wait_s = (
+            0.0 if path in OPEN_PATHS else self.buckets.take((scope.get("client") or ("", 0))[0])
+        )
         if wait_s > 0:
-            return 429, "too many requests; wait a moment.", {"retry-after": str(max(1, round(wait_s)))}
+            return (
+                429,
+                "too many requests; wait a moment.",
+                {"retry-after": str(max(1, round(wait_s)))},
+            )
         if not self._known(headers, path):
-            return 401, "a token is needed: Authorization: Bearer followed by what the service printed at its start.", {
-                "www-authenticate": "Bearer"
-            }
+            return (
+                401,
+                "a token is needed: Authorization: Bearer followed by what the service printed at "
+                "its start.",
+                {"www-authenticate": "Bearer"},
+            )
         return None
 
     def _limit(self, path: str) -> int:
         return self.settings.upload_bytes if path == "/unmix" else PATCH_BYTES
 
     def _ours(self, host: str) -> bool:
-        """A Host header names this service: an address it is bound to, localhost, or a configured name."""
+        """A Host header names this service.
+
+        An address it is bound to, localhost, or a configured name.
+        """
         try:
             name = (urlsplit(f"//{host}").hostname or "").lower()
         except ValueError:
@@ -146,9 +193,15 @@ class Gate:
         return address.is_loopback or not loopback(self.settings.host)  # numbers cannot be rebound
 
     def _same_origin(self, headers: Headers, method: str) -> bool:
-        """A link from elsewhere may be followed; a form of another page is a navigation too, but it posts."""
+        """A link from elsewhere may be followed.
+
+        A form of another page is a navigation too, but it posts.
+        """
         if headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            followed = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") == "document"
+            followed = (
+                headers.get("sec-fetch-mode") == "navigate"
+                and headers.get("sec-fetch-dest") == "document"
+            )
             return followed and method in ("GET", "HEAD")
         origin = headers.get("origin")
         if origin is None:
@@ -162,16 +215,25 @@ class Gate:
         if not self.settings.token or path in OPEN_PATHS or self._is_page(path):
             return True
         kind, _, token = headers.get("authorization", "").partition(" ")
-        return kind.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self.settings.token.encode())
+        return kind.lower() == "bearer" and hmac.compare_digest(
+            token.strip().encode(), self.settings.token.encode()
+        )
 
     def _is_page(self, path: str) -> bool:
-        return path == "/" or any(path == start or path.startswith(f"{start}/") for start in self.page)
+        return path == "/" or any(
+            path == start or path.startswith(f"{start}/") for start in self.page
+        )
 
 
 class Buckets:
-    """A token bucket a client: `rate` a second, `burst` at once. The longest idle clients are forgotten."""
+    """A token bucket a client: `rate` a second, `burst` at once.
 
-    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
+    The longest idle clients are forgotten.
+    """
+
+    def __init__(
+        self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.rate, self.burst, self.clock = rate, burst, clock
         self._left: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
@@ -194,7 +256,10 @@ def _length(headers: Headers) -> int:
 
 
 def _counted(receive: Receive, limit: int) -> Receive:
-    """The same body; its bytes are counted, whatever the request says about them. Raises HTTPException (413)."""
+    """The same body; its bytes are counted, whatever the request says about them.
+
+    Raises HTTPException (413).
+    """
     total = 0
 
     async def receive_on() -> Message:
@@ -222,7 +287,12 @@ def _too_large(limit: int) -> str:
 
 async def _refuse(send: Send, status: int, sentence: str, headers: dict[str, str]) -> None:
     body = json.dumps({"detail": sentence}).encode()
-    fields = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close", **headers}
+    fields = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        "connection": "close",
+        **headers,
+    }
     raw = [(name.encode(), value.encode()) for name, value in fields.items()]
     await send({"type": "http.response.start", "status": status, "headers": raw})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,6 @@
-"""The API: each route turns a request into a call of the service and its result into an answer, and does nothing else."""
+"""The API: each route turns a request into a call of the service and its result into an answer,
+and does nothing else.
+"""
 
 from __future__ import annotations
 
@@ -35,22 +37,39 @@ from unmixer_core.schema.patch import Patch
 
 WAV = "audio/wav"
 SENTENCES = {
-    400: "The request cannot be read.", 401: "A token is needed.", 403: "The request comes from another site.",
-    404: "There is no such job, or no such part of it.", 409: "The job has no answer, or not yet.", 413: "The body is too large.",
+    400: "The request cannot be read.",
+    401: "A token is needed.",
+    403: "The request comes from another site.",
+    404: "There is no such job, or no such part of it.",
+    409: "The job has no answer, or not yet.",
+    413: "The body is too large.",
     415: "The file holds no usable sound.",
-    421: "The Host header is not the service's.", 422: "A value is not allowed.", 429: "Too many requests or waiting jobs.",
-    502: "The host or Live refused.", 503: "Not ready; the sentence says why.", 507: "The disk is full.",
-}  # fmt: skip
+    421: "The Host header is not the service's.",
+    422: "A value is not allowed.",
+    429: "Too many requests or waiting jobs.",
+    502: "The host or Live refused.",
+    503: "Not ready; the sentence says why.",
+    507: "The disk is full.",
+}
 ALWAYS = (400, 401, 403, 413, 421, 422, 429)
-RETRY = {"Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}, "example": 5}}
-LOCATION = {"Location": {"description": "Where the job is.", "schema": {"type": "string"}, "example": "/jobs/7c9e6679f3a1b2c4"}}
+RETRY = {
+    "Retry-After": {"description": "Seconds to wait.", "schema": {"type": "integer"}, "example": 5}
+}
+LOCATION = {
+    "Location": {
+        "description": "Where the job is.",
+        "schema": {"type": "string"},
+        "example": "/jobs/7c9e6679f3a1b2c4",
+    }
+}
 ACCEPTED: dict[int | str, dict[str, Any]] = {202: {"headers": LOCATION}}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """OpenAPI's `responses` for these and for what any request may meet."""
     return {
-        s: {"model": Problem, "description": SENTENCES[s]} | ({"headers": RETRY} if s in faults.RETRY_S else {})
+        s: {"model": Problem, "description": SENTENCES[s]}
+        | ({"headers": RETRY} if s in faults.RETRY_S else {})
         for s in sorted({*statuses, *ALWAYS})
     }
 
@@ -59,20 +78,28 @@ def streamed_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """The same for a route whose success is no JSON but a stream."""
     problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
-        status: {name: value for name, value in told.items() if name != "model"} | {"content": problem}
+        status: {name: value for name, value in told.items() if name != "model"}
+        | {"content": problem}
         for status, told in problems(*statuses).items()
     }
 
 
 def binary(media: str, what: str) -> dict[int | str, dict[str, Any]]:
-    return {200: {"description": what, "content": {media: {"schema": {"type": "string", "format": "binary"}}}}}
+    return {
+        200: {
+            "description": what,
+            "content": {media: {"schema": {"type": "string", "format": "binary"}}},
+        }
+    }
 
 
 def _file(content: bytes, media: str, name: str) -> Response:
     """A download under a name."""
     plain = name.isascii()
     called = f'filename="{name}"' if plain else f"filename*=utf-8''{quote(name)}"
-    return Response(content, media_type=media, headers={"content-disposition": f"attachment; {called}"})
+    return Response(
+        content, media_type=media, headers={"content-disposition": f"attachment; {called}"}
+    )
 
 
 async def _service(request: Request) -> Service:
@@ -84,19 +111,24 @@ Ours = Annotated[Service, Depends(_service)]
 router = APIRouter()
 
 
-# --- jobs --------------------------------------------------------------------------------------------------------------
+# --- jobs -------------------------------------------------------------------------------------
 
 
 @router.post("/unmix", status_code=202, tags=["jobs"], responses=problems(415, 503, 507) | ACCEPTED)
 async def unmix(form: UploadForm, service: Ours, response: Response) -> JobView:
-    """Upload a sound; the answer is a job that waits for a searcher. The first note in it is un-mixed."""
+    """Upload a sound; the answer is a job that waits for a searcher.
+
+    The first note in it is un-mixed.
+    """
     options = form.model_dump(exclude={"file"}, exclude_defaults=True)
     job = await service.accept(form.file.filename or "", form.file.file, options)
     response.headers["location"] = f"/jobs/{job.id}"
     return views.job(job, service)
 
 
-@router.post("/jobs/{id}/again", status_code=202, tags=["jobs"], responses=problems(404, 503, 507) | ACCEPTED)
+@router.post(
+    "/jobs/{id}/again", status_code=202, tags=["jobs"], responses=problems(404, 503, 507) | ACCEPTED
+)
 async def again(id: JobId, options: Options, service: Ours, response: Response) -> JobView:
     """Search once more for the same recording, with other options: what is locked stays."""
     job = service.again(id, options.model_dump(exclude_defaults=True))
@@ -120,52 +152,86 @@ async def _known_job(id: JobId, service: Ours) -> Job:
     return service.get(id)
 
 
-@router.get("/jobs/{id}/events", tags=["jobs"], response_class=EventSourceResponse, responses=streamed_problems(404))
-async def events(service: Ours, known: Annotated[Job, Depends(_known_job)]) -> AsyncIterable[ServerSentEvent]:
-    """Server-sent events: the job (as GET /jobs/{id} gives it) now and after every change; the last event is `end`."""
+@router.get(
+    "/jobs/{id}/events",
+    tags=["jobs"],
+    response_class=EventSourceResponse,
+    responses=streamed_problems(404),
+)
+async def events(
+    service: Ours, known: Annotated[Job, Depends(_known_job)]
+) -> AsyncIterable[ServerSentEvent]:
+    """Server-sent events: the job (as GET /jobs/{id} gives it) now and after every change.
+
+    The last event is `end`.
+    """
     async for state in service.changes(known.id):
-        yield ServerSentEvent(data=views.job(state, service), event="end" if state.ended else "progress")
+        yield ServerSentEvent(
+            data=views.job(state, service), event="end" if state.ended else "progress"
+        )
 
 
 @router.delete("/jobs/{id}", tags=["jobs"], responses=problems(404))
 async def cancel(
-    id: JobId, service: Ours, keep: Annotated[bool, Query(description="Stop, and keep the best so far as the answer.")] = False
+    id: JobId,
+    service: Ours,
+    keep: Annotated[
+        bool, Query(description="Stop, and keep the best so far as the answer.")
+    ] = False,
 ) -> JobView:
-    """Cancel a job; within two seconds nothing computes for it. A job that has ended stays as it is."""
+    """Cancel a job; within two seconds nothing computes for it.
+
+    A job that has ended stays as it is.
+    """
     return views.job(service.cancel(id, keep), service)
 
 
-# --- answers -----------------------------------------------------------------------------------------------------------
+# --- answers ----------------------------------------------------------------------------------
 
 
 @router.get("/jobs/{id}/patch.json", tags=["answers"], responses=problems(404, 409))
 async def patch_json(id: JobId, service: Ours) -> dict[str, Any]:
-    """The patch: devices in order, every knob in physical, unit and raw values with intervals; similarity and its limits."""
+    """The patch: devices in order, every knob in physical, unit and raw values with intervals.
+
+    Similarity and its limits.
+    """
     return service.document(id)
 
 
 @router.get(
-    "/jobs/{id}/rerender.wav", tags=["answers"], response_class=Response,
+    "/jobs/{id}/rerender.wav",
+    tags=["answers"],
+    response_class=Response,
     responses=problems(404, 409) | binary(WAV, "The patch's sound at the recording's level."),
-)  # fmt: skip
+)
 async def rerender(id: JobId, service: Ours) -> Response:
-    """What the patch sounds like, by the host, at the recording's level; while the search runs, the best so far."""
+    """What the patch sounds like, by the host, at the recording's level.
+
+    While the search runs, the best so far.
+    """
     return Response(service.sound(id), media_type=WAV)
 
 
 @router.get(
-    "/jobs/{id}/input.wav", tags=["answers"], response_class=Response,
+    "/jobs/{id}/input.wav",
+    tags=["answers"],
+    response_class=Response,
     responses=problems(404) | binary(WAV, "The note that is un-mixed."),
-)  # fmt: skip
+)
 async def recording(id: JobId, service: Ours) -> Response:
-    """The note of the recording that is un-mixed: cut at its onset, at the clips' rate and length."""
+    """The note of the recording that is un-mixed.
+
+    Cut at its onset, at the clips' rate and length.
+    """
     return _file(service.recorded(id), WAV, views.file_name(service.get(id), ".wav"))
 
 
 @router.get(
-    "/jobs/{id}/preset.vital", tags=["answers"], response_class=Response,
+    "/jobs/{id}/preset.vital",
+    tags=["answers"],
+    response_class=Response,
     responses=problems(404, 409) | binary("application/octet-stream", "A preset that Vital opens."),
-)  # fmt: skip
+)
 async def preset(id: JobId, service: Ours) -> Response:
     """The patch as a Vital preset."""
     name = views.file_name(service.get(id), ".vital")
@@ -173,9 +239,11 @@ async def preset(id: JobId, service: Ours) -> Response:
 
 
 @router.get(
-    "/jobs/{id}/report.html", tags=["answers"], response_class=Response,
+    "/jobs/{id}/report.html",
+    tags=["answers"],
+    response_class=Response,
     responses=problems(404, 409) | binary("text/html", "A page that stands for itself."),
-)  # fmt: skip
+)
 async def report(id: JobId, service: Ours) -> Response:
     """The answer as one page with sounds and pictures in it, to keep or to send."""
     name = views.file_name(service.get(id), "-report.html")
@@ -188,7 +256,9 @@ async def candidates(id: JobId, service: Ours) -> list[CandidateView]:
     return views.candidates(id, service.candidates(id), service.params.unmix.chance_db)
 
 
-@router.get("/jobs/{id}/candidates/{number}/patch.json", tags=["answers"], responses=problems(404, 409))
+@router.get(
+    "/jobs/{id}/candidates/{number}/patch.json", tags=["answers"], responses=problems(404, 409)
+)
 async def candidate_patch(id: JobId, number: Number, service: Ours) -> dict[str, Any]:
     """A candidate's patch."""
     service.part(id, "candidates", f"{number:02d}.json")
@@ -196,9 +266,11 @@ async def candidate_patch(id: JobId, number: Number, service: Ours) -> dict[str,
 
 
 @router.get(
-    "/jobs/{id}/candidates/{number}/sound.wav", tags=["answers"], response_class=Response,
+    "/jobs/{id}/candidates/{number}/sound.wav",
+    tags=["answers"],
+    response_class=Response,
     responses=problems(404, 409) | binary(WAV, "The candidate's sound at the recording's level."),
-)  # fmt: skip
+)
 async def candidate_sound(id: JobId, number: Number, service: Ours) -> Response:
     """What a candidate sounds like."""
     return Response(service.content(id, "candidates", f"{number:02d}.wav"), media_type=WAV)
@@ -206,14 +278,20 @@ async def candidate_sound(id: JobId, number: Number, service: Ours) -> Response:
 
 @router.post("/jobs/{id}/push", tags=["Live"], responses=problems(404, 409, 502, 503))
 async def push(
-    id: JobId, service: Ours, patch: Annotated[PatchBody | None, Body(description="Default: the job's answer.")] = None,
-    adapt: Annotated[bool, Query(description="Leave what stock AbletonOSC cannot set, and say so.")] = False,
-) -> PushView:  # fmt: skip
+    id: JobId,
+    service: Ours,
+    patch: Annotated[PatchBody | None, Body(description="Default: the job's answer.")] = None,
+    adapt: Annotated[
+        bool, Query(description="Leave what stock AbletonOSC cannot set, and say so.")
+    ] = False,
+) -> PushView:
     """Set a patch on a new track of the configured Live, and read every value back."""
-    return views.pushed(await service.push(id, None if patch is None else views.patch(patch), adapt))
+    return views.pushed(
+        await service.push(id, None if patch is None else views.patch(patch), adapt)
+    )
 
 
-# --- patches -----------------------------------------------------------------------------------------------------------
+# --- patches ----------------------------------------------------------------------------------
 
 
 async def _patch(body: Annotated[PatchBody, Body()]) -> Patch:
@@ -224,26 +302,39 @@ Sent = Annotated[Patch, Depends(_patch)]
 
 
 @router.post(
-    "/render", tags=["patches"], response_class=Response,
-    responses=problems(404, 502, 503) | binary(WAV, "24 bits, stereo; with a job, X-MSS-dB and X-Similarity-Percent."),
-)  # fmt: skip
+    "/render",
+    tags=["patches"],
+    response_class=Response,
+    responses=problems(404, 502, 503)
+    | binary(WAV, "24 bits, stereo; with a job, X-MSS-dB and X-Similarity-Percent."),
+)
 async def render(patch: Sent, query: Compared, service: Ours) -> Response:
-    """A patch → its sound, by a warm host; with `job`, how similar it is to that job's recording (in the headers)."""
+    """A patch → its sound, by a warm host.
+
+    With `job`, how similar it is to that job's recording (in the headers).
+    """
     sound, found = await service.render(patch, query.job)
     names = {"mss_db": "x-mss-db", "similarity_percent": "x-similarity-percent"}
-    return Response(sound, media_type=WAV, headers={names[key]: f"{value:g}" for key, value in found.items()})
+    return Response(
+        sound, media_type=WAV, headers={names[key]: f"{value:g}" for key, value in found.items()}
+    )
 
 
 @router.post("/describe", tags=["patches"], responses=problems())
 async def describe(patch: Sent) -> dict[str, Any]:
-    """A patch → the same in full: every control in physical, unit and raw values, and which of them can be heard."""
+    """A patch → the same in full.
+
+    Every control in physical, unit and raw values, and which of them can be heard.
+    """
     return patch_file.describe(patch)
 
 
 @router.post(
-    "/preset", tags=["patches"], response_class=Response,
+    "/preset",
+    tags=["patches"],
+    response_class=Response,
     responses=problems() | binary("application/octet-stream", "A preset that Vital opens."),
-)  # fmt: skip
+)
 async def any_preset(patch: Sent) -> Response:
     """A patch → a Vital preset."""
     text = await asyncio.to_thread(presets.text, patch)
@@ -252,11 +343,13 @@ async def any_preset(patch: Sent) -> Response:
 
 @router.get("/schema", tags=["patches"], responses=problems())
 async def schema() -> dict[str, Any]:
-    """Every device, knob (name, unit, range, law from raw to physical) and choice (items), in order; the schema's digest."""
+    """Every device, knob (name, unit, range, law from raw to physical) and choice (items), in
+    order; the schema's digest.
+    """
     return views.schema()
 
 
-# --- state -------------------------------------------------------------------------------------------------------------
+# --- state ------------------------------------------------------------------------------------
 
 
 @router.get("/health", tags=["state"], responses=problems())
@@ -265,7 +358,9 @@ async def health(service: Ours) -> Health:
     return Health(status="ok", uptime_s=round(time.time() - service.begun_s, 3))
 
 
-NOT_READY: dict[int | str, dict[str, Any]] = {503: {"model": Ready, "description": "Not ready; `problems` says why."}}
+NOT_READY: dict[int | str, dict[str, Any]] = {
+    503: {"model": Ready, "description": "Not ready; `problems` says why."}
+}
 
 
 @router.get("/ready", tags=["state"], responses=problems() | NOT_READY, response_model=Ready)
@@ -275,7 +370,12 @@ async def ready(service: Ours) -> JSONResponse:
     return JSONResponse(found.model_dump(), 200 if found.ready else 503)
 
 
-@router.get("/metrics", tags=["state"], response_class=Response, responses=problems() | binary("text/plain", "Prometheus text."))
+@router.get(
+    "/metrics",
+    tags=["state"],
+    response_class=Response,
+    responses=problems() | binary("text/plain", "Prometheus text."),
+)
 async def metrics(service: Ours) -> Response:
     """Counters, histograms and gauges for Prometheus."""
     return Response(service.measurements(), headers={"content-type": meters.MEDIA_TYPE})

@@ -12,7 +12,15 @@ import numpy as np
 from unmixer_app.answer import patch_file
 from unmixer_app.service.service import Service
 from unmixer_app.service.store import DONE, WAITING, Job
-from unmixer_app.web.models import Best, CandidateView, JobView, PatchBody, PushedValue, PushView, Ready
+from unmixer_app.web.models import (
+    Best,
+    CandidateView,
+    JobView,
+    PatchBody,
+    PushedValue,
+    PushView,
+    Ready,
+)
 from unmixer_core import config
 from unmixer_core.live.push import PushReport
 from unmixer_core.schema.chain import MAX_EFFECTS
@@ -25,18 +33,33 @@ from unmixer_core.schema.rack import RACK
 def job(job: Job, service: Service) -> JobView:
     known = job.progress
     return JobView(
-        id=job.id, name=job.name, state=job.state, step="" if job.ended else known.get("step", ""),
-        position=service.position(job) if job.state == WAITING else None, seconds=known.get("seconds"),
+        id=job.id,
+        name=job.name,
+        state=job.state,
+        step="" if job.ended else known.get("step", ""),
+        position=service.position(job) if job.state == WAITING else None,
+        seconds=known.get("seconds"),
         budget_s=budget_s(job.options, service.params.unmix),
-        renders=known.get("renders", 0), best=Best(**known["best"]) if "best" in known else None,
-        note=job.heard["note"], gate_s=job.heard["gate_s"], remarks=job.heard["remarks"], message=job.message,
-        created=job.created_s, finished=job.finished_s, options=job.options,
-        expires=job.finished_s + service.settings.keep_s if job.finished_s and job.state == DONE else None,
-    )  # fmt: skip
+        renders=known.get("renders", 0),
+        best=Best(**known["best"]) if "best" in known else None,
+        note=job.heard["note"],
+        gate_s=job.heard["gate_s"],
+        remarks=job.heard["remarks"],
+        message=job.message,
+        created=job.created_s,
+        finished=job.finished_s,
+        options=job.options,
+        expires=job.finished_s + service.settings.keep_s
+        if job.finished_s and job.state == DONE
+        else None,
+    )
 
 
 def budget_s(options: dict[str, Any], unmix: config.Unmix) -> float | None:
-    """Seconds the search may take, about: `polish_s` begins where refinement has ended. None: it is over in seconds."""
+    """Seconds the search may take, about: `polish_s` begins where refinement has ended.
+
+    None: it is over in seconds.
+    """
     polish_s = options.get("polish_s")
     if polish_s is None:
         return None if options.get("fast") else unmix.seconds
@@ -61,27 +84,38 @@ def candidates(identity: str, found: list[dict[str, Any]], chance_db: float) -> 
         place = f"/jobs/{identity}/candidates/{number}"
         views.append(
             CandidateView(
-                number=number, mss_db=document["mss_db"], similarity_percent=round(percent, 2), chain=document["chain"],
-                sound=f"{place}/sound.wav", patch=f"{place}/patch.json",
+                number=number,
+                mss_db=document["mss_db"],
+                similarity_percent=round(percent, 2),
+                chain=document["chain"],
+                sound=f"{place}/sound.wav",
+                patch=f"{place}/patch.json",
             )
-        )  # fmt: skip
+        )
     return views
 
 
 def pushed(report: PushReport) -> PushView:
     return PushView(
-        live=report.live, tracks=list(report.tracks), chain=list(report.chain),
+        live=report.live,
+        tracks=list(report.tracks),
+        chain=list(report.chain),
         read_back=sum(value.good for value in report.values),
-        values=[PushedValue(**asdict(value)) for value in report.values], not_set=[str(one) for one in report.frozen],
-    )  # fmt: skip
+        values=[PushedValue(**asdict(value)) for value in report.values],
+        not_set=[str(one) for one in report.frozen],
+    )
 
 
 def ready(service: Service) -> Ready:
     problems = service.problems()
     return Ready(
-        ready=not problems, problems=problems, queued=service.store.counts()[WAITING],
-        queue_limit=service.settings.queue, upload_bytes=service.settings.upload_bytes, live=str(service.settings.live),
-    )  # fmt: skip
+        ready=not problems,
+        problems=problems,
+        queued=service.store.counts()[WAITING],
+        queue_limit=service.settings.queue,
+        upload_bytes=service.settings.upload_bytes,
+        live=str(service.settings.live),
+    )
 
 
 @cache
@@ -96,19 +130,36 @@ def schema() -> dict[str, Any]:
 
 def _device(device: Device) -> dict[str, Any]:
     return {
-        "key": device.key, "name": device.name, "effect": device is not RACK.synth, "lti": device.lti,
-        "knobs": [_knob(knob) for knob in device.knobs], "choices": [_choice(choice) for choice in device.choices],
-    }  # fmt: skip
+        "key": device.key,
+        "name": device.name,
+        "effect": device is not RACK.synth,
+        "lti": device.lti,
+        "knobs": [_knob(knob) for knob in device.knobs],
+        "choices": [_choice(choice) for choice in device.choices],
+    }
 
 
 def _knob(knob: Knob) -> dict[str, Any]:
-    """`law` maps raw to physical, and raw is raw_low + (raw_high - raw_low) · unit (rounded when `integer`)."""
+    """`law` maps raw to physical, and raw is raw_low + (raw_high - raw_low) · unit (rounded when
+    `integer`).
+    """
     return {
-        "key": knob.key, "name": knob.name, "unit": knob.unit, "raw_low": knob.raw_low, "raw_high": knob.raw_high,
-        "default": knob.default, "integer": knob.integer, "bipolar": knob.bipolar_amount,
+        "key": knob.key,
+        "name": knob.name,
+        "unit": knob.unit,
+        "raw_low": knob.raw_low,
+        "raw_high": knob.raw_high,
+        "default": knob.default,
+        "integer": knob.integer,
+        "bipolar": knob.bipolar_amount,
         "law": {"kind": type(knob.law).__name__, **vars(knob.law)},
-    }  # fmt: skip
+    }
 
 
 def _choice(choice: Choice) -> dict[str, Any]:
-    return {"key": choice.key, "name": choice.name, "items": list(choice.items), "default": choice.default}
+    return {
+        "key": choice.key,
+        "name": choice.name,
+        "items": list(choice.items),
+        "default": choice.default,
+    }

@@ -1,10 +1,12 @@
-"""Fit φ to the host: multi-scale spectral loss on its renders, dry sounds first, then short chains, then any chain.
+"""Fit φ to the host: multi-scale spectral loss on its renders, dry sounds first, then short chains,
+then any chain.
 
-The proxy starts from laws measured once on the embedded host; calibration moves φ towards whatever host made the clips.
-Every clip has one vote a part: gradients through a synthesizer differ by many orders of magnitude, and one clip's would
-drown the others'. Single steps are noisy still, so a phase's answer is the mean of φ over its second half. Of that answer
-the voice and each effect are taken on their own, if held-out clips are closer with it than without: calibration cannot
-make the proxy worse there. Killed and started again, it goes on from its last checkpoint.
+The proxy starts from laws measured once on the embedded host; calibration moves φ towards whatever
+host made the clips. Every clip has one vote a part: gradients through a synthesizer differ by many
+orders of magnitude, and one clip's would drown the others'. Single steps are noisy still, so a
+phase's answer is the mean of φ over its second half. Of that answer the voice and each effect are
+taken on their own, if held-out clips are closer with it than without: calibration cannot make the
+proxy worse there. Killed and started again, it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -31,14 +33,15 @@ from unmixer_core.proxy.proxy import Proxy
 Rows = NDArray[np.int64]
 CHECKPOINT = "calibration.pt"
 CHECKPOINT_STEPS = 20
+#: Of the way from where a phase started to where it ended, what is tried on held-out clips.
 SHARES_TRIED = (0.4, 1.0)
-"""Of the way from where a phase started to where it ended, what is tried on held-out clips."""
+#: Steps of φ that are in decibels, in units of those that are logarithms or shares.
 DECIBEL_RATE = 25.0
-"""Steps of φ that are in decibels, in units of those that are logarithms or shares."""
+#: The last part of a phase, over which φ is averaged.
 AVERAGED_SHARE = 0.5
-"""The last part of a phase, over which φ is averaged."""
+#: Read from the host and left alone: sign-like steps would bury quiet harmonics and late
+#: reflections.
 STILL = ("voice.spectra", "effects.7.early")
-"""Read from the host and left alone: sign-like steps would bury quiet harmonics and late reflections."""
 CACHED_CLIPS = 512
 QUIET = 1e-3
 
@@ -89,11 +92,18 @@ class Material:
 
     def rows(self, split: str, longest: int, shortest: int = 0) -> Rows:
         """Rows of a split whose chains are of a length."""
-        fits = (self.lengths >= shortest) & (self.lengths <= longest) & (self.clips.patches.split == split)
+        fits = (
+            (self.lengths >= shortest)
+            & (self.lengths <= longest)
+            & (self.clips.patches.split == split)
+        )
         return np.flatnonzero(fits)
 
     def held_out(self, longest: int, shortest: int = 0, *, judge: bool = False) -> Rows:
-        """Validation rows whose chains are of a length: every other one judges the calibration, the rest is reported on."""
+        """Validation rows whose chains are of a length.
+
+        Every other one judges the calibration, the rest is reported on.
+        """
         rows = self.rows("valid", longest, shortest)
         return rows[rows % 2 == int(judge)]
 
@@ -105,7 +115,8 @@ class Material:
         )
         knobs, note, gate_s = real
         whole = (
-            torch.as_tensor(np.asarray(v)[index].astype(np.int64), device=device) for v in (table.choices, table.chain)
+            torch.as_tensor(np.asarray(v)[index].astype(np.int64), device=device)
+            for v in (table.choices, table.chain)
         )
         choices, chain = whole
         return PatchBatch(knobs, choices, chain, note, gate_s)
@@ -115,8 +126,12 @@ class Material:
         return torch.stack([self._resampled(int(row)) for row in rows]).to(device)
 
 
-def distance(proxy_audio: Tensor, host_audio: Tensor, sample_rate: int, n_ffts: tuple[int, ...]) -> Tensor:
-    """Level-sensitive multi-scale spectral distance [batch], both sides in units of the host clip's peak."""
+def distance(
+    proxy_audio: Tensor, host_audio: Tensor, sample_rate: int, n_ffts: tuple[int, ...]
+) -> Tensor:
+    """Level-sensitive multi-scale spectral distance [batch], both sides in units of the host
+    clip's peak.
+    """
     length = min(proxy_audio.shape[-1], host_audio.shape[-1])
     peak = host_audio.abs().amax(dim=(1, 2), keepdim=True).clamp_min(QUIET)
     settings = spectral.SpectralSettings(fft_sizes=tuple(n_ffts), floor=1e-4)
@@ -132,7 +147,10 @@ def phases(material: Material, settings: Settings) -> list[Phase]:
         ("effects", 1, 2, settings.steps_effects),
         ("chains", 0, 8, settings.steps_chains),
     )
-    return [Phase(name, material.rows("train", longest, shortest), steps) for name, shortest, longest, steps in plan]
+    return [
+        Phase(name, material.rows("train", longest, shortest), steps)
+        for name, shortest, longest, steps in plan
+    ]
 
 
 def held_out_loss(proxy: Proxy, material: Material, rows: Rows, settings: Settings) -> float:
@@ -142,12 +160,18 @@ def held_out_loss(proxy: Proxy, material: Material, rows: Rows, settings: Settin
     with torch.no_grad():
         for some in np.array_split(rows, max(1, len(rows) // settings.batch)):
             sound = proxy(*material.patches(some, device))
-            total += float(distance(sound, material.audio(some, device), material.sample_rate, settings.n_ffts).sum())
+            total += float(
+                distance(
+                    sound, material.audio(some, device), material.sample_rate, settings.n_ffts
+                ).sum()
+            )
     return total / len(rows)
 
 
 class Calibration:
-    """Runs the phases; `report(values, step)` hears of every step and phase, `progress(steps, total, words)` shows them."""
+    """Runs the phases; `report(values, step)` hears of every step and phase, `progress(steps,
+    total, words)` shows them.
+    """
 
     def __init__(
         self,
@@ -165,7 +189,10 @@ class Calibration:
         self.device = next(proxy.parameters()).device
 
     def run(self) -> dict[str, float]:
-        """All phases in turn → how many steps were taken and the held-out loss at each end. Raises TrainingError, StageError."""
+        """All phases in turn → how many steps were taken and the held-out loss at each end.
+
+        Raises TrainingError, StageError.
+        """
         resumed = torch.load(self.path, weights_only=True) if self.path.exists() else None
         results: dict[str, float] = dict(resumed["results"]) if resumed else {}
         if resumed:
@@ -176,7 +203,8 @@ class Calibration:
                 continue
             if not len(phase.rows):
                 raise StageError(
-                    f"no training clips for calibration phase {phase.name!r}; run `dvc repro sample_patches`."
+                    f"no training clips for calibration phase {phase.name!r}; run `dvc repro "
+                    f"sample_patches`."
                 )
             share = phase.steps / sum(p.steps for p in plan)
             self.deadline = time.monotonic() + share * self.settings.time_budget_s
@@ -184,7 +212,9 @@ class Calibration:
             self._phase(number, phase, results, resumed if halfway else None)
         return results
 
-    def _phase(self, number: int, phase: Phase, results: dict[str, float], resumed: dict[str, Any] | None) -> None:
+    def _phase(
+        self, number: int, phase: Phase, results: dict[str, float], resumed: dict[str, Any] | None
+    ) -> None:
         optimiser = self._optimiser()
         judge = self._judges(phase)
         if resumed:
@@ -192,7 +222,9 @@ class Calibration:
             first, start, mean = resumed["step"], resumed["start"], resumed["mean"]
         else:
             first, start, mean = 0, self._snapshot(), {}
-            results[f"{phase.name}_loss_start"] = held_out_loss(self.proxy, self.material, judge, self.settings)
+            results[f"{phase.name}_loss_start"] = held_out_loss(
+                self.proxy, self.material, judge, self.settings
+            )
         taken = first
         steps = range(first, phase.steps)
         for step in self.progress(steps, len(steps), f"calibrate, {phase.name}"):
@@ -213,15 +245,30 @@ class Calibration:
         if count < 1:
             return {}
         now = self._snapshot()
-        return now if count == 1 or not mean else {key: torch.lerp(mean[key], now[key], 1.0 / count) for key in now}
+        return (
+            now
+            if count == 1 or not mean
+            else {key: torch.lerp(mean[key], now[key], 1.0 / count) for key in now}
+        )
 
     def _accepted(
-        self, start: dict[str, Tensor], found: dict[str, Tensor], judge: Rows, phase: Phase, results: dict[str, float]
+        self,
+        start: dict[str, Tensor],
+        found: dict[str, Tensor],
+        judge: Rows,
+        phase: Phase,
+        results: dict[str, float],
     ) -> dict[str, Tensor]:
-        """Part by part (the voice, each effect) what was found, where the held-out clips are closer with it."""
+        """Part by part (the voice, each effect) what was found, where the held-out clips are
+        closer with it.
+        """
         best, lowest = start, results[f"{phase.name}_loss_start"]
         for part, share in product(self._parts(), SHARES_TRIED):
-            moved = {key: torch.lerp(start[key], found[key], share) for key in start if key.startswith(part)}
+            moved = {
+                key: torch.lerp(start[key], found[key], share)
+                for key in start
+                if key.startswith(part)
+            }
             if all(torch.equal(value, start[key]) for key, value in moved.items()):
                 continue
             self.proxy.load_state_dict(best | moved)
@@ -239,7 +286,9 @@ class Calibration:
 
     def _step(self, optimiser: torch.optim.Optimizer, number: int, phase: Phase, step: int) -> None:
         draw = np.random.default_rng([self.settings.seed, number, step])
-        rows = draw.choice(phase.rows, size=min(self.settings.batch, len(phase.rows)), replace=False)
+        rows = draw.choice(
+            phase.rows, size=min(self.settings.batch, len(phase.rows)), replace=False
+        )
         for group in optimiser.param_groups:
             group["lr"] = self.settings.lr * group["scale"] * (1.0 - step / phase.steps)
         optimiser.zero_grad(set_to_none=True)
@@ -248,17 +297,25 @@ class Calibration:
         self.report({f"{phase.name}_loss": float(np.mean(losses))}, step)
 
     def _vote(self, row: int, phase: Phase, step: int) -> float:
-        """One clip's loss; its gradient, at unit norm in every part, joins the others'. Raises TrainingError."""
+        """One clip's loss; its gradient, at unit norm in every part, joins the others'.
+
+        Raises TrainingError.
+        """
         sound = self.proxy(*self.material.patches([row], self.device))
         host, rate = self.material.audio([row], self.device), self.material.sample_rate
         loss = distance(sound, host, rate, self.settings.n_ffts).sum()
         if not torch.isfinite(loss):
-            raise TrainingError(f"calibration phase {phase.name!r} met a non-finite loss at step {step} (clip {row}).")
+            raise TrainingError(
+                f"calibration phase {phase.name!r} met a non-finite loss at step {step} (clip "
+                f"{row})."
+            )
         learned = [(name, p) for name, p in self.proxy.named_parameters() if name not in STILL]
         found = torch.autograd.grad(loss, [p for _, p in learned], allow_unused=True)
         for part in self._parts():
             mine = [
-                (p, g) for (name, p), g in zip(learned, found, strict=True) if g is not None and name.startswith(part)
+                (p, g)
+                for (name, p), g in zip(learned, found, strict=True)
+                if g is not None and name.startswith(part)
             ]
             norm = torch.stack([g.norm() for _, g in mine]).norm() if mine else loss.new_zeros(())
             if torch.isfinite(norm) and norm > 0:
@@ -272,7 +329,10 @@ class Calibration:
         return ["voice.", *(f"effects.{i}." for i in range(len(self.proxy.effects)))]
 
     def _optimiser(self) -> torch.optim.Optimizer:
-        """Adam over φ, but for what was read from the host as it is; levels in dB take larger steps."""
+        """Adam over φ, but for what was read from the host as it is.
+
+        Levels in dB take larger steps.
+        """
         named = [(name, p) for name, p in self.proxy.named_parameters() if name not in STILL]
         levels = [p for name, p in named if name.endswith("_db")]
         rest = [p for name, p in named if not name.endswith("_db")]
@@ -284,7 +344,9 @@ class Calibration:
         rows = self.material.held_out(int(lengths.max()), int(lengths.min()), judge=True)
         if not len(rows):
             rows = phase.rows
-        return np.sort(np.random.default_rng(self.settings.seed).permutation(rows)[: self.settings.held_out])
+        return np.sort(
+            np.random.default_rng(self.settings.seed).permutation(rows)[: self.settings.held_out]
+        )
 
     def _snapshot(self) -> dict[str, Tensor]:
         return {key: value.detach().clone() for key, value in self.proxy.state_dict().items()}

@@ -1,4 +1,6 @@
-"""Training the neural proxy: mean absolute error of its log spectrogram on the host's renders, and nothing else."""
+"""Training the neural proxy: mean absolute error of its log spectrogram on the host's renders,
+and nothing else.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +61,10 @@ def fit(
     *,
     threads: int = 1,
 ) -> None:
-    """Trains `proxy` in place on at most `neural_clips` training clips. Raises TrainingError when the loss is no number."""
+    """Trains `proxy` in place on at most `neural_clips` training clips.
+
+    Raises TrainingError when the loss is no number.
+    """
     draw = np.random.default_rng(settings.seed)
     rows = np.sort(draw.permutation(material.rows("train", 8))[: settings.neural_clips])
     wanted = spectrograms(material, rows, proxy.frames, threads)
@@ -71,7 +76,9 @@ def fit(
         drawn = proxy.levels_db(*material.patches(rows[some], device))
         loss = (drawn - wanted[some].to(drawn)).abs().mean()
         if not torch.isfinite(loss):
-            raise TrainingError(f"the neural proxy met a non-finite loss at step {step}; lower proxy.neural_lr.")
+            raise TrainingError(
+                f"the neural proxy met a non-finite loss at step {step}; lower proxy.neural_lr."
+            )
         for group in optimiser.param_groups:
             group["lr"] = settings.neural_lr * _schedule(step / settings.neural_steps)
         optimiser.zero_grad(set_to_none=True)

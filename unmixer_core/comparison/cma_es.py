@@ -1,4 +1,7 @@
-"""Black-box search on the host: CMA-ES over knobs, choices and chain, within a budget of renders or seconds."""
+"""Black-box search on the host.
+
+CMA-ES over knobs, choices and chain, within a budget of renders or seconds.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,10 @@ from unmixer_core.scoring.baselines import UNHEARD_DB, fit_length
 
 @dataclass(frozen=True, eq=False)
 class Improvement:
-    """A best so far of a search on the host: after how many renders and seconds it was heard, and what it is."""
+    """A best so far of a search on the host.
+
+    After how many renders and seconds it was heard, and what it is.
+    """
 
     renders: int
     seconds: float
@@ -30,8 +36,10 @@ class Improvement:
 
 @dataclass(frozen=True)
 class Found:
-    """The outcome of a search on the host. `curve`: rows of (renders so far, seconds so far, best MSS in dB);
-    `improvements`: every best so far, in order.
+    """The outcome of a search on the host.
+
+    `curve`: rows of (renders so far, seconds so far, best MSS in dB); `improvements`: every best so
+    far, in order.
     """
 
     patch: Patch
@@ -43,17 +51,26 @@ class Found:
     improvements: Sequence[Improvement] = ()
 
     def within(self, *, renders: float = np.inf, seconds: float = np.inf) -> Found:
-        """The outcome of the same search, had it been given this many renders and seconds. Its start is always heard."""
-        kept = [i for i in self.improvements if i.renders <= renders and i.seconds <= seconds] or self.improvements[:1]
+        """The outcome of the same search, had it been given this many renders and seconds.
+
+        Its start is always heard.
+        """
+        kept = [
+            i for i in self.improvements if i.renders <= renders and i.seconds <= seconds
+        ] or self.improvements[:1]
         part = self.curve[(self.curve[:, 0] <= renders) & (self.curve[:, 1] <= seconds)]
         best, spent_s = kept[-1], float(part[-1, 1]) if len(part) else float(self.curve[0, 1])
         done = int(part[-1, 0]) if len(part) else int(self.curve[0, 0])
         done = done if np.isinf(renders) else int(min(renders, self.renders))
-        return Found(best.patch, best.audio, best.mss_db, done, max(spent_s, best.seconds), part, kept)
+        return Found(
+            best.patch, best.audio, best.mss_db, done, max(spent_s, best.seconds), part, kept
+        )
 
 
 class Genome:
-    """Patches as points of the unit cube for a black-box search: knobs, class positions, effect presence, effect order.
+    """Patches as points of the unit cube for a black-box search.
+
+    Knobs, class positions, effect presence, effect order.
 
     `free="knobs"` keeps the start's discrete parts and searches its audible knobs only.
     """
@@ -87,7 +104,9 @@ class Genome:
         )
         choices = np.minimum((classes * RACK.sizes).astype(np.int64), np.array(RACK.sizes) - 1)
         present = [code for code in np.argsort(keys, kind="stable") if presence[code] > 0.5]
-        codes = np.array(present + [chains.END] * (chains.MAX_EFFECTS - len(present)), dtype=np.int8)
+        codes = np.array(
+            present + [chains.END] * (chains.MAX_EFFECTS - len(present)), dtype=np.int8
+        )
         return replace(self.start, knobs=knobs, choices=choices, chain=codes)
 
 
@@ -105,9 +124,11 @@ def cma_search(
     free: Literal["all", "knobs"] = "all",
     clock: Callable[[], float] = time.perf_counter,
 ) -> Found:
-    """CMA-ES (Hansen) on true renders by MSS, within a number of renders or of seconds, whichever ends first.
+    """CMA-ES (Hansen) on true renders by MSS, within a number of renders or of seconds, whichever
+    ends first.
 
-    The start is rendered first, so the result is never worse than it. `max_seconds`: no generation begins after it.
+    The start is rendered first, so the result is never worse than it. `max_seconds`: no generation
+    begins after it.
     """
     if max_renders is None and max_seconds is None:
         raise ValueError("cma_search needs max_renders or max_seconds")
@@ -130,7 +151,9 @@ def _spent(search: _HostSearch, max_renders: int | None, max_seconds: float | No
     return by_renders or (max_seconds is not None and search.seconds() >= max_seconds)
 
 
-def _strategy(x0: np.ndarray, sigma: float, population: int, rng: np.random.Generator) -> cma.CMAEvolutionStrategy:
+def _strategy(
+    x0: np.ndarray, sigma: float, population: int, rng: np.random.Generator
+) -> cma.CMAEvolutionStrategy:
     options = {
         "bounds": [0.0, 1.0],
         "popsize": population,
@@ -146,12 +169,24 @@ class _HostSearch:
     """Renders, costs and the best so far of one search."""
 
     def __init__(
-        self, renderer: Any, target_audio: np.ndarray, sample_rate: int, start: Patch, clock: Callable[[], float]
+        self,
+        renderer: Any,
+        target_audio: np.ndarray,
+        sample_rate: int,
+        start: Patch,
+        clock: Callable[[], float],
     ) -> None:
         self.renderer, self.sample_rate, self.clock = renderer, sample_rate, clock
-        self.target, self.samples = metrics_sound.mss_features(target_audio, sample_rate), target_audio.shape[-1]
+        self.target, self.samples = (
+            metrics_sound.mss_features(target_audio, sample_rate),
+            target_audio.shape[-1],
+        )
         self.begun, self.renders = clock(), 0
-        self.best: tuple[float, Patch, np.ndarray] = (np.inf, start, np.zeros((2, 1), dtype=np.float32))
+        self.best: tuple[float, Patch, np.ndarray] = (
+            np.inf,
+            start,
+            np.zeros((2, 1), dtype=np.float32),
+        )
         self.curve: list[tuple[float, float, float]] = []
         self.improvements: list[Improvement] = []
 
@@ -167,7 +202,9 @@ class _HostSearch:
             cost = self._cost(sound) if heard else UNHEARD_DB
             if heard and cost < self.best[0]:
                 self.best = (cost, patch, sound)
-                self.improvements.append(Improvement(self.renders, self.seconds(), cost, patch, sound))
+                self.improvements.append(
+                    Improvement(self.renders, self.seconds(), cost, patch, sound)
+                )
             costs.append(cost)
         self.curve.append((self.renders, self.seconds(), self.best[0]))
         return costs
@@ -178,4 +215,12 @@ class _HostSearch:
 
     def found(self) -> Found:
         mss_db, patch, audio = self.best
-        return Found(patch, audio, mss_db, self.renders, self.seconds(), np.array(self.curve), self.improvements)
+        return Found(
+            patch,
+            audio,
+            mss_db,
+            self.renders,
+            self.seconds(),
+            np.array(self.curve),
+            self.improvements,
+        )

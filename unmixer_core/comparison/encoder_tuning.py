@@ -1,10 +1,12 @@
-"""ITF as InverSynth II does it (Barkan et al., ISMIR 2023): the encoder is tuned on the one sound, through the frozen proxy.
+"""ITF as InverSynth II does it (Barkan et al., ISMIR 2023).
+
+The encoder is tuned on the one sound, through the frozen proxy.
 
     w* = argmin_w  L_spectral(G_proxy(F_w(x)), x)
 
-About thirty steps from the trained weights; what every step's encoder answers is a candidate, and the host chooses among
-them. The classes and the chain stay those of the untuned prediction: through them no gradient flows. `finetune` moves the
-knobs themselves instead; `benchmark_itf` shows both.
+About thirty steps from the trained weights; what every step's encoder answers is a candidate, and
+the host chooses among them. The classes and the chain stay those of the untuned prediction: through
+them no gradient flows. `finetune` moves the knobs themselves instead; `benchmark_itf` shows both.
 """
 
 from __future__ import annotations
@@ -37,10 +39,13 @@ def tune(
     lr: float,
     clip_s: float | None,
 ) -> list[Patch]:
-    """`patch`, then what the encoder answers after each step: up to steps + 1 patches of the same classes and chain.
+    """`patch`, then what the encoder answers after each step.
 
-    features [1, 2, mels, frames]; patch: the untuned prediction, whose discrete parts, note and gate are kept. Adam at
-    `lr` on the encoder alone; it stops early where the distance or a gradient is not finite. The model is left as it was.
+    Up to steps + 1 patches of the same classes and chain.
+
+    features [1, 2, mels, frames]; patch: the untuned prediction, whose discrete parts, note and
+    gate are kept. Adam at `lr` on the encoder alone; it stops early where the distance or a
+    gradient is not finite. The model is left as it was.
     """
     tuned = copy.deepcopy(model).eval()
     start = finetune.batch([patch], features.device)
@@ -76,15 +81,25 @@ def _moved(adam: torch.optim.Optimizer, loss: Tensor, tuned: Unmixer) -> bool:
 
 
 def _heaviest(model: Unmixer, belief: Belief, context: Context) -> list[Tensor]:
-    """Index [1] of each device's heaviest component; the same ones are followed through all steps."""
+    """Index [1] of each device's heaviest component.
+
+    The same ones are followed through all steps.
+    """
     return [mixture.logits.argmax(-1) for mixture in model.mixtures(belief, context)]
 
 
-def _knobs(model: Unmixer, belief: Belief, context: Context, components: Sequence[Tensor]) -> Tensor:
+def _knobs(
+    model: Unmixer, belief: Belief, context: Context, components: Sequence[Tensor]
+) -> Tensor:
     """Unit knobs [1, K]: the means of these components, amounts that do not move at zero."""
-    means = [m.component(index) for m, index in zip(model.mixtures(belief, context), components, strict=True)]
+    means = [
+        m.component(index)
+        for m, index in zip(model.mixtures(belief, context), components, strict=True)
+    ]
     return model.stilled(to_unit(model.knobs.scatter(means)), context.moving)
 
 
 def _on(context: Context, device: torch.device) -> Context:
-    return Context([c.to(device) for c in context.choices], context.slots.to(device), context.moving.to(device))
+    return Context(
+        [c.to(device) for c in context.choices], context.slots.to(device), context.moving.to(device)
+    )

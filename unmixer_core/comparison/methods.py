@@ -1,8 +1,11 @@
-"""Ways to find a patch for one sound, side by side on the same clips: what `benchmark_itf` measures.
+"""Ways to find a patch for one sound, side by side on the same clips.
 
-Every contestant returns one patch; its sound is the host's. Counted with it: seconds (wall clock, everything that this
-contestant needs after the model is loaded) and host renders. CMA-ES gets the renders and the seconds of ITF + verify, and
-the seconds of the whole `unmix` search: one run, looked at after each of these.
+What `benchmark_itf` measures.
+
+Every contestant returns one patch; its sound is the host's. Counted with it: seconds (wall clock,
+everything that this contestant needs after the model is loaded) and host renders. CMA-ES gets the
+renders and the seconds of ITF + verify, and the seconds of the whole `unmix` search: one run,
+looked at after each of these.
 """
 
 from __future__ import annotations
@@ -40,8 +43,8 @@ CONTESTANTS = (
     "cma_equal_seconds",
     "cma_unmix_seconds",
 )
+#: The phase of in-domain targets; every other one is a kind of sound from outside.
 INSIDE = "full"
-"""The phase of in-domain targets; every other one is a kind of sound from outside."""
 
 
 class Settings(finetune.Settings, Protocol):
@@ -59,9 +62,10 @@ class Settings(finetune.Settings, Protocol):
 class Tools:
     """What the contestants work with.
 
-    propose: a target and the patches of its nearest training renders -> proposals, the network's point estimate first.
-    tune: a target and the point estimate -> what the encoder answers while it is tuned on the target. search: the whole
-    `unmix` search. Only the contestants in `rows` compete.
+    propose: a target and the patches of its nearest training renders -> proposals, the network's
+    point estimate first. tune: a target and the point estimate -> what the encoder answers while it
+    is tuned on the target. search: the whole `unmix` search. Only the contestants in `rows`
+    compete.
     """
 
     renderer: Any
@@ -84,7 +88,10 @@ class Tools:
 
 @dataclass(frozen=True)
 class Entry:
-    """One contestant's answer for one clip. `curve`: (renders, seconds, best MSS in dB so far) rows."""
+    """One contestant's answer for one clip.
+
+    `curve`: (renders, seconds, best MSS in dB so far) rows.
+    """
 
     row: str
     patch: Patch
@@ -100,7 +107,8 @@ def targets(clips: Clips, n: int, sample_rate: int) -> list[Target]:
     rows = known[spread(len(known), n)].tolist()
     if not rows:
         raise StageError(
-            "the clips hold no full-chain test split; run `dvc repro render_patches` with sample.n_test_full above 0."
+            "the clips hold no full-chain test split; run `dvc repro render_patches` with "
+            "sample.n_test_full above 0."
         )
     sounds = [clips.audio(row) for row in rows]
     return [
@@ -121,7 +129,10 @@ def targets(clips: Clips, n: int, sample_rate: int) -> list[Target]:
 def run(
     tools: Tools, test: Sequence[Target], ledger: Ledger, progress: Progress = quietly
 ) -> dict[int, dict[str, np.ndarray]]:
-    """Let everyone compete on every clip that the ledger does not hold; returns those sounds: id -> row -> audio."""
+    """Let everyone compete on every clip that the ledger does not hold; returns those sounds.
+
+    Id -> row -> audio.
+    """
     sounds = {}
     for target in progress(test, len(test), "compete"):
         if str(target.id) not in ledger.rows:
@@ -139,7 +150,11 @@ def results(ledger: Ledger, test: Sequence[Target]) -> pd.DataFrame:
 def compete(tools: Tools, target: Target) -> list[Entry]:
     """Every contestant's entry for one clip, in the order of CONTESTANTS."""
     entries = [_random(tools, target), _nearest(tools, target)]
-    if asked := [row for row in CONTESTANTS if row in tools.rows and row.removesuffix("_verify") in ("no_itf", "itf")]:
+    if asked := [
+        row
+        for row in CONTESTANTS
+        if row in tools.rows and row.removesuffix("_verify") in ("no_itf", "itf")
+    ]:
         entries += _itf_family(tools, target, refined=any(row.startswith("itf") for row in asked))
     if "encoder_itf" in tools.rows:
         entries.append(_encoder_itf(tools, target))
@@ -150,34 +165,43 @@ def compete(tools: Tools, target: Target) -> list[Entry]:
 
 
 def judged(entries: Sequence[Entry], target: Target, sample_rate: int) -> list[dict[str, Any]]:
-    """Entries as table rows: phase, id, row, all measures, seconds, renders, curve; chain, and of the audible pairs of the
-    true chain how many the answer has in the right order, and how many there are."""
+    """Entries as table rows: phase, id, row, all measures, seconds, renders, curve.
+
+    Chain, and of the audible pairs of the true chain how many the answer has in the right order,
+    and how many there are.
+    """
     lines = []
     for entry in entries:
         right, _, pairs = metrics_patch.order_hits(entry.patch.effects, target.patch.effects)
-        lines.append({
-            "phase": target.phase,
-            "id": target.id,
-            "row": entry.row,
-            **measure(entry.audio, target, sample_rate, True),
-            "seconds": entry.seconds,
-            "renders": entry.renders,
-            "chain": " > ".join(entry.patch.effects),
-            "pairs_right": right,
-            "pairs": pairs,
-            "curve": [list(map(float, point)) for point in entry.curve],
-        })  # fmt: skip
+        lines.append(
+            {
+                "phase": target.phase,
+                "id": target.id,
+                "row": entry.row,
+                **measure(entry.audio, target, sample_rate, True),
+                "seconds": entry.seconds,
+                "renders": entry.renders,
+                "chain": " > ".join(entry.patch.effects),
+                "pairs_right": right,
+                "pairs": pairs,
+                "curve": [list(map(float, point)) for point in entry.curve],
+            }
+        )
     return lines
 
 
 def _random(tools: Tools, target: Target) -> Entry:
     begun = time.perf_counter()
-    patch = baselines.random_patches(tools.train, [target.phase], [target.patch], tools.settings.seed + target.id)[0]
+    patch = baselines.random_patches(
+        tools.train, [target.phase], [target.patch], tools.settings.seed + target.id
+    )[0]
     return Entry("random", patch, _heard(tools, target, [patch])[0], time.perf_counter() - begun, 1)
 
 
 def _nearest(tools: Tools, target: Target) -> Entry:
-    """The better of the nearest training render as it is and its patch at the target's note and gate."""
+    """The better of the nearest training render as it is and its patch at the target's note and
+    gate.
+    """
     begun = time.perf_counter()
     clip = int(tools.retrieval.nearest(target.features)[0][0])
     patch = baselines.at_note(tools.clips.patches[clip], target.patch.note, target.patch.gate_s)
@@ -187,8 +211,9 @@ def _nearest(tools: Tools, target: Target) -> Entry:
 
 
 def _itf_family(tools: Tools, target: Target, *, refined: bool = True) -> list[Entry]:
-    """no_itf, no_itf_verify, itf, itf_verify from one set of proposals, the `candidates` that the proxy ranks first; each
-    is charged with what it alone would have needed. The first two alone where nothing is to be `refined`.
+    """no_itf, no_itf_verify, itf, itf_verify from one set of proposals, the `candidates` that
+    the proxy ranks first; each is charged with what it alone would have needed. The first two
+    alone where nothing is to be `refined`.
     """
     clock = _Clock()
     proposed = proposals(tools, target)
@@ -198,7 +223,10 @@ def _itf_family(tools: Tools, target: Target, *, refined: bool = True) -> list[E
     sounds = [*first, *_heard(tools, target, proposed[1:])]
     rest_s = clock.lap()
     k, base_s, chosen = len(proposed), proposed_s + first_s, _best(tools, target, sounds)
-    curve = [(1, base_s, _mss(tools, target, sounds[0])), (k, base_s + rest_s, _mss(tools, target, sounds[chosen]))]
+    curve = [
+        (1, base_s, _mss(tools, target, sounds[0])),
+        (k, base_s + rest_s, _mss(tools, target, sounds[chosen])),
+    ]
     entries = [
         Entry("no_itf", proposed[0], sounds[0], base_s, 1, curve[:1]),
         Entry("no_itf_verify", proposed[chosen], sounds[chosen], base_s + rest_s, k, curve),
@@ -206,9 +234,16 @@ def _itf_family(tools: Tools, target: Target, *, refined: bool = True) -> list[E
     if not refined:
         return entries
     found = finetune.refine_side_by_side(
-        tools.proxy, target.audio, proposed, tools.settings, sample_rate=tools.sample_rate, threads=tools.threads
+        tools.proxy,
+        target.audio,
+        proposed,
+        tools.settings,
+        sample_rate=tools.sample_rate,
+        threads=tools.threads,
     )
-    patches = [r.patch for r in sorted(found, key=lambda r: r.loss if np.isfinite(r.loss) else np.inf)]
+    patches = [
+        r.patch for r in sorted(found, key=lambda r: r.loss if np.isfinite(r.loss) else np.inf)
+    ]
     refined_s = clock.lap()
     polished = _heard(tools, target, patches[:1])
     polished_s = clock.lap()
@@ -224,17 +259,27 @@ def _itf_family(tools: Tools, target: Target, *, refined: bool = True) -> list[E
 
 
 def proposals(tools: Tools, target: Target) -> list[Patch]:
-    """The `candidates` that the proxy ranks first among the network's proposals and the nearest training patches."""
-    near = tools.retrieval.nearest(target.features, max(1, tools.settings.seeds))[0][: tools.settings.seeds]
+    """The `candidates` that the proxy ranks first among the network's proposals and the nearest
+    training patches.
+    """
+    near = tools.retrieval.nearest(target.features, max(1, tools.settings.seeds))[0][
+        : tools.settings.seeds
+    ]
     found = tools.propose(target, [tools.clips.patches[int(clip)] for clip in near])
     losses = finetune.rank(
-        tools.proxy, target.audio, found, sample_rate=tools.sample_rate, clip_s=tools.settings.clip_s
+        tools.proxy,
+        target.audio,
+        found,
+        sample_rate=tools.sample_rate,
+        clip_s=tools.settings.clip_s,
     )
     return [found[i] for i in np.argsort(losses, kind="stable")[: tools.settings.candidates]]
 
 
 def _encoder_itf(tools: Tools, target: Target) -> Entry:
-    """InverSynth II's way: the encoder is tuned from the point estimate, and the host chooses the best step."""
+    """InverSynth II's way: the encoder is tuned from the point estimate, and the host chooses
+    the best step.
+    """
     begun = time.perf_counter()
     answers = tools.tune(target, tools.propose(target, [])[0])
     sounds = _heard(tools, target, answers)
@@ -247,11 +292,21 @@ def _encoder_itf(tools: Tools, target: Target) -> Entry:
 def _unmix(tools: Tools, target: Target) -> Entry:
     """What a person gets who runs `unmix`."""
     found = tools.search(target)
-    return Entry("unmix", found.patch, found.audio, found.seconds, found.renders, [tuple(p) for p in found.curve])
+    return Entry(
+        "unmix",
+        found.patch,
+        found.audio,
+        found.seconds,
+        found.renders,
+        [tuple(p) for p in found.curve],
+    )
 
 
 def _cma(tools: Tools, target: Target, entries: Mapping[str, Entry]) -> list[Entry]:
-    """CMA-ES from the init patch, once, for the longest of the budgets that are asked for; `entries` hold the budgets."""
+    """CMA-ES from the init patch, once, for the longest of the budgets that are asked for.
+
+    `entries` hold the budgets.
+    """
     verified, whole = entries.get("itf_verify"), entries.get("unmix")
     limit_s = tools.settings.cma_max_seconds
     budgets: dict[str, dict[str, float]] = {}
@@ -294,7 +349,11 @@ def _heard(tools: Tools, target: Target, patches: Sequence[Patch]) -> list[np.nd
 
 
 def _mss(tools: Tools, target: Target, sound: np.ndarray) -> float:
-    return float(metrics_sound.mss_from_features(target.features, metrics_sound.mss_features(sound, tools.sample_rate)))
+    return float(
+        metrics_sound.mss_from_features(
+            target.features, metrics_sound.mss_features(sound, tools.sample_rate)
+        )
+    )
 
 
 def _best(tools: Tools, target: Target, sounds: Sequence[np.ndarray]) -> int:

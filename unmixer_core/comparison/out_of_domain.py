@@ -1,7 +1,9 @@
-"""Sounds from outside: files of one note each with a table beside them, as targets like any test clip.
+"""Sounds from outside: files of one note each with a table beside them, as targets like any test
+clip.
 
-clips.csv names for each file its kind, its effects in order (our names, where they are known) and, where the origin tells
-them, note and gate. The truth about note and gate is not used: like a person's file each one is listened to.
+clips.csv names for each file its kind, its effects in order (our names, where they are known) and,
+where the origin tells them, note and gate. The truth about note and gate is not used: like a
+person's file each one is listened to.
 """
 
 from __future__ import annotations
@@ -18,14 +20,17 @@ from unmixer_core.schema.patch import Patch
 from unmixer_core.scoring.score import Target, spread
 
 TABLE = "clips.csv"
+#: Ids of these targets, above those of every rendered clip.
 FIRST_ID = 1_000_000
-"""Ids of these targets, above those of every rendered clip."""
 
 
 @dataclass(frozen=True)
 class Outsider:
-    """A file and its line in the table: what was heard in it, its kind, its true effects in order (empty: none of ours)
-    and its true note (None: not told)."""
+    """A file and its line in the table.
+
+    What was heard in it, its kind, its true effects in order (empty: none of ours) and its true
+    note (None: not told).
+    """
 
     line: int
     path: Path
@@ -36,9 +41,18 @@ class Outsider:
 
 
 def read(
-    folder: Path, n: int, *, rate: int, clip_s: float, note_range: tuple[int, int], kinds: Sequence[str] = ()
+    folder: Path,
+    n: int,
+    *,
+    rate: int,
+    clip_s: float,
+    note_range: tuple[int, int],
+    kinds: Sequence[str] = (),
 ) -> list[Outsider]:
-    """n of the clips (0: all), as evenly from its kinds as their table has them. Raises AudioError on a bad table."""
+    """n of the clips (0: all), as evenly from its kinds as their table has them.
+
+    Raises AudioError on a bad table.
+    """
     try:
         with (folder / TABLE).open(encoding="utf-8", newline="") as file:
             table = list(enumerate(csv.DictReader(file)))
@@ -56,11 +70,16 @@ def read(
 
 
 def target(outsider: Outsider) -> Target:
-    """As the contestants take it: the note and gate that were heard, the true chain, all else unknown."""
+    """As the contestants take it.
+
+    The note and gate that were heard, the true chain, all else unknown.
+    """
     heard = outsider.heard
     patch = Patch.init(heard.note, heard.gate_s, outsider.chain)
     features = sound.mss_features(heard.clip, heard.rate)
-    return Target(-1, FIRST_ID + outsider.line, outsider.kind, patch, heard.clip, features, True, True)
+    return Target(
+        -1, FIRST_ID + outsider.line, outsider.kind, patch, heard.clip, features, True, True
+    )
 
 
 def told(known: Target, rate: int) -> recording_note.Heard:

@@ -1,7 +1,10 @@
-"""How much ITF depends on its steps, its learning rate and its anchor lambda_B: one of them moved at a time.
+"""How much ITF depends on its steps, its learning rate and its anchor lambda_B.
 
-For every clip the candidate that the proxy ranks first is refined once per setting; the host renders what comes out, and
-the better of it and of the unrefined candidate counts, as everywhere. What is compared with is the section's own setting.
+One of them moved at a time.
+
+For every clip the candidate that the proxy ranks first is refined once per setting; the host
+renders what comes out, and the better of it and of the unrefined candidate counts, as everywhere.
+What is compared with is the section's own setting.
 """
 
 from __future__ import annotations
@@ -53,10 +56,16 @@ def settings(itf: Settings) -> Iterator[Moved]:
 
 
 def measure(
-    renderer: Any, proxy: Any, targets: Sequence[tuple[Target, Patch]], itf: Settings, rate: int, threads: int
+    renderer: Any,
+    proxy: Any,
+    targets: Sequence[tuple[Target, Patch]],
+    itf: Settings,
+    rate: int,
+    threads: int,
 ) -> pd.DataFrame:
-    """Rows id, setting, value, own (whether it is the section's), before_db, refined_db (host's MSS; nan: no render),
-    mss_db (the better of both). targets: each with its candidate."""
+    """Rows id, setting, value, own (whether it is the section's), before_db, refined_db (host's
+    MSS; nan: no render), mss_db (the better of both). targets: each with its candidate.
+    """
     moved = list(settings(itf))
     lines = []
     for target, patch in targets:
@@ -64,7 +73,11 @@ def measure(
         def refined(one: Moved, target: Target = target, patch: Patch = patch) -> Patch:
             return finetune.refine(proxy, target.audio, [patch], one, sample_rate=rate)[0].patch
 
-        with finetune.frozen(proxy), finetune.one_thread_each(), ThreadPoolExecutor(max(1, threads)) as pool:
+        with (
+            finetune.frozen(proxy),
+            finetune.one_thread_each(),
+            ThreadPoolExecutor(max(1, threads)) as pool,
+        ):
             patches = list(pool.map(refined, moved))
         before_db, *found_db = _heard_db(renderer, target, [patch, *patches], rate)
         lines += [
@@ -84,14 +97,21 @@ def measure(
 
 def _heard_db(renderer: Any, target: Target, patches: Sequence[Patch], rate: int) -> list[float]:
     return [
-        float(metrics_sound.mss(sound, target.audio, rate)) if isinstance(sound, np.ndarray) else float("nan")
+        float(metrics_sound.mss(sound, target.audio, rate))
+        if isinstance(sound, np.ndarray)
+        else float("nan")
         for sound in renderer.render(list(patches))
     ]
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Medians over clips, a line per setting and value: before, refined, the better of both, share of clips improved."""
-    improved = (rows["refined_db"] < rows["before_db"]).groupby([rows["setting"], rows["value"]]).mean()
+    """Medians over clips, a line per setting and value.
+
+    Before, refined, the better of both, share of clips improved.
+    """
+    improved = (
+        (rows["refined_db"] < rows["before_db"]).groupby([rows["setting"], rows["value"]]).mean()
+    )
     medians = rows.groupby(["setting", "value"])[["before_db", "refined_db", "mss_db"]].median()
     found = medians.assign(share_improved=improved)
     found.index = [f"{name} = {value:g}" for name, value in found.index]

@@ -1,4 +1,7 @@
-"""What a contest found, as tables and numbers: medians per contestant, gains, shares of clips won, quality over time."""
+"""What a contest found, as tables and numbers.
+
+Medians per contestant, gains, shares of clips won, quality over time.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,11 @@ TIE_DB = 1e-6
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Medians per contestant: every measure, seconds, renders; share of the audible pairs in the right order (nan: there
-    are none). Index in the order of CONTESTANTS."""
+    """Medians per contestant: every measure, seconds, renders.
+
+    Share of the audible pairs in the right order (nan: there are none). Index in the order of
+    CONTESTANTS.
+    """
     groups = rows.groupby("row")
     medians = groups[[*MEASURES, "seconds", "renders"]].median()
     pairs = groups["pairs"].sum()
@@ -25,13 +31,23 @@ def table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def parts(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Rows of in-domain clips and of clips from outside, by `DOMAINS`; a part without rows is left out."""
+    """Rows of in-domain clips and of clips from outside, by `DOMAINS`.
+
+    A part without rows is left out.
+    """
     inside = rows["phase"] == INSIDE
-    return {name: part for name, part in zip(DOMAINS, (rows[inside], rows[~inside]), strict=True) if len(part)}
+    return {
+        name: part
+        for name, part in zip(DOMAINS, (rows[inside], rows[~inside]), strict=True)
+        if len(part)
+    }
 
 
 def verdict(rows: pd.DataFrame) -> dict[str, float]:
-    """Flat metrics of in-domain clips, those of clips from outside with `outside.` before them; see `_verdict`."""
+    """Flat metrics of in-domain clips, those of clips from outside with `outside.` before them.
+
+    See `_verdict`.
+    """
     flat: dict[str, float] = {}
     for name, part in parts(rows).items():
         prefix = "" if name == DOMAINS[0] else f"{name}."
@@ -40,8 +56,11 @@ def verdict(rows: pd.DataFrame) -> dict[str, float]:
 
 
 def _verdict(rows: pd.DataFrame) -> dict[str, float]:
-    """`clips`; `<row>.<measure>` medians; `<row>.gain` (drop of the median MSS against no_itf), `.share_improved` and
-    `.share_worse` for what refines; `<row>.beats_<rival>` (share of clips) and `.of_<rival>` (ratio of median MSS)."""
+    """`clips`; `<row>.<measure>` medians.
+
+    `<row>.gain` (drop of the median MSS against no_itf), `.share_improved` and `.share_worse` for
+    what refines; `<row>.beats_<rival>` (share of clips) and `.of_<rival>` (ratio of median MSS).
+    """
     flat = {
         f"{row}.{column}": float(value)
         for row, line in table(rows).iterrows()
@@ -53,19 +72,24 @@ def _verdict(rows: pd.DataFrame) -> dict[str, float]:
     refined = [name for name in REFINED if name in mss_db]
     for name in refined if "no_itf" in mss_db else ():
         change = mss_db[name] - mss_db["no_itf"]
-        flat[f"{name}.gain"] = 1.0 - float(mss_db[name].median() / max(mss_db["no_itf"].median(), 1e-9))
+        flat[f"{name}.gain"] = 1.0 - float(
+            mss_db[name].median() / max(mss_db["no_itf"].median(), 1e-9)
+        )
         flat[f"{name}.share_improved"] = float((change < -TIE_DB).mean())
         flat[f"{name}.share_worse"] = float((change > TIE_DB).mean())
     for name in refined:
         for rival in (r for r in RIVALS if r in mss_db):
             flat[f"{name}.beats_{rival}"] = float((mss_db[name] < mss_db[rival]).mean())
-            flat[f"{name}.of_{rival}"] = float(mss_db[name].median() / max(mss_db[rival].median(), 1e-9))
+            flat[f"{name}.of_{rival}"] = float(
+                mss_db[name].median() / max(mss_db[rival].median(), 1e-9)
+            )
     return flat
 
 
 def over_time(rows: pd.DataFrame, grid_s: np.ndarray) -> pd.DataFrame:
-    """Median best-so-far MSS at each time of `grid_s` (columns: row, seconds, mss_db); times before every clip has a
-    value are left out.
+    """Median best-so-far MSS at each time of `grid_s` (columns: row, seconds, mss_db).
+
+    Times before every clip has a value are left out.
     """
     lines = []
     for row, part in rows.groupby("row"):
@@ -82,7 +106,10 @@ def over_time(rows: pd.DataFrame, grid_s: np.ndarray) -> pd.DataFrame:
 
 
 def _best_at(curve: np.ndarray, grid_s: np.ndarray) -> np.ndarray:
-    """Step function of (renders, seconds, best) rows: the best known at each time, inf before the first."""
+    """Step function of (renders, seconds, best) rows.
+
+    The best known at each time, inf before the first.
+    """
     place = np.searchsorted(curve[:, 1], grid_s, side="right")
     best = np.concatenate([[np.inf], np.minimum.accumulate(curve[:, 2])])
     return best[place]

@@ -1,4 +1,7 @@
-"""The contest's tools, made of the trained model, its proxy and a host: what `benchmark_itf` and `benchmarks.unmix.bars` share."""
+"""The contest's tools, made of the trained model, its proxy and a host.
+
+What `benchmark_itf` and `benchmarks.unmix.bars` share.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,10 @@ class Settings(methods.Settings, Protocol):
 
 @dataclass(frozen=True)
 class Ring:
-    """Everything that stays the same from clip to clip. `heard`: what `unmix` is told of each target, by its id."""
+    """Everything that stays the same from clip to clip.
+
+    `heard`: what `unmix` is told of each target, by its id.
+    """
 
     model: Unmixer
     proxy: Any
@@ -46,35 +52,62 @@ class Ring:
     rate: int
 
     def tools(
-        self, retrieval: scoring_retrieval.Retrieval, threads: int, rows: Collection[str] = methods.CONTESTANTS
+        self,
+        retrieval: scoring_retrieval.Retrieval,
+        threads: int,
+        rows: Collection[str] = methods.CONTESTANTS,
     ) -> methods.Tools:
         """What the contestants in `rows` work with."""
         return methods.Tools(
-            self.host, self.proxy, self.propose, self.tune, self.search, retrieval, self.clips, self.rate, self.itf, threads, rows
-        )  # fmt: skip
+            self.host,
+            self.proxy,
+            self.propose,
+            self.tune,
+            self.search,
+            retrieval,
+            self.clips,
+            self.rate,
+            self.itf,
+            threads,
+            rows,
+        )
 
     def propose(self, target: Target, seeds: list[Patch]) -> list[Patch]:
-        """Up to `proposals` of the network, the point estimate first, then `seeds` at the target's note and gate."""
+        """Up to `proposals` of the network, the point estimate first, then `seeds` at the
+        target's note and gate.
+        """
         note, gate_s = target.patch.note, target.patch.gate_s
-        mine = self._ear(target).propose(note, gate_s, self.itf.proposals, self.itf.seed, Constraints())
+        mine = self._ear(target).propose(
+            note, gate_s, self.itf.proposals, self.itf.seed, Constraints()
+        )
         return [*mine, *(at_note(patch, note, gate_s) for patch in seeds)]
 
     def tune(self, target: Target, point: Patch) -> list[Patch]:
         """What the encoder answers before and after each of `encoder_steps` steps on this sound."""
         distance = finetune.target_distance(self.proxy, target.audio, self.rate, self.itf.clip_s)
         return encoder_tuning.tune(
-            self.model, self._ear(target).features, point, self.proxy, distance,
-            steps=self.itf.encoder_steps, lr=self.itf.encoder_lr, clip_s=self.itf.clip_s,
-        )  # fmt: skip
+            self.model,
+            self._ear(target).features,
+            point,
+            self.proxy,
+            distance,
+            steps=self.itf.encoder_steps,
+            lr=self.itf.encoder_lr,
+            clip_s=self.itf.clip_s,
+        )
 
     def search(self, target: Target) -> cma_es.Found:
         """The whole `unmix` search, as the command runs it."""
         tools = search_search.Tools(self.model, self.proxy, self.host, self.frames, self.clips)
         heard = self.heard[target.id]
-        found = search_search.Search(heard, tools, self.unmix, self.itf, search_search.Options(), lambda *_: None).run()
+        found = search_search.Search(
+            heard, tools, self.unmix, self.itf, search_search.Options(), lambda *_: None
+        ).run()
         curve = np.array([(renders, seconds, mss_db) for seconds, renders, mss_db in found.curve])
         best = found.best
-        return cma_es.Found(best.patch, best.audio, best.mss_db, found.renders, found.seconds, curve)
+        return cma_es.Found(
+            best.patch, best.audio, best.mss_db, found.renders, found.seconds, curve
+        )
 
     def _ear(self, target: Target) -> Ear:
         return Ear.of(self.model, target.audio)

@@ -1,6 +1,7 @@
 """params.yaml as typed, frozen sections: `config.load("params.yaml").train.dry.epochs`.
 
-This is the door of the room: `sections` holds the classes, `files` reads and merges parameter files.
+This is the door of the room: `sections` holds the classes, `files` reads and merges parameter
+files.
 """
 
 from unmixer_core.config.files import (

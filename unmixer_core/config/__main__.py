@@ -1,4 +1,7 @@
-"""`python -m unmixer_core.config check [FILE]` and `... apply PROFILE [FILE]`: check or change parameters."""
+"""`python -m unmixer_core.config check [FILE]` and `...
+
+apply PROFILE [FILE]`: check or change parameters.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,9 @@ def main(arguments: list[str]) -> int:
             for key, value in apply_profile(profile, *rest).items():
                 sys.stdout.write(f"{key}: {value}\n")
         case _:
-            sys.stderr.write("usage: python -m unmixer_core.config check [FILE] | apply PROFILE [FILE]\n")
+            sys.stderr.write(
+                "usage: python -m unmixer_core.config check [FILE] | apply PROFILE [FILE]\n"
+            )
             return 2
     return 0
 

@@ -18,12 +18,18 @@ from unmixer_core.errors import ConfigError
 
 
 def load(path: str | Path = "params.yaml") -> Params:
-    """Read and check a parameter file; ConfigError if it is missing or no YAML, or a key or value is wrong."""
+    """Read and check a parameter file.
+
+    ConfigError if it is missing or no YAML, or a key or value is wrong.
+    """
     return validate(read_yaml(path), source=str(path))
 
 
 def load_profile(profile: str | Path, base: str | Path = "params.yaml") -> Params:
-    """The parameters of `base` with the partial overrides of `profile` on top; errors name the profile."""
+    """The parameters of `base` with the partial overrides of `profile` on top.
+
+    Errors name the profile.
+    """
     return validate(merge(read_yaml(base), read_yaml(profile)), source=str(profile))
 
 
@@ -45,7 +51,11 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
         below = merged.get(key)
-        merged[key] = merge(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+        merged[key] = (
+            merge(below, value)
+            if isinstance(below, Mapping) and isinstance(value, Mapping)
+            else value
+        )
     return merged
 
 
@@ -63,7 +73,11 @@ def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
     flat: dict[str, Any] = {}
     for key, value in data.items():
-        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        flat |= (
+            flatten(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
     return flat
 
 
@@ -74,7 +88,10 @@ def _tuples(value: Any) -> Any:
 
 
 def apply_profile(profile: str | Path, params_path: str | Path = "params.yaml") -> dict[str, Any]:
-    """Write a profile's overrides into a parameter file, its comments kept; returns what changed, by dotted key."""
+    """Write a profile's overrides into a parameter file, its comments kept.
+
+    Returns what changed, by dotted key.
+    """
     load_profile(profile, params_path)
     from ruamel.yaml import YAML  # comes with DVC; keeps comments
 

@@ -1,13 +1,17 @@
-"""params.yaml as frozen, typed sections: every number an experiment may change, refused early when it is wrong.
+"""params.yaml as frozen, typed sections.
 
-No number has a default here: a value lives once, in params.yaml (profiles/*.yaml override it), so this module can
-change what is *allowed* but never what is *computed*, and no DVC stage depends on it. Machine facts (devices, threads,
-hosts, tracking servers) are no experiment and live in the environment (`UNMIXER_*`, `MLFLOW_*`).
+Every number an experiment may change, refused early when it is wrong.
+
+No number has a default here: a value lives once, in params.yaml (profiles/*.yaml override it), so
+this module can change what is *allowed* but never what is *computed*, and no DVC stage depends on
+it. Machine facts (devices, threads, hosts, tracking servers) are no experiment and live in the
+environment (`UNMIXER_*`, `MLFLOW_*`).
 
     params = config.load("params.yaml")
     params.train.dry.epochs
 
-Command line: `python -m unmixer_core.config check [FILE]`, `python -m unmixer_core.config apply profiles/studio.yaml`.
+Command line: `python -m unmixer_core.config check [FILE]`, `python -m unmixer_core.config apply
+profiles/studio.yaml`.
 """
 
 from __future__ import annotations
@@ -33,7 +37,10 @@ Rate = Annotated[int, Ge(8000), Le(192_000)]
 
 
 class Section(BaseModel):
-    """Base of every section: immutable, strict types, no unknown keys; an `x_low` never exceeds its `x_high`."""
+    """Base of every section: immutable, strict types, no unknown keys.
+
+    An `x_low` never exceeds its `x_high`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -42,7 +49,9 @@ class Section(BaseModel):
         for low in (name for name in type(self).model_fields if "_low" in name):
             high = low.replace("_low", "_high")
             if hasattr(self, high) and getattr(self, low) > getattr(self, high):
-                raise ValueError(f"{low} = {getattr(self, low)} must not be above {high} = {getattr(self, high)}")
+                raise ValueError(
+                    f"{low} = {getattr(self, low)} must not be above {high} = {getattr(self, high)}"
+                )
         return self
 
 
@@ -93,8 +102,10 @@ class Render(Section):
 
 
 class Features(Section):
-    """The log-mel frames the encoder reads; `hop` counts samples at audio.sample_rate. `store`: keep them on disk, or make
-    them from the clips (on the GPU) at every use."""
+    """The log-mel frames the encoder reads; `hop` counts samples at audio.sample_rate.
+
+    `store`: keep them on disk, or make them from the clips (on the GPU) at every use.
+    """
 
     n_fft: Annotated[int, Ge(64), Le(65536)]
     hop: Size
@@ -129,7 +140,10 @@ class Proxy(Section):
 
 
 class ProxyClips(Section):
-    """Training clips that the proxy renders, of the same prior as `sample`; only their frames are kept."""
+    """Training clips that the proxy renders, of the same prior as `sample`.
+
+    Only their frames are kept.
+    """
 
     seed: Seed
     n_dry: Count
@@ -338,7 +352,9 @@ class Params(Section):
     @property
     def digest(self) -> str:
         """Eight hex digits that name these values (comments and key order do not count)."""
-        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:8]
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[
+            :8
+        ]
 
 
 def sections() -> dict[type[Section], str]:

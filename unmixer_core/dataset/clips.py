@@ -1,6 +1,7 @@
 """Rendered clips on disk: int16 shards with a gain per clip, beside a parquet manifest.
 
-Row r of shard s is clip s * shard_clips + r of the patch table next to them. The gain keeps the level of a clip.
+Row r of shard s is clip s * shard_clips + r of the patch table next to them. The gain keeps the
+level of a clip.
 """
 
 from __future__ import annotations
@@ -47,8 +48,10 @@ def shard_name(shard: int) -> str:
 
 @dataclass(frozen=True)
 class Clips:
-    """The rendered clips of a folder, read clip by clip. `patches` are what was really rendered, redraws included; they and
-    the gains are read when first asked for.
+    """The rendered clips of a folder, read clip by clip.
+
+    `patches` are what was really rendered, redraws included; they and the gains are read when first
+    asked for.
     """
 
     folder: Path
@@ -57,7 +60,9 @@ class Clips:
 
     @classmethod
     def open(cls, folder: Path) -> Clips:
-        """Raises AudioError when a shard is missing or truncated, SchemaMismatch on another schema."""
+        """Raises AudioError when a shard is missing or truncated, SchemaMismatch on another
+        schema.
+        """
         n, shards, listed, rate = Patches.count(folder / "patches.parquet"), [], 0, 0
         for path in sorted(folder.glob("shard-*.parquet")):
             try:
@@ -66,11 +71,14 @@ class Clips:
                 rate = rate or int(pq.read_table(path, columns=["rate"])["rate"][0].as_py())
             except (OSError, ValueError) as error:
                 raise AudioError(
-                    f"{path.with_suffix('.npy')} is missing or truncated ({error}); run `{RERENDER}`."
+                    f"{path.with_suffix('.npy')} is missing or truncated ({error}); run "
+                    f"`{RERENDER}`."
                 ) from error
             listed += rows
         if listed != n or sum(map(len, shards)) != n:
-            raise AudioError(f"{folder} holds {sum(map(len, shards))} clips for {n} patches; run `{RERENDER}`.")
+            raise AudioError(
+                f"{folder} holds {sum(map(len, shards))} clips for {n} patches; run `{RERENDER}`."
+            )
         return cls(folder, tuple(shards), rate)
 
     def __len__(self) -> int:
@@ -91,7 +99,9 @@ class Clips:
     @cached_property
     def _gains(self) -> NDArray[np.float64]:
         paths = (self.folder / f"{shard_name(shard)}.parquet" for shard in range(len(self.shards)))
-        return np.concatenate([pq.read_table(path, columns=["gain"])["gain"].to_numpy() for path in paths])
+        return np.concatenate(
+            [pq.read_table(path, columns=["gain"])["gain"].to_numpy() for path in paths]
+        )
 
     def shard_rows(self, shard: int) -> range:
         """The clip numbers of a shard."""
@@ -113,7 +123,8 @@ class Clips:
         digests, patches = _digests(self.folder / f"{shard_name(shard)}.parquet")
         if sha256(self.stored(index)) != digests[row]:
             raise AudioError(
-                f"clip {index} (patch {patches[row]}) in {self.folder} is damaged; run `{RERENDER}` to render it again."
+                f"clip {index} (patch {patches[row]}) in {self.folder} is damaged; run "
+                f"`{RERENDER}` to render it again."
             )
 
     def verify_all(self, indices: Iterable[int]) -> None:

@@ -1,8 +1,10 @@
-"""A patch table on disk that is read row by row, so that a million clips cost a trainer two bytes each.
+"""A patch table on disk that is read row by row, so that a million clips cost a trainer two bytes
+each.
 
-`patches.npy` holds one record a patch and `places.npy` its phase and split as two bytes; both are made from the parquet
-table, which stays the file that people and other programs read. A `PatchTable` answers what `Patches` does: `where`,
-`select`, `table[i]`, and whole columns for those who can afford them.
+`patches.npy` holds one record a patch and `places.npy` its phase and split as two bytes; both are
+made from the parquet table, which stays the file that people and other programs read. A
+`PatchTable` answers what `Patches` does: `where`, `select`, `table[i]`, and whole columns for those
+who can afford them.
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ RECORD = np.dtype(
 
 @dataclass(frozen=True)
 class PatchTable:
-    """n patches: their records in parts (on disk or in memory), and places int8 [n, 2]: phase and split of each."""
+    """n patches: their records in parts (on disk or in memory), and places int8 [n, 2].
+
+    Phase and split of each.
+    """
 
     parts: tuple[Shard | NDArray[np.void], ...]
     places: NDArray[np.int8]
@@ -72,7 +77,11 @@ class PatchTable:
 
     def select(self, rows: NDArray[np.integer] | Sequence[int] | slice) -> Patches:
         """Those rows, read."""
-        wanted = np.arange(len(self))[rows] if isinstance(rows, slice) else np.asarray(rows, dtype=np.int64)
+        wanted = (
+            np.arange(len(self))[rows]
+            if isinstance(rows, slice)
+            else np.asarray(rows, dtype=np.int64)
+        )
         starts = np.cumsum([0, *map(len, self.parts)])
         part = np.searchsorted(starts, wanted, side="right") - 1
         found = np.empty(len(wanted), RECORD)
@@ -83,7 +92,10 @@ class PatchTable:
 
     def _column(self, name: str) -> NDArray[Any]:
         """One field of all patches, read a few thousand rows at a time."""
-        parts = [getattr(self.select(slice(i, i + BLOCK)), name) for i in range(0, max(len(self), 1), BLOCK)]
+        parts = [
+            getattr(self.select(slice(i, i + BLOCK)), name)
+            for i in range(0, max(len(self), 1), BLOCK)
+        ]
         return np.concatenate(parts)
 
     @cached_property
@@ -131,8 +143,14 @@ class PatchTable:
 
 
 def write(folder: Path, source: Path) -> None:
-    """A parquet table → the two files, a few thousand rows at a time. Raises StageError, SchemaMismatch as Patches.read."""
-    records, places = ShardWriter(folder / RECORDS, (), RECORD), ShardWriter(folder / PLACES, (2,), np.int8)
+    """A parquet table → the two files, a few thousand rows at a time.
+
+    Raises StageError, SchemaMismatch as Patches.read.
+    """
+    records, places = (
+        ShardWriter(folder / RECORDS, (), RECORD),
+        ShardWriter(folder / PLACES, (2,), np.int8),
+    )
     for patches in Patches.stream(source):
         records.add(records_of(patches))
         places.add(places_of(patches))
@@ -159,5 +177,10 @@ def places_of(patches: Patches) -> NDArray[np.int8]:
 
 def _patches(records: NDArray[np.void], places: NDArray[np.int8]) -> Patches:
     columns: dict[str, Any] = {name: records[name].copy() for name in RECORD.names or ()}
-    columns["choices"], columns["note"] = columns["choices"].astype(np.int64), columns["note"].astype(np.int64)
-    return Patches(**columns, phase=np.array(PHASES)[places[:, 0]], split=np.array(SPLITS)[places[:, 1]])
+    columns["choices"], columns["note"] = (
+        columns["choices"].astype(np.int64),
+        columns["note"].astype(np.int64),
+    )
+    return Patches(
+        **columns, phase=np.array(PHASES)[places[:, 0]], split=np.array(SPLITS)[places[:, 1]]
+    )

@@ -1,8 +1,9 @@
 """Rows of .npy files, read one by one: a data set of any size costs its readers no memory.
 
-A memory map would count every page that was ever touched as the process's own, and keeps a file open; a shuffled epoch
-over a thousand shards does both. Here a row is one `pread`, the system's page cache does the caching, and nothing stays
-open (so processes and threads share a `Shard` as it is).
+A memory map would count every page that was ever touched as the process's own, and keeps a file
+open; a shuffled epoch over a thousand shards does both. Here a row is one `pread`, the system's
+page cache does the caching, and nothing stays open (so processes and threads share a `Shard` as it
+is).
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ Index = int | np.integer | slice | NDArray[np.integer]
 
 @dataclass(frozen=True)
 class Shard:
-    """The array [n, ...] of an .npy file: `len`, and rows by number, slice or index array, read when asked for."""
+    """The array [n, ...] of an .npy file.
+
+    `len`, and rows by number, slice or index array, read when asked for.
+    """
 
     path: Path
     shape: tuple[int, ...]
@@ -32,10 +36,17 @@ class Shard:
 
     @classmethod
     def open(cls, path: Path) -> Shard:
-        """Reads the header alone. Raises OSError when missing, ValueError when no whole array in C order."""
+        """Reads the header alone.
+
+        Raises OSError when missing, ValueError when no whole array in C order.
+        """
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            read = (
+                np.lib.format.read_array_header_1_0
+                if version == (1, 0)
+                else np.lib.format.read_array_header_2_0
+            )
             shape, fortran, dtype = read(file)
             start = file.tell()
         size, expected = path.stat().st_size, start + prod(shape) * dtype.itemsize
@@ -47,10 +58,17 @@ class Shard:
         return self.shape[0]
 
     def __getitem__(self, rows: Index) -> NDArray[Any]:
-        """One row [...], or rows [k, ...]. Raises IndexError when there is no such row, OSError when it cannot be read."""
+        """One row [...], or rows [k, ...].
+
+        Raises IndexError when there is no such row, OSError when it cannot be read.
+        """
         if isinstance(rows, slice):
             first, stop, step = rows.indices(len(self))
-            return self._read(first, max(stop - first, 0))[::step] if step > 0 else self[np.arange(len(self))[rows]]
+            return (
+                self._read(first, max(stop - first, 0))[::step]
+                if step > 0
+                else self[np.arange(len(self))[rows]]
+            )
         if isinstance(rows, (int, np.integer)):
             return self._read(int(rows), 1)[0]
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
@@ -65,7 +83,11 @@ class Shard:
         width = prod(self.shape[1:]) * self.dtype.itemsize
         data = bytearray(count * width)
         with self.path.open("rb", buffering=0) as file:
-            done = os.preadv(file.fileno(), [data], self.start + first * width) if hasattr(os, "preadv") else -1
+            done = (
+                os.preadv(file.fileno(), [data], self.start + first * width)
+                if hasattr(os, "preadv")
+                else -1
+            )
             if done != len(data):  # cut short by the system, or none of it (Windows)
                 file.seek(self.start + first * width)
                 data = bytearray(_exactly(file, len(data), self.path))
@@ -84,7 +106,10 @@ def _exactly(file: Any, size: int, path: Path) -> bytes:
 
 
 class ShardWriter:
-    """An .npy file [n, ...] that grows by blocks; `close` writes its final length and gives the `Shard`."""
+    """An .npy file [n, ...] that grows by blocks.
+
+    `close` writes its final length and gives the `Shard`.
+    """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype: np.dtype[Any] | type) -> None:
         """shape: of one row."""
@@ -101,7 +126,12 @@ class ShardWriter:
     def _header(self) -> bytes:
         """As NumPy's format version 2.0 has it, of a fixed size whatever the number of rows."""
         length = self._size - len(MAGIC) - 4
-        return MAGIC + length.to_bytes(4, "little") + self._words().ljust(length - 1).encode("latin1") + b"\n"
+        return (
+            MAGIC
+            + length.to_bytes(4, "little")
+            + self._words().ljust(length - 1).encode("latin1")
+            + b"\n"
+        )
 
     def add(self, rows: NDArray[Any]) -> None:
         """Append rows [k, ...]."""

@@ -1,4 +1,7 @@
-"""Magenta DDSP in PyTorch. The names below are the originals'; everything else is imported from its module."""
+"""Magenta DDSP in PyTorch.
+
+The names below are the originals'; everything else is imported from its module.
+"""
 
 from unmixer_core.ddsp.effects import (
     frequency_filter,
@@ -10,7 +13,12 @@ from unmixer_core.ddsp.effects import (
     variable_length_delay,
 )
 from unmixer_core.ddsp.resampling import resample
-from unmixer_core.ddsp.synths import harmonic_synthesis, linear_lookup, oscillator_bank, wavetable_synthesis
+from unmixer_core.ddsp.synths import (
+    harmonic_synthesis,
+    linear_lookup,
+    oscillator_bank,
+    wavetable_synthesis,
+)
 from unmixer_core.dsp.core import exp_sigmoid, fft_convolve, hz_to_midi, midi_to_hz
 from unmixer_core.dsp.spectral import spectral_loss
 

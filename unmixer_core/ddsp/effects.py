@@ -1,8 +1,11 @@
-"""Filters, delays and reverb of the original DDSP, mono [batch, time]; frame-rate controls are [batch, frames, ...].
+"""Filters, delays and reverb of the original DDSP, mono [batch, time].
 
-Engel et al., ICLR 2020 (https://arxiv.org/abs/2001.04643), section 3.3-3.4; windowed-sinc design: J. O. Smith,
-"Spectral Audio Signal Processing". The delay line gathers two samples per output sample where the original builds a
-[batch, time, max_length] buffer. Stereo and feedback effects of the proxy live in `delays` and `reverbs`.
+Frame-rate controls are [batch, frames, ...].
+
+Engel et al., ICLR 2020 (https://arxiv.org/abs/2001.04643), section 3.3-3.4; windowed-sinc design:
+J. O. Smith, "Spectral Audio Signal Processing". The delay line gathers two samples per output
+sample where the original builds a [batch, time, max_length] buffer. Stereo and feedback effects of
+the proxy live in `delays` and `reverbs`.
 """
 
 from __future__ import annotations
@@ -18,16 +21,18 @@ from unmixer_core.dsp.core import fft_convolve
 def apply_window_to_impulse_response(
     impulse_response: Float[Tensor, "*batch taps"], window_size: int = 0, causal: bool = False
 ) -> Float[Tensor, "*batch size"]:
-    """Hann-window a zero-phase impulse response (its centre at sample 0) and shift it to linear phase.
+    """Hann-window a zero-phase impulse response (its centre at sample 0) and shift it to linear
+    phase.
 
-    window_size: 0 (or more than there are taps) keeps them all; otherwise the response is trimmed to it. causal: the
-    input's centre is already in the middle.
+    window_size: 0 (or more than there are taps) keeps them all; otherwise the response is trimmed
+    to it. causal: the input's centre is already in the middle.
     """
     taps = impulse_response.shape[-1]
     response = impulse_response if causal else torch.fft.fftshift(impulse_response, dim=-1)
     if window_size <= 0 or window_size >= taps:
         return response * _hann(taps, response)
-    # The original lays the second half of the window on taps 0, 1, ... and cuts two samples off its start.
+    # The original lays the second half of the window on taps 0, 1, ... and cuts two samples off its
+    # start.
     half = (window_size + 1) // 2
     start = taps // 2 - half + 2
     window = F.pad(_hann(window_size, response)[2:], (0, 2 * half + 1 - window_size))
@@ -37,7 +42,10 @@ def apply_window_to_impulse_response(
 def frequency_impulse_response(
     magnitudes: Float[Tensor, "*batch bins"], window_size: int = 0
 ) -> Float[Tensor, "*batch taps"]:
-    """Windowed linear-phase impulse response of a magnitude response sampled on 0 ... Nyquist (linear gain)."""
+    """Windowed linear-phase impulse response of a magnitude response sampled on 0 ...
+
+    Nyquist (linear gain).
+    """
     response = torch.fft.irfft(torch.complex(magnitudes, torch.zeros_like(magnitudes)))
     return apply_window_to_impulse_response(response, window_size)
 
@@ -48,7 +56,10 @@ def frequency_filter(
     window_size: int = 0,
     padding: str = "same",
 ) -> Float[Tensor, "batch out"]:
-    """Filter with magnitude responses (linear gain on 0 ... Nyquist), one or one per frame, by frequency sampling."""
+    """Filter with magnitude responses (linear gain on 0 ...
+
+    Nyquist), one or one per frame, by frequency sampling.
+    """
     return fft_convolve(audio, frequency_impulse_response(magnitudes, window_size), padding=padding)
 
 
@@ -58,14 +69,17 @@ def sinc_impulse_response(
     sample_rate: int | None = None,
     high_pass: bool = False,
 ) -> Float[Tensor, "*batch taps"]:
-    """Hamming-windowed sinc low-pass (or its complement), 2 * (window_size // 2) + 1 taps, unit gain at 0 Hz.
+    """Hamming-windowed sinc low-pass (or its complement), 2 * (window_size // 2) + 1 taps, unit
+    gain at 0 Hz.
 
     cutoff_frequency: in Hz when `sample_rate` is given, otherwise as a share of Nyquist, 0 ... 1.
     """
     cutoff = cutoff_frequency if sample_rate is None else cutoff_frequency * (2.0 / sample_rate)
     half = window_size // 2
     index = torch.arange(-half, half + 1, dtype=cutoff.dtype, device=cutoff.device)
-    window = torch.hamming_window(2 * half + 1, periodic=False, dtype=cutoff.dtype, device=cutoff.device)
+    window = torch.hamming_window(
+        2 * half + 1, periodic=False, dtype=cutoff.dtype, device=cutoff.device
+    )
     response = window * torch.sinc(cutoff * index)
     response = response / response.sum(-1, keepdim=True).abs()
     return (index == 0).to(response.dtype) - response if high_pass else response
@@ -79,7 +93,9 @@ def sinc_filter(
     padding: str = "same",
     high_pass: bool = False,
 ) -> Float[Tensor, "batch out"]:
-    """Windowed-sinc low-pass or high-pass with a constant or frame-rate cutoff (see `sinc_impulse_response`)."""
+    """Windowed-sinc low-pass or high-pass with a constant or frame-rate cutoff (see
+    `sinc_impulse_response`).
+    """
     response = sinc_impulse_response(cutoff_frequency, window_size, sample_rate, high_pass)
     return fft_convolve(audio, response, padding=padding)
 
@@ -87,10 +103,12 @@ def sinc_filter(
 def variable_length_delay(
     audio: Float[Tensor, "batch time"], phase: Float[Tensor, "batch time 1"], max_length: int = 512
 ) -> Float[Tensor, "batch time"]:
-    """Delay of phase * max_length samples, 0 <= phase < 1, linearly interpolated; silence before the first sample.
+    """Delay of phase * max_length samples, 0 <= phase < 1, linearly interpolated.
 
-    As in the original, the delay line is read like a wavetable: beyond max_length - 1 samples it wraps round towards
-    delay 0. Keep phase <= 1 - 1 / max_length for a plain delay.
+    Silence before the first sample.
+
+    As in the original, the delay line is read like a wavetable: beyond max_length - 1 samples it
+    wraps round towards delay 0. Keep phase <= 1 - 1 / max_length for a plain delay.
     """
     delay = phase[..., 0] * max_length
     whole = delay.detach().floor()
@@ -111,9 +129,12 @@ def mod_delay(
     sample_rate: int = 16000,
     add_dry: bool = True,
 ) -> Float[Tensor, "batch time"]:
-    """Modulated delay (chorus, flanger, vibrato): audio + gain * audio delayed by center_ms + phase * depth_ms.
+    """Modulated delay (chorus, flanger, vibrato).
 
-    phase: 0 ... 1 at audio rate. gain: linear, of the wet path. center_ms and depth_ms may be tensors with gradient.
+    Audio + gain * audio delayed by center_ms + phase * depth_ms.
+
+    phase: 0 ... 1 at audio rate. gain: linear, of the wet path. center_ms and depth_ms may be
+    tensors with gradient.
     """
     longest_ms = center_ms + depth_ms
     fixed_ms = longest_ms.detach() if isinstance(longest_ms, Tensor) else longest_ms
@@ -126,7 +147,9 @@ def mod_delay(
 def reverb(
     audio: Float[Tensor, "batch time"], ir: Float[Tensor, "#batch taps *one"], add_dry: bool = True
 ) -> Float[Tensor, "batch time"]:
-    """Convolution reverb whose impulse response is a parameter; its first sample is masked, the dry path stands in.
+    """Convolution reverb whose impulse response is a parameter.
+
+    Its first sample is masked, the dry path stands in.
 
     ir: [batch, taps] or [batch, taps, 1]; a batch of 1 is shared.
     """
@@ -137,9 +160,14 @@ def reverb(
 
 
 def exponential_decay_impulse(
-    gain: Float[Tensor, "batch 1"], decay: Float[Tensor, "batch 1"], noise: Float[Tensor, "#batch taps"]
+    gain: Float[Tensor, "batch 1"],
+    decay: Float[Tensor, "batch 1"],
+    noise: Float[Tensor, "#batch taps"],
 ) -> Float[Tensor, "batch taps"]:
-    """Noise under exp(-(2 + exp(decay)) t), t in 0 ... 1 over the response: the original's two-parameter reverb."""
+    """Noise under exp(-(2 + exp(decay)) t), t in 0 ...
+
+    1 over the response: the original's two-parameter reverb.
+    """
     t = torch.linspace(0.0, 1.0, noise.shape[-1], dtype=noise.dtype, device=noise.device)
     return gain * torch.exp(-(2.0 + torch.exp(decay)) * t) * noise
 

@@ -1,8 +1,9 @@
 """Oscillators of the original DDSP: wavetable, harmonic, and a free bank of sinusoids.
 
-Engel et al., "DDSP: Differentiable Digital Signal Processing", ICLR 2020 (https://arxiv.org/abs/2001.04643), and Shan
-et al., "Differentiable Wavetable Synthesis", ICASSP 2022 (https://arxiv.org/abs/2111.10003). Values follow Magenta
-DDSP; the wavetable read takes four gathers instead of a dense [batch, time, table] product.
+Engel et al., "DDSP: Differentiable Digital Signal Processing", ICLR 2020
+(https://arxiv.org/abs/2001.04643), and Shan et al., "Differentiable Wavetable Synthesis", ICASSP
+2022 (https://arxiv.org/abs/2111.10003). Values follow Magenta DDSP; the wavetable read takes four
+gathers instead of a dense [batch, time, table] product.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from unmixer_core.dsp.core import accumulate_phase, sequential_cumsum
 def linear_lookup(
     phase: Float[Tensor, "batch time 1"], wavetables: Float[Tensor, "batch *time table"]
 ) -> Float[Tensor, "batch time"]:
-    """Read wavetables at a phase in [0, 1), linearly interpolated; the table wraps round to its first sample.
+    """Read wavetables at a phase in [0, 1), linearly interpolated.
+
+    The table wraps round to its first sample.
 
     wavetables: [batch, time, table] one per sample, or [batch, table] one for all.
     """
@@ -45,8 +48,8 @@ def wavetable_synthesis(
 ) -> Float[Tensor, "batch n_samples"]:
     """Monophonic wavetable oscillator; frequencies in Hz, linear amplitudes.
 
-    Frequencies and tables are interpolated linearly, amplitudes by raised cosines. Not band-limited (as the original).
-    use_angular_cumsum: see `oscillator_bank`.
+    Frequencies and tables are interpolated linearly, amplitudes by raised cosines. Not band-limited
+    (as the original). use_angular_cumsum: see `oscillator_bank`.
     """
     amplitude = resample(amplitudes, n_samples, method="window")[..., 0]
     frequency = resample(frequencies, n_samples)[..., 0]
@@ -56,11 +59,17 @@ def wavetable_synthesis(
     return amplitude * _read_morphing(phase, wavetables)
 
 
-def _read_morphing(phase: Float[Tensor, "batch time"], wavetables: Float[Tensor, "batch frames table"]) -> Tensor:
-    """Bilinear read of a table that moves from frame to frame while the phase runs (the last frame is held)."""
+def _read_morphing(
+    phase: Float[Tensor, "batch time"], wavetables: Float[Tensor, "batch frames table"]
+) -> Tensor:
+    """Bilinear read of a table that moves from frame to frame while the phase runs (the last
+    frame is held).
+    """
     batch, n_frames, n_table = wavetables.shape
     n_samples = phase.shape[1]
-    position = torch.arange(n_samples, dtype=torch.float64, device=phase.device) * (n_frames / n_samples)
+    position = torch.arange(n_samples, dtype=torch.float64, device=phase.device) * (
+        n_frames / n_samples
+    )
     row = (position + 1e-9).floor().long()
     blend = (position - row).clamp(min=0.0).to(phase.dtype)
     column = phase.detach() * n_table
@@ -75,14 +84,20 @@ def _read_morphing(phase: Float[Tensor, "batch time"], wavetables: Float[Tensor,
 
     if n_frames == 1:
         return row_value(row)
-    return torch.lerp(row_value(row), row_value((row + 1).clamp(max=n_frames - 1)), blend.expand_as(phase))
+    return torch.lerp(
+        row_value(row), row_value((row + 1).clamp(max=n_frames - 1)), blend.expand_as(phase)
+    )
 
 
-def _running_cycles(cycles_per_sample: Float[Tensor, "batch time"], accurate: bool, exclusive: bool) -> Tensor:
+def _running_cycles(
+    cycles_per_sample: Float[Tensor, "batch time"], accurate: bool, exclusive: bool
+) -> Tensor:
     """Phase in [0, 1), drift-free or as the original sums it."""
     if accurate:
         return accumulate_phase(cycles_per_sample, exclusive)
-    total = sequential_cumsum(F.pad(cycles_per_sample, (1, 0))[:, :-1] if exclusive else cycles_per_sample)
+    total = sequential_cumsum(
+        F.pad(cycles_per_sample, (1, 0))[:, :-1] if exclusive else cycles_per_sample
+    )
     return total - total.detach().floor()
 
 
@@ -90,11 +105,15 @@ def harmonic_frequencies(
     frequencies: Float[Tensor, "batch time 1"], n_harmonics: int
 ) -> Float[Tensor, "batch time n_harmonics"]:
     """Integer multiples 1 ... n_harmonics of a fundamental, in its unit."""
-    return frequencies * torch.arange(1, n_harmonics + 1, dtype=frequencies.dtype, device=frequencies.device)
+    return frequencies * torch.arange(
+        1, n_harmonics + 1, dtype=frequencies.dtype, device=frequencies.device
+    )
 
 
 def remove_above_nyquist(
-    frequency_envelopes: Float[Tensor, "*shape"], amplitude_envelopes: Float[Tensor, "*shape"], sample_rate: int = 16000
+    frequency_envelopes: Float[Tensor, "*shape"],
+    amplitude_envelopes: Float[Tensor, "*shape"],
+    sample_rate: int = 16000,
 ) -> Float[Tensor, "*shape"]:
     """Amplitudes with every partial at or above half the sample rate set to zero."""
     return torch.where(frequency_envelopes < sample_rate / 2, amplitude_envelopes, 0.0)
@@ -109,13 +128,15 @@ def oscillator_bank(
 ) -> Float[Tensor, "batch time"] | Float[Tensor, "batch time sinusoids"]:
     """Sum of sinusoids with audio-rate frequencies in Hz and linear amplitudes.
 
-    With `sum_sinusoids` False the single sinusoids come back.
-    use_angular_cumsum: accumulate the phase in float64 and wrap it. False reproduces the original's default: a plain
-    running sum in the input's dtype, whose rounding detunes float32 signals of more than a few seconds.
+    With `sum_sinusoids` False the single sinusoids come back. use_angular_cumsum: accumulate the
+    phase in float64 and wrap it. False reproduces the original's default: a plain running sum in
+    the input's dtype, whose rounding detunes float32 signals of more than a few seconds.
     """
     amplitude = remove_above_nyquist(frequency_envelopes, amplitude_envelopes, sample_rate)
     if use_angular_cumsum:
-        cycles = accumulate_phase((frequency_envelopes / sample_rate).transpose(1, 2)).transpose(1, 2)
+        cycles = accumulate_phase((frequency_envelopes / sample_rate).transpose(1, 2)).transpose(
+            1, 2
+        )
         radians = cycles * (2.0 * torch.pi)
     else:
         radians = sequential_cumsum(frequency_envelopes * (2.0 * torch.pi) / sample_rate, dim=1)
@@ -135,8 +156,9 @@ def harmonic_synthesis(
 ) -> Float[Tensor, "batch n_samples"]:
     """Additive synthesis of one fundamental's partials from frame-rate controls.
 
-    harmonic_distribution: linear amplitude of each partial relative to `amplitudes`, not normalised here (None: the
-    fundamental alone). harmonic_shifts: relative detuning of each partial (frequency times 1 + shift).
+    harmonic_distribution: linear amplitude of each partial relative to `amplitudes`, not normalised
+    here (None: the fundamental alone). harmonic_shifts: relative detuning of each partial
+    (frequency times 1 + shift).
     """
     sizes = [c.shape[-1] for c in (harmonic_distribution, harmonic_shifts) if c is not None]
     partial_hz = harmonic_frequencies(frequencies, sizes[0] if sizes else 1)

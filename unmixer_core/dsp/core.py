@@ -1,9 +1,10 @@
 """Scales, phases and convolution: the arithmetic every other DDSP module stands on.
 
-Functions follow Magenta DDSP (Engel et al., ICLR 2020, https://arxiv.org/abs/2001.04643) in name, argument names and
-values; the tests hold them to vectors made with version 3.7.0. Two things differ on purpose: FFT sizes are 5-smooth
-instead of powers of two (up to 5x faster on a CPU), and `accumulate_phase` is there for oscillators that must not
-drift: it accumulates in float64 and wraps.
+Functions follow Magenta DDSP (Engel et al., ICLR 2020, https://arxiv.org/abs/2001.04643) in name,
+argument names and values; the tests hold them to vectors made with version 3.7.0. Two things differ
+on purpose: FFT sizes are 5-smooth instead of powers of two (up to 5x faster on a CPU), and
+`accumulate_phase` is there for oscillators that must not drift: it accumulates in float64 and
+wraps.
 """
 
 from __future__ import annotations
@@ -21,8 +22,13 @@ A4_HZ = 440.0
 A4_MIDI = 69.0
 
 
-def midi_to_hz(notes: Float[Tensor, "*shape"], midi_zero_silence: bool = False) -> Float[Tensor, "*shape"]:
-    """Equal-tempered frequency in Hz of (fractional) MIDI notes; with `midi_zero_silence`, note 0 means 0 Hz."""
+def midi_to_hz(
+    notes: Float[Tensor, "*shape"], midi_zero_silence: bool = False
+) -> Float[Tensor, "*shape"]:
+    """Equal-tempered frequency in Hz of (fractional) MIDI notes.
+
+    With `midi_zero_silence`, note 0 means 0 Hz.
+    """
     hz = A4_HZ * torch.exp2((notes - A4_MIDI) / 12.0)
     return torch.where(notes == 0.0, torch.zeros_like(hz), hz) if midi_zero_silence else hz
 
@@ -38,7 +44,9 @@ def exp_sigmoid(
     max_value: float | Float[Tensor, "*#shape"] = 2.0,
     threshold: float | Float[Tensor, "*#shape"] = 1e-7,
 ) -> Float[Tensor, "*shape"]:
-    """Sigmoid raised to ln(exponent), bounded to (threshold, max_value + threshold): DDSP's amplitude scale (eq. 5).
+    """Sigmoid raised to ln(exponent), bounded to (threshold, max_value + threshold).
+
+    DDSP's amplitude scale (eq. 5).
 
     Computed through the log-sigmoid, so that the gradient stays finite for very negative inputs.
     """
@@ -56,8 +64,9 @@ def accumulate_phase(
 ) -> Float[Tensor, "*batch time"]:
     """Running phase in cycles, wrapped to [0, 1), of an instantaneous frequency / sample rate.
 
-    exclusive: start at phase 0 (the sum of all *earlier* samples) instead of at the first sample's increment.
-    Accumulates in float64, returns the input's dtype; the gradient is that of the unwrapped sum.
+    exclusive: start at phase 0 (the sum of all *earlier* samples) instead of at the first sample's
+    increment. Accumulates in float64, returns the input's dtype; the gradient is that of the
+    unwrapped sum.
     """
     increments = cycles_per_sample.double()
     phase = torch.cumsum(increments, dim=-1)
@@ -66,10 +75,11 @@ def accumulate_phase(
 
 
 def sequential_cumsum(values: Float[Tensor, "*shape"], dim: int = -1) -> Float[Tensor, "*shape"]:
-    """Running sum rounded to the tensor's own dtype at every step, as TensorFlow's kernel does on a CPU.
+    """Running sum rounded to the tensor's own dtype at every step, as TensorFlow's kernel does on a
+    CPU.
 
-    torch.cumsum carries float32 sums in float64, so it lacks the drift (about 1e-3 rad after 14 000 rad) that
-    recorded outputs of the original contain. Off the CPU this is torch.cumsum.
+    torch.cumsum carries float32 sums in float64, so it lacks the drift (about 1e-3 rad after 14 000
+    rad) that recorded outputs of the original contain. Off the CPU this is torch.cumsum.
     """
     total = torch.cumsum(values, dim)
     if values.device.type != "cpu" or values.dtype == torch.float64:
@@ -88,7 +98,8 @@ def convolve(
 ) -> Float[Tensor, "*batch time+taps-1"]:
     """Full linear convolution over the last axis; leading axes broadcast.
 
-    One FFT per *distinct* row: keep a shared kernel at size 1 on the batch axis instead of expanding it.
+    One FFT per *distinct* row: keep a shared kernel at size 1 on the batch axis instead of
+    expanding it.
     """
     n_out = signal.shape[-1] + kernel.shape[-1] - 1
     n_fft = fast_length(n_out)
@@ -99,16 +110,23 @@ def convolve(
 def causal_convolve(
     signal: Float[Tensor, "*#batch time"], kernel: Float[Tensor, "*#batch taps"]
 ) -> Float[Tensor, "*batch time"]:
-    """Convolution cut to the signal's own length: what a causal filter or reverb has put out by then."""
+    """Convolution cut to the signal's own length.
+
+    What a causal filter or reverb has put out by then.
+    """
     return convolve(signal, kernel)[..., : signal.shape[-1]]
 
 
-def overlap_add(frames: Float[Tensor, "batch frames size"], hop_samples: int) -> Float[Tensor, "batch time"]:
+def overlap_add(
+    frames: Float[Tensor, "batch frames size"], hop_samples: int
+) -> Float[Tensor, "batch time"]:
     """Sum of frames laid `hop_samples` apart; time = (frames - 1) * hop + size."""
     _, n_frames, size = frames.shape
     n_out = (n_frames - 1) * hop_samples + size
     columns = frames.transpose(1, 2)
-    return F.fold(columns, output_size=(1, n_out), kernel_size=(1, size), stride=(1, hop_samples))[:, 0, 0]
+    return F.fold(columns, output_size=(1, n_out), kernel_size=(1, size), stride=(1, hop_samples))[
+        :, 0, 0
+    ]
 
 
 def fft_convolve(
@@ -117,14 +135,15 @@ def fft_convolve(
     padding: str = "same",
     delay_compensation: int = -1,
 ) -> Float[Tensor, "batch out"]:
-    """Filter audio with one impulse response, or with a sequence of them that changes at a constant rate.
+    """Filter audio with one impulse response, or with a sequence of them that changes at a constant
+    rate.
 
-    impulse_response: [batch, taps] or [batch, frames, taps]; each frame filters its own ceil(time / frames) samples
-    and the results are overlap-added (LTV-FIR filter of the DDSP paper, section 3.3). A batch of 1 is shared.
-    padding: "same" returns `time` samples, "valid" (the original's word) all time + taps - 1.
-    delay_compensation: samples cut from the front; negative: the group delay of a linear-phase response,
-    (taps - 1) // 2 - 1, as the original does.
-    Raises ValueError for another padding.
+    impulse_response: [batch, taps] or [batch, frames, taps]; each frame filters its own ceil(time /
+    frames) samples and the results are overlap-added (LTV-FIR filter of the DDSP paper, section
+    3.3). A batch of 1 is shared. padding: "same" returns `time` samples, "valid" (the original's
+    word) all time + taps - 1. delay_compensation: samples cut from the front; negative: the group
+    delay of a linear-phase response, (taps - 1) // 2 - 1, as the original does. Raises ValueError
+    for another padding.
     """
     if padding not in ("same", "valid"):
         raise ValueError(f"padding must be 'same' or 'valid', not {padding!r}")

@@ -1,9 +1,10 @@
 """What depends on level: saturation curves with anti-aliasing, and a feed-forward compressor.
 
-Compressor: Giannoulis, Massberg and Reiss, "Digital Dynamic Range Compressor Design" (JAES 2012), branching smoother on
-the mean square. The branch of every control frame is found first, without gradient; given the branches the smoother is a
-linear recurrence, which `linear_recurrence` solves in log₂(frames) parallel steps with exact gradients to both times.
-Anti-aliasing is oversampling: Kahles, Esqueda and Välimäki, "Oversampling for Nonlinear Waveshaping" (JAES 2019).
+Compressor: Giannoulis, Massberg and Reiss, "Digital Dynamic Range Compressor Design" (JAES 2012),
+branching smoother on the mean square. The branch of every control frame is found first, without
+gradient; given the branches the smoother is a linear recurrence, which `linear_recurrence` solves
+in log₂(frames) parallel steps with exact gradients to both times. Anti-aliasing is oversampling:
+Kahles, Esqueda and Välimäki, "Oversampling for Nonlinear Waveshaping" (JAES 2019).
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from unmixer_core.dsp.fft import fast_length
 
 POWER_FLOOR = 1e-10
 EDGE_SAMPLES = 256
+#: What a sample becomes, memoryless: full scale is 1.
 Curve = Callable[[Float[Tensor, "*shape"]], Float[Tensor, "*shape"]]
-"""What a sample becomes, memoryless: full scale is 1."""
 
 
 def soft_clip(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -47,7 +48,9 @@ def sine_fold(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.sin(0.5 * math.pi * x)
 
 
-def oversampled(audio: Float[Tensor, "*batch time"], curve: Curve, *, factor: int = 2) -> Float[Tensor, "*batch time"]:
+def oversampled(
+    audio: Float[Tensor, "*batch time"], curve: Curve, *, factor: int = 2
+) -> Float[Tensor, "*batch time"]:
     """curve(audio) computed at `factor` times the rate, so that what would alias is mostly cut off.
 
     Up and down by zero-padding and cutting the spectrum of the whole clip: an ideal lowpass.
@@ -64,7 +67,8 @@ def oversampled(audio: Float[Tensor, "*batch time"], curve: Curve, *, factor: in
 def linear_recurrence(
     coefficient: Float[Tensor, "*batch frames"], value: Float[Tensor, "*batch frames"]
 ) -> Float[Tensor, "*batch frames"]:
-    """y[n] = coefficient[n] · y[n−1] + value[n], y[−1] = 0, along the last dimension, by recursive doubling.
+    """y[n] = coefficient[n] · y[n−1] + value[n], y[−1] = 0, along the last dimension, by recursive
+    doubling.
 
     Hillis and Steele, "Data parallel algorithms" (1986); |coefficient| ≤ 1 keeps it stable.
     """
@@ -85,10 +89,12 @@ def branching_smoother(
     *,
     floor: Float[Tensor, "batch"],
 ) -> Float[Tensor, "batch channel frames"]:
-    """y[n] = k y[n−1] + (1 − k) power[n] with k = attack_keep where power rises above y, else release_keep.
+    """y[n] = k y[n−1] + (1 − k) power[n] with k = attack_keep where power rises above y, else
+    release_keep.
 
-    The smooth branching detector of Giannoulis et al. 2012, on the mean square. power: ≥ 0, re full scale. keeps:
-    e^(−frame / time), 0 ... 1. y starts at the floor (a power) and never falls below it.
+    The smooth branching detector of Giannoulis et al. 2012, on the mean square. power: ≥ 0, re full
+    scale. keeps: e^(−frame / time), 0 ... 1. y starts at the floor (a power) and never falls below
+    it.
     """
     rising, held = _branches(power, attack_keep, release_keep, floor)
     keep = torch.where(rising, attack_keep[:, None, None], release_keep[:, None, None])
@@ -105,9 +111,16 @@ def _branches(
     release_keep: Float[Tensor, "batch"],
     floor: Float[Tensor, "batch"],
 ) -> tuple[Bool[Tensor, "batch channel frames"], Bool[Tensor, "batch channel frames"]]:
-    """Which frames rise, and which rest on the floor: the recursion itself, frame by frame over the whole batch."""
-    steps = np.moveaxis(power.detach().cpu().double().numpy(), -1, 0).copy()  # [frames, batch, channel]
-    attack, release, rest = (v.detach().cpu().double().numpy()[:, None] for v in (attack_keep, release_keep, floor))
+    """Which frames rise, and which rest on the floor.
+
+    The recursion itself, frame by frame over the whole batch.
+    """
+    steps = np.moveaxis(
+        power.detach().cpu().double().numpy(), -1, 0
+    ).copy()  # [frames, batch, channel]
+    attack, release, rest = (
+        v.detach().cpu().double().numpy()[:, None] for v in (attack_keep, release_keep, floor)
+    )
     level = np.broadcast_to(rest, steps.shape[1:]).copy()
     rising, held = np.empty(steps.shape, bool), np.empty(steps.shape, bool)
     for n, now in enumerate(steps):
@@ -116,7 +129,9 @@ def _branches(
         level = keep * level + (1.0 - keep) * now
         np.less(level, rest, out=held[n])
         np.maximum(level, rest, out=level)
-    masks = (torch.from_numpy(np.moveaxis(m, 0, -1).copy()).to(power.device) for m in (rising, held))
+    masks = (
+        torch.from_numpy(np.moveaxis(m, 0, -1).copy()).to(power.device) for m in (rising, held)
+    )
     rising_mask, held_mask = masks
     return rising_mask, held_mask
 
@@ -131,11 +146,13 @@ def compressor(
     sample_rate: float,
     hop_samples: int = 16,
 ) -> Float[Tensor, "batch channel time"]:
-    """Downward compression, each channel by its own level (Giannoulis et al. 2012, hard knee, `branching_smoother`).
+    """Downward compression, each channel by its own level (Giannoulis et al. 2012, hard knee,
+    `branching_smoother`).
 
-    Above the threshold the gain is (threshold / level)^slope of the smoothed RMS level. threshold_db: dB re full scale. slope:
-    1 − 1/ratio, 0 = none, 1 = limiter. attack_ms, release_ms: time constants in milliseconds > 0. sample_rate: Hz.
-    hop_samples: the level's control frame, between which the gain is a ramp.
+    Above the threshold the gain is (threshold / level)^slope of the smoothed RMS level.
+    threshold_db: dB re full scale. slope: 1 − 1/ratio, 0 = none, 1 = limiter. attack_ms,
+    release_ms: time constants in milliseconds > 0. sample_rate: Hz. hop_samples: the level's
+    control frame, between which the gain is a ramp.
     """
     n_samples = audio.shape[-1]
     frames = -(-n_samples // hop_samples)
@@ -145,13 +162,20 @@ def compressor(
     frame_ms = 1000.0 * hop_samples / sample_rate
     keeps = [torch.exp(-frame_ms / time_ms) for time_ms in (attack_ms, release_ms)]
     level = branching_smoother(power, *keeps, floor=floor)
-    excess = torch.log(level.clamp_min(POWER_FLOOR)) - torch.log(floor.clamp_min(POWER_FLOOR))[:, None, None]
-    gain = torch.exp(-0.5 * slope[:, None, None] * excess.clamp_min(0.0))  # [batch, channel, frames]
+    excess = (
+        torch.log(level.clamp_min(POWER_FLOOR))
+        - torch.log(floor.clamp_min(POWER_FLOOR))[:, None, None]
+    )
+    gain = torch.exp(
+        -0.5 * slope[:, None, None] * excess.clamp_min(0.0)
+    )  # [batch, channel, frames]
     smooth = _hold_and_ramp(gain, hop_samples)[..., :n_samples]
     return audio * smooth
 
 
-def _hold_and_ramp(frames: Float[Tensor, "*batch frames"], hop_samples: int) -> Float[Tensor, "*batch time"]:
+def _hold_and_ramp(
+    frames: Float[Tensor, "*batch frames"], hop_samples: int
+) -> Float[Tensor, "*batch time"]:
     """Linear ramps from each frame's value to the next; time = frames · hop."""
     following = torch.cat([frames[..., 1:], frames[..., -1:]], dim=-1)
     ramp = torch.arange(hop_samples, device=frames.device, dtype=frames.dtype) / hop_samples

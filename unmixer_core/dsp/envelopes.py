@@ -1,7 +1,9 @@
-"""ADSR and LFO from physical times, closed form in time: no recursion, so every sample has a gradient to every time.
+"""ADSR and LFO from physical times, closed form in time.
 
-The segments' shape is the exponential "power" curve of Vital's envelopes (https://github.com/mtytel/vital, `powerScale`),
-written out below.
+No recursion, so every sample has a gradient to every time.
+
+The segments' shape is the exponential "power" curve of Vital's envelopes
+(https://github.com/mtytel/vital, `powerScale`), written out below.
 """
 
 from __future__ import annotations
@@ -15,10 +17,15 @@ from torch import Tensor
 LINEAR_POWER = 0.01
 
 
-def power_curve(position: Float[Tensor, "*#shape"], power: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
-    """(e^{power·x} − 1)/(e^{power} − 1) for x in [0, 1]: a ramp that starts slowly (power > 0) or fast (power < 0).
+def power_curve(
+    position: Float[Tensor, "*#shape"], power: Float[Tensor, "*#shape"]
+) -> Float[Tensor, "*shape"]:
+    """(e^{power·x} − 1)/(e^{power} − 1) for x in [0, 1].
 
-    Below |power| = 0.01 the limit x + power·x(x − 1)/2 is used, where the quotient would lose its digits.
+    A ramp that starts slowly (power > 0) or fast (power < 0).
+
+    Below |power| = 0.01 the limit x + power·x(x − 1)/2 is used, where the quotient would lose its
+    digits.
     """
     small = power.abs() < LINEAR_POWER
     safe = torch.where(small, torch.full_like(power, LINEAR_POWER), power)
@@ -40,21 +47,28 @@ def adsr(
 ) -> Float[Tensor, "batch time"]:
     """Attack–decay–sustain–release, 0..1.
 
-    All times in seconds, those of segments > 0; gate_s: when the key is released. sustain: level 0..1. The powers bend the
-    segments (`power_curve`); release starts from whatever level the key was released at.
+    All times in seconds, those of segments > 0; gate_s: when the key is released. sustain: level
+    0..1. The powers bend the segments (`power_curve`); release starts from whatever level the key
+    was released at.
     """
     column = [_column(v, time_s) for v in (attack_s, decay_s, sustain, release_s, gate_s)]
     attack, decay, level, release, gate = column
     powers = [_column(p, time_s) for p in (attack_power, decay_power, release_power)]
-    held = _attack_decay(torch.minimum(time_s[None], gate), attack, decay, level, powers[0], powers[1])
+    held = _attack_decay(
+        torch.minimum(time_s[None], gate), attack, decay, level, powers[0], powers[1]
+    )
     released = ((time_s[None] - gate) / release).clamp(0.0, 1.0)
     return held * (1.0 - power_curve(released, powers[2].expand_as(released)))
 
 
-def _attack_decay(time_s: Tensor, attack: Tensor, decay: Tensor, level: Tensor, up: Tensor, down: Tensor) -> Tensor:
+def _attack_decay(
+    time_s: Tensor, attack: Tensor, decay: Tensor, level: Tensor, up: Tensor, down: Tensor
+) -> Tensor:
     rising = time_s < attack
     position = torch.where(rising, time_s / attack, (time_s - attack) / decay).clamp(0.0, 1.0)
-    curve = power_curve(position, torch.where(rising, up.expand_as(position), down.expand_as(position)))
+    curve = power_curve(
+        position, torch.where(rising, up.expand_as(position), down.expand_as(position))
+    )
     return torch.where(rising, curve, 1.0 + (level - 1.0) * curve)
 
 
@@ -80,7 +94,9 @@ def lfo_triangle(
     *,
     phase_cycles: Float[Tensor, "*#batch"] | float = 0.0,
 ) -> Float[Tensor, "*batch time"]:
-    """1 − 2|2u − 1|, u = rate·t + phase wrapped to [0, 1): a triangle that starts at −1 and peaks half a period later.
+    """1 − 2|2u − 1|, u = rate·t + phase wrapped to [0, 1).
+
+    A triangle that starts at −1 and peaks half a period later.
 
     Time in seconds, rate in Hz, phase in cycles.
     """

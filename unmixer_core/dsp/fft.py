@@ -1,9 +1,10 @@
 """Filtering by frequency sampling: whole clips on one circle, moving filters frame by frame.
 
-A long-tailed linear response H(z) is sampled on the circle |z| = e^{damping}, slightly outside the unit circle: the
-signal is weighted by e^{-damping n} before the FFT and unweighted after it, so what wraps around the end of the
-transform comes back `alias_db` quieter. A feedback delay or a comb therefore needs no zero padding for its endless
-tail (exponential windowing, see Välimäki and Liski 2017, and Kates and Yoder's "damped FFT" for reverberators).
+A long-tailed linear response H(z) is sampled on the circle |z| = e^{damping}, slightly outside the
+unit circle: the signal is weighted by e^{-damping n} before the FFT and unweighted after it, so
+what wraps around the end of the transform comes back `alias_db` quieter. A feedback delay or a comb
+therefore needs no zero padding for its endless tail (exponential windowing, see Välimäki and Liski
+2017, and Kates and Yoder's "damped FFT" for reverberators).
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ from torch import Tensor
 
 
 class Circle(NamedTuple):
-    """Sampling points z = e^{damping + j omega}: `omega` in radians per sample, `damping` in nepers per sample."""
+    """Sampling points z = e^{damping + j omega}.
+
+    `omega` in radians per sample, `damping` in nepers per sample.
+    """
 
     n_fft: int
     omega: Float[Tensor, "bins"]
@@ -42,31 +46,43 @@ def fast_length(n: int) -> int:
     return best
 
 
-def circle(n_samples: int, *, pad_samples: int = 0, alias_db: float = 0.0, like: Float[Tensor, "*shape"]) -> Circle:
-    """The circle for clips of `n_samples`: padded by `pad_samples`, wrapped tails attenuated by `alias_db`.
+def circle(
+    n_samples: int, *, pad_samples: int = 0, alias_db: float = 0.0, like: Float[Tensor, "*shape"]
+) -> Circle:
+    """The circle for clips of `n_samples`.
+
+    Padded by `pad_samples`, wrapped tails attenuated by `alias_db`.
 
     Damping alias_db · ln 10 / 20 / n_fft. `like` lends its dtype and device.
     """
     n_fft = fast_length(n_samples + pad_samples)
-    omega = torch.arange(n_fft // 2 + 1, device=like.device, dtype=like.dtype) * (2.0 * math.pi / n_fft)
+    omega = torch.arange(n_fft // 2 + 1, device=like.device, dtype=like.dtype) * (
+        2.0 * math.pi / n_fft
+    )
     return Circle(n_fft, omega, alias_db * math.log(10.0) / 20.0 / n_fft)
 
 
 def filter_on_circle(
     audio: Float[Tensor, "*#batch time"], response: Inexact[Tensor, "*#batch bins"], on: Circle
 ) -> Float[Tensor, "*batch time"]:
-    """Audio filtered by a response H(z) (linear gain) sampled on the circle; leading axes broadcast.
+    """Audio filtered by a response H(z) (linear gain) sampled on the circle.
+
+    Leading axes broadcast.
 
     e^{dn} · irfft(H · rfft(e^{-dn} x)), d = on.damping.
     """
     n_samples = audio.shape[-1]
-    weight = torch.exp(-on.damping * torch.arange(n_samples, device=audio.device, dtype=audio.dtype))
+    weight = torch.exp(
+        -on.damping * torch.arange(n_samples, device=audio.device, dtype=audio.dtype)
+    )
     spectrum = torch.fft.rfft(audio * weight if on.damping else audio, n=on.n_fft)
     filtered = torch.fft.irfft(spectrum * response, n=on.n_fft)[..., :n_samples]
     return filtered / weight if on.damping else filtered
 
 
-def delay_response(delay_samples: Float[Tensor, "*batch"], on: Circle) -> Complex[Tensor, "*batch bins"]:
+def delay_response(
+    delay_samples: Float[Tensor, "*batch"], on: Circle
+) -> Complex[Tensor, "*batch bins"]:
     """z^{-delay} on the circle; the delay in samples may be fractional."""
     delay = delay_samples[..., None]
     gain = torch.exp(-on.damping * delay)
@@ -79,16 +95,24 @@ def frames_count(n_samples: int, hop_samples: int) -> int:
 
 
 def filter_frames(
-    audio: Float[Tensor, "*#batch time"], response: Inexact[Tensor, "*#batch frames bins"], *, hop_samples: int
+    audio: Float[Tensor, "*#batch time"],
+    response: Inexact[Tensor, "*#batch frames bins"],
+    *,
+    hop_samples: int,
 ) -> Float[Tensor, "*batch time"]:
-    """A filter that moves: frame m of the response (linear gain) rules around sample m · hop. Leading axes broadcast.
+    """A filter that moves: frame m of the response (linear gain) rules around sample m · hop.
 
-    Weighted overlap-add (Crochiere 1980) with sine windows of two hops before and after: perfect reconstruction where
-    the response is 1. frames = frames_count(time, hop), bins = hop + 1 from 0 Hz to Nyquist.
+    Leading axes broadcast.
+
+    Weighted overlap-add (Crochiere 1980) with sine windows of two hops before and after: perfect
+    reconstruction where the response is 1. frames = frames_count(time, hop), bins = hop + 1 from 0
+    Hz to Nyquist.
     """
     n_samples, n_fft = audio.shape[-1], 2 * hop_samples
     frames = frames_count(n_samples, hop_samples)
-    window = torch.sin(math.pi * (torch.arange(n_fft, device=audio.device, dtype=audio.dtype) + 0.5) / n_fft)
+    window = torch.sin(
+        math.pi * (torch.arange(n_fft, device=audio.device, dtype=audio.dtype) + 0.5) / n_fft
+    )
     padded = torch.nn.functional.pad(audio, (hop_samples, frames * hop_samples - n_samples))
     pieces = padded.unfold(-1, n_fft, hop_samples) * window  # [..., frames, n_fft]
     filtered = torch.fft.irfft(torch.fft.rfft(pieces) * response, n=n_fft) * window
@@ -100,6 +124,9 @@ def filter_frames(
 def frame_times_s(
     n_samples: int, hop_samples: int, sample_rate: float, like: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "frames"]:
-    """Centre of each frame of `filter_frames` in seconds, m · hop / sample_rate. `like` lends its dtype and device."""
+    """Centre of each frame of `filter_frames` in seconds, m · hop / sample_rate.
+
+    `like` lends its dtype and device.
+    """
     index = torch.arange(frames_count(n_samples, hop_samples), device=like.device, dtype=like.dtype)
     return index * (hop_samples / sample_rate)

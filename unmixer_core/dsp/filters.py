@@ -1,12 +1,13 @@
 """Resonant filters and equalisers as frequency responses.
 
-The engine we imitate runs its filters oversampled, so their responses are nearly those of the analogue prototypes.
-Sampled in frequency we can use the prototypes themselves: with r = f / cutoff and s = j r there is no bilinear warp, no
-instability, and every parameter may change from frame to frame. Apply a response with `fft.filter_on_circle` (fixed) or
-`fft.filter_frames` (moving).
+The engine we imitate runs its filters oversampled, so their responses are nearly those of the
+analogue prototypes. Sampled in frequency we can use the prototypes themselves: with r = f / cutoff
+and s = j r there is no bilinear warp, no instability, and every parameter may change from frame to
+frame. Apply a response with `fft.filter_on_circle` (fixed) or `fft.filter_frames` (moving).
 
-State-variable prototypes: Zavalishin, The Art of VA Filter Design, ch. 4. Shelves and bell: Bristow-Johnson's Audio EQ
-Cookbook, analogue prototypes H(s). Frequencies are in Hz and > 0, except `frequency_hz`, which may be 0.
+State-variable prototypes: Zavalishin, The Art of VA Filter Design, ch. 4. Shelves and bell:
+Bristow-Johnson's Audio EQ Cookbook, analogue prototypes H(s). Frequencies are in Hz and > 0, except
+`frequency_hz`, which may be 0.
 """
 
 from __future__ import annotations
@@ -26,10 +27,11 @@ def state_variable_response(
     *,
     steepness: Float[Tensor, "*#batch"] | None = None,
 ) -> Complex[Tensor, "*batch bins"]:
-    """A resonant two-pole filter, or (steepness 1) that filter followed by a second one of damping 1.
+    """A resonant two-pole filter, or (steepness 1) that filter followed by a second one of damping
+    1.
 
-    damping: 1/Q. kind: weights of lowpass 1/D, highpass s²/D, bandpass s/D, notch (1 + s²)/D with D = 1 + damping·s + s²,
-    s = j·frequency/cutoff. steepness: 0 (12 dB/octave) .. 1 (24).
+    damping: 1/Q. kind: weights of lowpass 1/D, highpass s²/D, bandpass s/D, notch (1 + s²)/D with D
+    = 1 + damping·s + s², s = j·frequency/cutoff. steepness: 0 (12 dB/octave) .. 1 (24).
     """
     ratio = frequency_hz / cutoff_hz[..., None]
     first = _two_pole(ratio, damping[..., None], kind)
@@ -40,7 +42,9 @@ def state_variable_response(
 
 
 def _two_pole(
-    ratio: Float[Tensor, "*#batch bins"], damping: Float[Tensor, "*#batch one"], kind: Float[Tensor, "*#batch 4"]
+    ratio: Float[Tensor, "*#batch bins"],
+    damping: Float[Tensor, "*#batch one"],
+    kind: Float[Tensor, "*#batch 4"],
 ) -> Complex[Tensor, "*batch bins"]:
     low, high, band, notch = (kind[..., i, None] for i in range(4))
     squared = ratio * ratio
@@ -54,7 +58,9 @@ def bell_response(
     gain_db: Float[Tensor, "*#batch"],
     quality: Float[Tensor, "*#batch"],
 ) -> Complex[Tensor, "*batch bins"]:
-    """Peaking equaliser (s² + sA/Q + 1)/(s² + s/(AQ) + 1), A = 10^(gain/40), s = j·frequency/center."""
+    """Peaking equaliser (s² + sA/Q + 1)/(s² + s/(AQ) + 1), A = 10^(gain/40), s =
+    j·frequency/center.
+    """
     amplitude = _half_gain(gain_db)[..., None]
     ratio = frequency_hz / center_hz[..., None]
     real, edge = 1.0 - ratio * ratio, ratio / quality[..., None]
@@ -67,11 +73,18 @@ def low_shelf_response(
     gain_db: Float[Tensor, "*#batch"],
     quality: Float[Tensor, "*#batch"],
 ) -> Complex[Tensor, "*batch bins"]:
-    """Low shelf A(s² + s√A/Q + A)/(As² + s√A/Q + 1), A = 10^(gain/40): the gain below the corner, 1 above."""
+    """Low shelf A(s² + s√A/Q + A)/(As² + s√A/Q + 1), A = 10^(gain/40).
+
+    The gain below the corner, 1 above.
+    """
     amplitude = _half_gain(gain_db)[..., None]
     ratio = frequency_hz / corner_hz[..., None]
     squared, edge = ratio * ratio, ratio * amplitude.sqrt() / quality[..., None]
-    return amplitude * torch.complex(amplitude - squared, edge) / torch.complex(1.0 - amplitude * squared, edge)
+    return (
+        amplitude
+        * torch.complex(amplitude - squared, edge)
+        / torch.complex(1.0 - amplitude * squared, edge)
+    )
 
 
 def high_shelf_response(
@@ -80,11 +93,18 @@ def high_shelf_response(
     gain_db: Float[Tensor, "*#batch"],
     quality: Float[Tensor, "*#batch"],
 ) -> Complex[Tensor, "*batch bins"]:
-    """High shelf A(As² + s√A/Q + 1)/(s² + s√A/Q + A), A = 10^(gain/40): the gain above the corner, 1 below."""
+    """High shelf A(As² + s√A/Q + 1)/(s² + s√A/Q + A), A = 10^(gain/40).
+
+    The gain above the corner, 1 below.
+    """
     amplitude = _half_gain(gain_db)[..., None]
     ratio = frequency_hz / corner_hz[..., None]
     squared, edge = ratio * ratio, ratio * amplitude.sqrt() / quality[..., None]
-    return amplitude * torch.complex(1.0 - amplitude * squared, edge) / torch.complex(amplitude - squared, edge)
+    return (
+        amplitude
+        * torch.complex(1.0 - amplitude * squared, edge)
+        / torch.complex(amplitude - squared, edge)
+    )
 
 
 def one_pole_response(
@@ -97,9 +117,14 @@ def one_pole_response(
 
 
 def damping_shelf_response(
-    frequency_hz: Float[Tensor, "bins"], corner_hz: Float[Tensor, "*batch"], high_gain: Float[Tensor, ""]
+    frequency_hz: Float[Tensor, "bins"],
+    corner_hz: Float[Tensor, "*batch"],
+    high_gain: Float[Tensor, ""],
 ) -> Complex[Tensor, "*batch bins"]:
-    """First-order high shelf (1 + g·jr)/(1 + jr), r = frequency/corner: linear gain 1 below, g above."""
+    """First-order high shelf (1 + g·jr)/(1 + jr), r = frequency/corner.
+
+    Linear gain 1 below, g above.
+    """
     ratio = frequency_hz / corner_hz[..., None]
     one = torch.ones_like(ratio)
     return torch.complex(one, high_gain * ratio) / torch.complex(one, ratio)

@@ -1,10 +1,11 @@
 """Chorus, flanger and phaser: delays and allpasses that an LFO moves.
 
-Feedback around a slowly moving delay u is the geometric series 1/(1 − u), written as the product (1 + u)(1 + u²)(1 + u⁴)…,
-so that n passes of one fractional delay each make 2ⁿ echoes. The phaser moves its allpass chain frame by frame.
+Feedback around a slowly moving delay u is the geometric series 1/(1 − u), written as the product (1
++ u)(1 + u²)(1 + u⁴)…, so that n passes of one fractional delay each make 2ⁿ echoes. The phaser
+moves its allpass chain frame by frame.
 
-Delay lines: Dattorro, "Effect Design, Part 2: Delay-Line Modulation and Chorus" (JAES 1997). Phaser: J. O. Smith, "An Allpass
-Approach to Digital Phasing and Flanging" (ICMC 1984).
+Delay lines: Dattorro, "Effect Design, Part 2: Delay-Line Modulation and Chorus" (JAES 1997).
+Phaser: J. O. Smith, "An Allpass Approach to Digital Phasing and Flanging" (ICMC 1984).
 """
 
 from __future__ import annotations
@@ -19,13 +20,21 @@ from unmixer_core.dsp.fft import filter_frames
 def fractional_delay(
     audio: Float[Tensor, "batch time"], delay_samples: Float[Tensor, "batch taps time"]
 ) -> Float[Tensor, "batch taps time"]:
-    """x(t − delay(t)): delays ≥ 0 in samples that move, linear interpolation, silence before the start."""
+    """x(t − delay(t)): delays ≥ 0 in samples that move, linear interpolation, silence before the
+    start.
+    """
     n_samples = audio.shape[-1]
     index = torch.arange(n_samples, device=audio.device, dtype=delay_samples.dtype)
-    place = (index - delay_samples + 1.0) * (2.0 / n_samples) - 1.0  # sample 0 is a zero put in front
-    grid = torch.view_as_real(torch.complex(place, torch.zeros_like(place)))  # pairs, a third of what stack takes
+    place = (index - delay_samples + 1.0) * (
+        2.0 / n_samples
+    ) - 1.0  # sample 0 is a zero put in front
+    grid = torch.view_as_real(
+        torch.complex(place, torch.zeros_like(place))
+    )  # pairs, a third of what stack takes
     source = torch.nn.functional.pad(audio, (1, 0))[:, None, None]
-    return torch.nn.functional.grid_sample(source, grid, padding_mode="border", align_corners=True)[:, 0]
+    return torch.nn.functional.grid_sample(source, grid, padding_mode="border", align_corners=True)[
+        :, 0
+    ]
 
 
 def feedback_passes(
@@ -35,10 +44,11 @@ def feedback_passes(
     *,
     passes: int,
 ) -> Float[Tensor, "batch time"]:
-    """1/(1 − feedback · D) by `passes` doublings, i.e. 2^passes − 1 echoes, D f(t) = f(t − delay(t)).
+    """1/(1 − feedback · D) by `passes` doublings, i.e. 2^passes − 1 echoes, D f(t) = f(t −
+    delay(t)).
 
-    delay_samples: ≥ 0. feedback: linear gain, −1..1. A second echo was delayed when the first one was, not now: D² delays
-    by delay(t) + delay(t − delay(t)), and so on.
+    delay_samples: ≥ 0. feedback: linear gain, −1..1. A second echo was delayed when the first one
+    was, not now: D² delays by delay(t) + delay(t − delay(t)), and so on.
     """
     gain = feedback[:, None]
     for step in range(passes):
@@ -46,7 +56,9 @@ def feedback_passes(
         audio = audio + gain * delayed
         if step + 1 < passes:
             gain = gain * gain
-            delay_samples = delay_samples + fractional_delay(delay_samples, delay_samples[:, None])[:, 0]
+            delay_samples = (
+                delay_samples + fractional_delay(delay_samples, delay_samples[:, None])[:, 0]
+            )
     return audio
 
 
@@ -58,14 +70,18 @@ def chorus(
     sample_rate: float,
     passes: int = 3,
 ) -> Float[Tensor, "batch channel time"]:
-    """Wet signal of a chorus: the sum of several moving delays, each fed back to itself, Σ D / (1 − feedback · D).
+    """Wet signal of a chorus: the sum of several moving delays, each fed back to itself, Σ D / (1 −
+    feedback · D).
 
-    delay_ms: milliseconds ≥ 0. feedback: linear gain, −1..1, over 2^passes − 1 echoes. sample_rate: Hz.
+    delay_ms: milliseconds ≥ 0. feedback: linear gain, −1..1, over 2^passes − 1 echoes. sample_rate:
+    Hz.
     """
     batch, channels, voices, n_samples = delay_ms.shape
     delays = delay_ms.reshape(-1, n_samples) * (sample_rate / 1000.0)
     source = audio[:, :, None].expand(-1, -1, voices, -1).reshape(-1, n_samples)
-    looped = feedback_passes(source, delays, feedback.repeat_interleave(channels * voices), passes=passes)
+    looped = feedback_passes(
+        source, delays, feedback.repeat_interleave(channels * voices), passes=passes
+    )
     heard = fractional_delay(looped, delays[:, None])
     return heard.reshape(batch, channels, voices, n_samples).sum(dim=2)
 
@@ -80,10 +96,13 @@ def flanger(
 ) -> Float[Tensor, "batch channel time"]:
     """Wet signal of a flanger: one short moving delay with feedback, D / (1 − feedback · D).
 
-    delay_ms: milliseconds ≥ 0. feedback: linear gain, −1..1, over 2^passes − 1 echoes. sample_rate: Hz.
+    delay_ms: milliseconds ≥ 0. feedback: linear gain, −1..1, over 2^passes − 1 echoes. sample_rate:
+    Hz.
     """
     flat, delays = audio.flatten(0, 1), delay_ms.flatten(0, 1) * (sample_rate / 1000.0)
-    looped = feedback_passes(flat, delays, feedback.repeat_interleave(audio.shape[1]), passes=passes)
+    looped = feedback_passes(
+        flat, delays, feedback.repeat_interleave(audio.shape[1]), passes=passes
+    )
     return fractional_delay(looped, delays[:, None])[:, 0].unflatten(0, audio.shape[:2])
 
 
@@ -96,15 +115,19 @@ def phaser(
     hop_samples: int,
     stages: int = 8,
 ) -> Float[Tensor, "batch channel time"]:
-    """Wet signal of a phaser: half the input plus half an allpass chain of `stages` first-order sections, fed back.
+    """Wet signal of a phaser: half the input plus half an allpass chain of `stages` first-order
+    sections, fed back.
 
-    See `phaser_response`. center_hz: Hz > 0, by frames of `fft.filter_frames`. feedback: linear gain, 0 ≤ feedback < 1.
+    See `phaser_response`. center_hz: Hz > 0, by frames of `fft.filter_frames`. feedback: linear
+    gain, 0 ≤ feedback < 1.
     """
     frequency_hz = torch.arange(hop_samples + 1, device=audio.device, dtype=audio.dtype) * (
         sample_rate / (2 * hop_samples)
     )
     return filter_frames(
-        audio, phaser_response(frequency_hz, center_hz, feedback, stages=stages), hop_samples=hop_samples
+        audio,
+        phaser_response(frequency_hz, center_hz, feedback, stages=stages),
+        hop_samples=hop_samples,
     )
 
 
@@ -115,8 +138,12 @@ def phaser_response(
     *,
     stages: int,
 ) -> Complex[Tensor, "batch *frames bins"]:
-    """H = ½(1 + A)/(1 − feedback·A), A = ((1 − jr)/(1 + jr))^stages, r = frequency/center, both in Hz."""
+    """H = ½(1 + A)/(1 − feedback·A), A = ((1 − jr)/(1 + jr))^stages, r = frequency/center, both
+    in Hz.
+    """
     angle = -2.0 * stages * torch.atan(frequency_hz / center_hz[..., None])
     cosine, sine = torch.cos(angle), torch.sin(angle)
     back = feedback.reshape(-1, *([1] * (angle.dim() - 1)))
-    return 0.5 * torch.complex(1.0 + cosine, sine) / torch.complex(1.0 - back * cosine, -back * sine)
+    return (
+        0.5 * torch.complex(1.0 + cosine, sine) / torch.complex(1.0 - back * cosine, -back * sine)
+    )

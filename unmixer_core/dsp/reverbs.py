@@ -1,7 +1,8 @@
 """Reverb as exponentially decaying noise in octave-wide bands, each with its own decay time.
 
-A dense late reverb is, statistically, noise whose bands decay exponentially (Moorer 1979; Polack 1988; velvet-noise
-FIRs: Järveläinen and Karjalainen 2007). The noise is fixed, so that the response is a smooth function of its controls.
+A dense late reverb is, statistically, noise whose bands decay exponentially (Moorer 1979; Polack
+1988; velvet-noise FIRs: Järveläinen and Karjalainen 2007). The noise is fixed, so that the response
+is a smooth function of its controls.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ def noise_bands(
 ) -> Float[Tensor, "bands 2 n_samples"]:
     """White noise of variance 1, two independent channels, split into bands that sum to it.
 
-    Bands are raised cosines over log-frequency, centred on `band_centers_hz`; the first reaches down to 0 Hz and the last
-    up to Nyquist.
+    Bands are raised cosines over log-frequency, centred on `band_centers_hz`; the first reaches
+    down to 0 Hz and the last up to Nyquist.
     """
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(2, n_samples, generator=generator)
@@ -50,23 +51,33 @@ def impulse_response(
     sample_rate: float,
     build_up_power: float = 1.0,
 ) -> Float[Tensor, "batch 2 time"]:
-    """Decaying noise, (1 − e^{−(t/build_up)^build_up_power}) · Σ gain · 1000^{−t/decay_time} · band (Moorer 1979; Polack 1988).
+    """Decaying noise, (1 − e^{−(t/build_up)^build_up_power}) · Σ gain · 1000^{−t/decay_time} · band
+    (Moorer 1979; Polack 1988).
 
-    bands: of `noise_bands`. decay_time_s: T60 in seconds > 0. gain: linear. build_up_s: how long the density takes to rise,
-    seconds > 0; build_up_power ≥ 1. sample_rate: Hz.
+    bands: of `noise_bands`. decay_time_s: T60 in seconds > 0. gain: linear. build_up_s: how long
+    the density takes to rise, seconds > 0; build_up_power ≥ 1. sample_rate: Hz.
     """
     time_s = torch.arange(bands.shape[-1], device=bands.device, dtype=bands.dtype) / sample_rate
-    envelope = gain[..., None] * torch.exp(time_s * (-LOG_T60 / decay_time_s[..., None]))  # [batch, bands, time]
+    envelope = gain[..., None] * torch.exp(
+        time_s * (-LOG_T60 / decay_time_s[..., None])
+    )  # [batch, bands, time]
     share = time_s / build_up_s[:, None]
     rise = -torch.expm1(-share if build_up_power == 1.0 else -(share**build_up_power))
     mixed = torch.einsum("nct,bnt->bct", bands, envelope)
     return mixed * rise[:, None]
 
 
-def reverb_circle(audio: Float[Tensor, "*batch time"], length: int, predelay_samples: float) -> Circle:
-    """The circle on which audio and a response of `length` samples, at most `predelay_samples` later, convolve without
-    wrapping round into the clip."""
-    return circle(audio.shape[-1], pad_samples=min(length, audio.shape[-1]) + math.ceil(predelay_samples), like=audio)
+def reverb_circle(
+    audio: Float[Tensor, "*batch time"], length: int, predelay_samples: float
+) -> Circle:
+    """The circle on which audio and a response of `length` samples, at most `predelay_samples`
+    later, convolve without wrapping round into the clip.
+    """
+    return circle(
+        audio.shape[-1],
+        pad_samples=min(length, audio.shape[-1]) + math.ceil(predelay_samples),
+        like=audio,
+    )
 
 
 def reverb(
@@ -76,8 +87,13 @@ def reverb(
     *,
     sample_rate: float,
 ) -> Float[Tensor, "batch 2 time"]:
-    """Wet signal: audio ∗ response (`impulse_response`), later by predelay_s ≥ 0 seconds. sample_rate: Hz."""
+    """Wet signal: audio ∗ response (`impulse_response`), later by predelay_s ≥ 0 seconds.
+
+    sample_rate: Hz.
+    """
     on = reverb_circle(audio, response.shape[-1], float(predelay_s.detach().max()) * sample_rate)
     shift = -(predelay_s * sample_rate)[:, None] * on.omega
-    spectrum = torch.fft.rfft(response, n=on.n_fft) * torch.polar(torch.ones_like(shift), shift)[:, None]
+    spectrum = (
+        torch.fft.rfft(response, n=on.n_fft) * torch.polar(torch.ones_like(shift), shift)[:, None]
+    )
     return filter_on_circle(audio, spectrum, on)

@@ -1,11 +1,14 @@
-"""Spectral distances: the original DDSP loss, a multi-resolution loss for training and ITF, and MSS itself.
+"""Spectral distances: the original DDSP loss, a multi-resolution loss for training and ITF, and MSS
+itself.
 
-`spectral_loss` is the scalar of Engel et al. 2020 (eq. 4). `multiscale_spectral` is what this project trains with: one
-value per clip, level-sensitive, stereo, in mel bands, with the target's side computed once by `prepare`. `mss` is the
-evaluation metric of Hayes et al. 2025 (multi-scale log-mel distance), level-blind, differentiable.
+`spectral_loss` is the scalar of Engel et al. 2020 (eq. 4). `multiscale_spectral` is what this
+project trains with: one value per clip, level-sensitive, stereo, in mel bands, with the target's
+side computed once by `prepare`. `mss` is the evaluation metric of Hayes et al. 2025 (multi-scale
+log-mel distance), level-blind, differentiable.
 
-All of them sit on `stft_magnitude`, whose backward pass is written out: one inverse real FFT and an overlap-add, about
-half the time that differentiating through torch.stft takes. It differentiates once, not twice.
+All of them sit on `stft_magnitude`, whose backward pass is written out: one inverse real FFT and an
+overlap-add, about half the time that differentiating through torch.stft takes. It differentiates
+once, not twice.
 """
 
 from __future__ import annotations
@@ -37,7 +40,9 @@ def spectral_loss(
     mag_weight: float = 1.0,
     logmag_weight: float = 0.0,
 ) -> Float[Tensor, ""]:
-    """Mean absolute difference of magnitudes and of their logs, summed over FFT sizes (75 % overlap, no centring)."""
+    """Mean absolute difference of magnitudes and of their logs, summed over FFT sizes (75 %
+    overlap, no centring).
+    """
     loss = target.new_zeros(())
     for size in fft_sizes:
         wanted = _trailing_stft(target, size)
@@ -52,10 +57,11 @@ def spectral_loss(
 class SpectralSettings:
     """What `multiscale_spectral` compares.
 
-    fft_sizes: windows in samples, hop = size / hop_divisor. mel: bins summed to 2 sqrt(size) Slaney mel bands (32, 64,
-    128 for 256, 1024, 4096), False: plain FFT bins. linear_weight weighs the relative L1 of magnitudes (what is loud),
-    log_weight the L1 of their logarithms in nepers (what is quiet). floor: amplitude re full scale under which the
-    logarithm flattens. stereo: "mid_side", "left_right" or "mono".
+    fft_sizes: windows in samples, hop = size / hop_divisor. mel: bins summed to 2 sqrt(size) Slaney
+    mel bands (32, 64, 128 for 256, 1024, 4096), False: plain FFT bins. linear_weight weighs the
+    relative L1 of magnitudes (what is loud), log_weight the L1 of their logarithms in nepers (what
+    is quiet). floor: amplitude re full scale under which the logarithm flattens. stereo:
+    "mid_side", "left_right" or "mono".
     """
 
     fft_sizes: tuple[int, ...] = (256, 1024, 4096)
@@ -69,7 +75,9 @@ class SpectralSettings:
 
 @dataclass(frozen=True)
 class Spectra:
-    """Magnitudes of a batch at every resolution (full scale = 1), frames of all channels in a row, and floored logarithms."""
+    """Magnitudes of a batch at every resolution (full scale = 1), frames of all channels in a
+    row, and floored logarithms.
+    """
 
     magnitudes: tuple[Float[Tensor, "batch _frames _bands"], ...]
     logarithms: tuple[Float[Tensor, "batch _frames _bands"], ...]
@@ -91,7 +99,9 @@ def prepare(
     for size in settings.fft_sizes:
         found = stft_magnitude(channels, size, size // settings.hop_divisor, amplitude=True)
         if settings.mel:
-            bank = mel_bank(size, round(2.0 * math.sqrt(size)), sample_rate, audio.dtype, audio.device)
+            bank = mel_bank(
+                size, round(2.0 * math.sqrt(size)), sample_rate, audio.dtype, audio.device
+            )
             found = found @ (bank / bank.sum(0).clamp(min=1e-12))
         magnitudes.append(found.reshape(audio.shape[0], -1, found.shape[-1]))
     logarithms = tuple(torch.log(m + settings.floor) for m in magnitudes)
@@ -104,16 +114,20 @@ def multiscale_spectral(
     sample_rate: int = 44100,
     settings: SpectralSettings = SpectralSettings(),
 ) -> Float[Tensor, "batch"]:
-    """Level-sensitive distance of every clip to its target, averaged over resolutions; 0 only for equal spectra.
+    """Level-sensitive distance of every clip to its target, averaged over resolutions.
 
-    target: audio, or `prepare(...)` of it, whose sample rate and settings then rule; a batch of 1 is compared with
-    every clip. Finite gradient at silence.
+    0 only for equal spectra.
+
+    target: audio, or `prepare(...)` of it, whose sample rate and settings then rule; a batch of 1
+    is compared with every clip. Finite gradient at silence.
     """
     wanted = target if isinstance(target, Spectra) else prepare(target, sample_rate, settings)
     found, settings = prepare(audio, wanted.sample_rate, wanted.settings), wanted.settings
     loss = audio.new_zeros(audio.shape[0])
     for a, b in zip(found.magnitudes, wanted.magnitudes, strict=True):
-        loss = loss + settings.linear_weight * (a - b).abs().mean((1, 2)) / (b.mean((1, 2)) + settings.floor)
+        loss = loss + settings.linear_weight * (a - b).abs().mean((1, 2)) / (
+            b.mean((1, 2)) + settings.floor
+        )
     for a, b in zip(found.logarithms, wanted.logarithms, strict=True):
         loss = loss + settings.log_weight * (a - b).abs().mean((1, 2))
     return loss / len(settings.fft_sizes)
@@ -122,7 +136,9 @@ def multiscale_spectral(
 def mel_powers(
     audio: Float[Tensor, "batch time"], sample_rate: int
 ) -> tuple[Float[Tensor, "batch _frames _mels"], ...]:
-    """Power in Slaney mel bands at the three MSS scales (Hann windows, centred frames, zeros beyond the ends)."""
+    """Power in Slaney mel bands at the three MSS scales (Hann windows, centred frames, zeros
+    beyond the ends).
+    """
     scales = []
     for window_ms, hop_ms, n_mels in MSS_SCALES_MS:
         size, hop = window_ms * sample_rate // 1000, hop_ms * sample_rate // 1000
@@ -134,10 +150,11 @@ def mel_powers(
 def mss_spectra(
     audio: Float[Tensor, "batch time"], sample_rate: int, soft_floor: bool = False
 ) -> tuple[Float[Tensor, "batch _frames _mels"], ...]:
-    """Log-mel spectrograms of the three MSS scales in dB re the clip's own peak, from -80 to 0 (silence: -80).
+    """Log-mel spectrograms of the three MSS scales in dB re the clip's own peak, from -80 to 0
+    (silence: -80).
 
-    soft_floor: powers fade into the floor instead of being cut there (at most 3 dB off), so that bins under it keep a
-    gradient.
+    soft_floor: powers fade into the floor instead of being cut there (at most 3 dB off), so that
+    bins under it keep a gradient.
     """
     floor = 10.0 ** (-MSS_RANGE_DB / 10.0)
     scales = []
@@ -149,17 +166,27 @@ def mss_spectra(
 
 def mss(
     audio: Float[Tensor, "batch *channel time"],
-    target: Float[Tensor, "#batch *channel time"] | tuple[Float[Tensor, "#batch _frames _mels"], ...],
+    target: Float[Tensor, "#batch *channel time"]
+    | tuple[Float[Tensor, "#batch _frames _mels"], ...],
     sample_rate: int,
     soft_floor: bool = False,
 ) -> Float[Tensor, "batch"]:
-    """Multi-scale log-mel distance in dB (Hayes et al. 2025): blind to level, 0 for equal sounds. Lower is better.
+    """Multi-scale log-mel distance in dB (Hayes et al. 2025): blind to level, 0 for equal sounds.
 
-    Stereo is mixed down (mean of the channels) first. target: audio, or `mss_spectra` of its mix-down.
+    Lower is better.
+
+    Stereo is mixed down (mean of the channels) first. target: audio, or `mss_spectra` of its
+    mix-down.
     """
-    wanted = target if isinstance(target, tuple) else mss_spectra(mix_down(target), sample_rate, soft_floor)
+    wanted = (
+        target
+        if isinstance(target, tuple)
+        else mss_spectra(mix_down(target), sample_rate, soft_floor)
+    )
     found = mss_spectra(mix_down(audio), sample_rate, soft_floor)
-    return torch.stack([(a - b).abs().mean((1, 2)) for a, b in zip(found, wanted, strict=True)]).mean(0)
+    return torch.stack(
+        [(a - b).abs().mean((1, 2)) for a, b in zip(found, wanted, strict=True)]
+    ).mean(0)
 
 
 def mix_down(audio: Float[Tensor, "batch *channel time"]) -> Float[Tensor, "batch time"]:
@@ -168,9 +195,14 @@ def mix_down(audio: Float[Tensor, "batch *channel time"]) -> Float[Tensor, "batc
 
 
 def stft_magnitude(
-    audio: Float[Tensor, "batch time"], window_samples: int, hop_samples: int, amplitude: bool = False
+    audio: Float[Tensor, "batch time"],
+    window_samples: int,
+    hop_samples: int,
+    amplitude: bool = False,
 ) -> Float[Tensor, "batch frames bins"]:
-    """Magnitudes under a periodic Hann window; frames centred on multiples of the hop, zeros beyond the ends.
+    """Magnitudes under a periodic Hann window.
+
+    Frames centred on multiples of the hop, zeros beyond the ends.
 
     amplitude: scaled so that a full-scale sinusoid peaks at 1. The gradient at zero magnitude is 0.
     """
@@ -185,13 +217,21 @@ def stft_magnitude(
     False
 )  # kept for later calls: what is made in inference mode could never be differentiated through
 def mel_bank(
-    n_fft: int, n_mels: int, sample_rate: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+    n_fft: int,
+    n_mels: int,
+    sample_rate: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
 ) -> Float[Tensor, "bins mels"]:
-    """Triangular filters of equal area, evenly spaced on Slaney's mel scale from 0 Hz to Nyquist."""
+    """Triangular filters of equal area, evenly spaced on Slaney's mel scale from 0 Hz to
+    Nyquist.
+    """
     bins = torch.linspace(0.0, sample_rate / 2.0, n_fft // 2 + 1, dtype=torch.float64)
     if n_fft % 2:
         bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * (sample_rate / n_fft)
-    edges = _mel_to_hz(torch.linspace(0.0, _hz_to_mel(sample_rate / 2.0), n_mels + 2, dtype=torch.float64))
+    edges = _mel_to_hz(
+        torch.linspace(0.0, _hz_to_mel(sample_rate / 2.0), n_mels + 2, dtype=torch.float64)
+    )
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins[:, None] - low) / (centre - low)
     falling = (high - bins[:, None]) / (high - centre)
@@ -203,14 +243,20 @@ def _hz_to_mel(hz: float) -> float:
     """Slaney's scale: linear up to 1 kHz, logarithmic above."""
     linear = hz / SLANEY_HZ_PER_MEL
     corner = SLANEY_BREAK_HZ / SLANEY_HZ_PER_MEL
-    return linear if hz < SLANEY_BREAK_HZ else corner + math.log(hz / SLANEY_BREAK_HZ) / SLANEY_LOG_STEP
+    return (
+        linear
+        if hz < SLANEY_BREAK_HZ
+        else corner + math.log(hz / SLANEY_BREAK_HZ) / SLANEY_LOG_STEP
+    )
 
 
 def _mel_to_hz(mel: Float[Tensor, "edges"]) -> Float[Tensor, "edges"]:
     """The inverse of `_hz_to_mel`."""
     corner = SLANEY_BREAK_HZ / SLANEY_HZ_PER_MEL
     return torch.where(
-        mel < corner, mel * SLANEY_HZ_PER_MEL, SLANEY_BREAK_HZ * torch.exp((mel - corner) * SLANEY_LOG_STEP)
+        mel < corner,
+        mel * SLANEY_HZ_PER_MEL,
+        SLANEY_BREAK_HZ * torch.exp((mel - corner) * SLANEY_LOG_STEP),
     )
 
 
@@ -220,8 +266,13 @@ def _hann(size: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.hann_window(size, dtype=dtype, device=device)
 
 
-def _stereo_rows(audio: Float[Tensor, "batch channel time"], stereo: str) -> Float[Tensor, "rows time"]:
-    """Clips as single channels, batch-major: mid and side (each halved), left and right, or the mix-down."""
+def _stereo_rows(
+    audio: Float[Tensor, "batch channel time"], stereo: str
+) -> Float[Tensor, "rows time"]:
+    """Clips as single channels, batch-major.
+
+    Mid and side (each halved), left and right, or the mix-down.
+    """
     if stereo not in ("mid_side", "left_right", "mono"):
         raise ValueError(f"stereo must be 'mid_side', 'left_right' or 'mono', not {stereo!r}")
     if stereo == "mono" or audio.shape[1] == 1:
@@ -232,7 +283,9 @@ def _stereo_rows(audio: Float[Tensor, "batch channel time"], stereo: str) -> Flo
     return torch.stack([0.5 * (left + right), 0.5 * (left - right)], dim=1).flatten(0, 1)
 
 
-def _trailing_stft(audio: Float[Tensor, "batch time"], size: int) -> Float[Tensor, "batch frames bins"]:
+def _trailing_stft(
+    audio: Float[Tensor, "batch time"], size: int
+) -> Float[Tensor, "batch frames bins"]:
     """Magnitudes of frames that start on multiples of size / 4, the last ones padded with zeros."""
     hop = size // 4
     n_frames = math.ceil(audio.shape[-1] / hop)
@@ -260,13 +313,17 @@ class _StftMagnitude(torch.autograd.Function):
         spectrum, magnitude, window = ctx.saved_tensors
         size = window.shape[0]
         radial = grad / magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny)
-        radial[..., 1 : (size + 1) // 2] *= 0.5  # irfft counts the bins between 0 Hz and Nyquist twice
+        radial[..., 1 : (size + 1) // 2] *= (
+            0.5  # irfft counts the bins between 0 Hz and Nyquist twice
+        )
         frames = torch.fft.irfft(spectrum * radial, size, norm="forward") * window
         line = _add_frames(frames, ctx.hop)[:, size // 2 :][:, : ctx.n_samples]
         return F.pad(line, (0, ctx.n_samples - line.shape[-1])), None, None
 
 
-def _add_frames(frames: Float[Tensor, "batch frames size"], hop: int) -> Float[Tensor, "batch time"]:
+def _add_frames(
+    frames: Float[Tensor, "batch frames size"], hop: int
+) -> Float[Tensor, "batch time"]:
     """Overlap-add, one block of `hop` samples of every frame at a time."""
     batch, n_frames, size = frames.shape
     n_blocks = math.ceil(size / hop)

@@ -1,4 +1,7 @@
-"""What the trained model answers for test clips: a point estimate, candidates ranked by the proxy, its uncertainty."""
+"""What the trained model answers for test clips.
+
+A point estimate, candidates ranked by the proxy, its uncertainty.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,9 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Predictions:
-    """Per target: the point estimate, up to K candidates (it comes first), and PIT values [n, K] (nan: not active)."""
+    """Per target: the point estimate, up to K candidates (it comes first), and PIT values [n, K]
+    (nan: not active).
+    """
 
     point: list[Patch]
     candidates: list[list[Patch]]
@@ -39,9 +44,16 @@ class Predictions:
 
 
 def predict(
-    model: Unmixer, frames: Features, test: Sequence[Target], settings: Settings, progress: Progress = quietly
+    model: Unmixer,
+    frames: Features,
+    test: Sequence[Target],
+    settings: Settings,
+    progress: Progress = quietly,
 ) -> Predictions:
-    """Propose for every target, in batches; note and gate are given, as they are to every baseline."""
+    """Propose for every target, in batches.
+
+    Note and gate are given, as they are to every baseline.
+    """
     candidates: list[list[Patch]] = []
     places: list[np.ndarray] = []
     starts = range(0, len(test), BATCH)
@@ -64,14 +76,18 @@ def best_by_proxy(
     *,
     threads: int = 1,
 ) -> list[Patch]:
-    """Of each target's candidates the one whose proxy sound is closest: a choice that costs no host render.
+    """Of each target's candidates the one whose proxy sound is closest.
 
-    `threads` targets are worked on side by side, with one compute thread each (the proxy's many small steps gain less
-    from sharing one).
+    A choice that costs no host render.
+
+    `threads` targets are worked on side by side, with one compute thread each (the proxy's many
+    small steps gain less from sharing one).
     """
 
     def best(patches: Sequence[Patch], target: Target) -> Patch:
-        return patches[int(np.argmin(finetune.rank(proxy, target.audio, patches, sample_rate=sample_rate)))]
+        return patches[
+            int(np.argmin(finetune.rank(proxy, target.audio, patches, sample_rate=sample_rate)))
+        ]
 
     with finetune.one_thread_each(), ThreadPoolExecutor(threads) as pool:
         return list(progress(pool.map(best, candidates, test), len(test), "rank by proxy"))
@@ -84,28 +100,45 @@ def with_seeds(
     patches: Patches | PatchTable,
     seeds: int,
 ) -> list[list[Patch]]:
-    """The network's candidates of every target, then the patches of its nearest training renders at its note and gate."""
+    """The network's candidates of every target, then the patches of its nearest training renders
+    at its note and gate.
+    """
     pools = []
     for mine, target in zip(candidates, test, strict=True):
         near = [patches[clip] for clip in nearest[target.clip].clips[:seeds]]
-        pools.append([*mine, *(at_note(patch, target.patch.note, target.patch.gate_s) for patch in near)])
+        pools.append(
+            [*mine, *(at_note(patch, target.patch.note, target.patch.gate_s) for patch in near)]
+        )
     return pools
 
 
 def share_of_network(
     best: Sequence[Patch], candidates: Sequence[Sequence[Patch]], test: Sequence[Target]
 ) -> dict[str, float]:
-    """`<phase>.prediction.from_network`: how often the chosen candidate came from the network, not from retrieval."""
-    own = [any(patch is mine for mine in pool) for patch, pool in zip(best, candidates, strict=True)]
+    """`<phase>.prediction.from_network`.
+
+    How often the chosen candidate came from the network, not from retrieval.
+    """
+    own = [
+        any(patch is mine for mine in pool) for patch, pool in zip(best, candidates, strict=True)
+    ]
     phases = [target.phase for target in test]
     return {
-        f"{phase}.prediction.from_network": float(np.mean([o for o, p in zip(own, phases, strict=True) if p == phase]))
+        f"{phase}.prediction.from_network": float(
+            np.mean([o for o, p in zip(own, phases, strict=True) if p == phase])
+        )
         for phase in dict.fromkeys(phases)
     }
 
 
-def _inputs(model: Unmixer, frames: Features, part: Sequence[Target]) -> tuple[Tensor, Tensor, Tensor]:
+def _inputs(
+    model: Unmixer, frames: Features, part: Sequence[Target]
+) -> tuple[Tensor, Tensor, Tensor]:
     device = next(model.parameters()).device
     note = torch.tensor([float(target.patch.note) for target in part])
     gate_s = torch.tensor([float(target.patch.gate_s) for target in part])
-    return frames.batch([target.clip for target in part]).to(device), note.to(device), gate_s.to(device)
+    return (
+        frames.batch([target.clip for target in part]).to(device),
+        note.to(device),
+        gate_s.to(device),
+    )

@@ -1,7 +1,10 @@
-"""The proxy beside the host on test clips: how far apart, next to what the host is from itself and random sounds from each other.
+"""The proxy beside the host on test clips.
 
-Both sides sound the same true patches and are compared at the proxy's rate. Two distances: MSS, blind to level, and the
-log-mel L1, which hears gain and panning. The floor is the host's second render of a patch beside its first.
+How far apart, next to what the host is from itself and random sounds from each other.
+
+Both sides sound the same true patches and are compared at the proxy's rate. Two distances: MSS,
+blind to level, and the log-mel L1, which hears gain and panning. The floor is the host's second
+render of a patch beside its first.
 """
 
 from __future__ import annotations
@@ -29,8 +32,10 @@ Sound = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Gap:
-    """`rows`: a line per clip, columns COLUMNS (chain is a tuple of names; nan where the host gave no second render).
-    `sounds`: by clip id, host and proxy at `rate` Hz, for eyes and ears.
+    """`rows`: a line per clip, columns COLUMNS (chain is a tuple of names.
+
+    Nan where the host gave no second render). `sounds`: by clip id, host and proxy at `rate` Hz,
+    for eyes and ears.
     """
 
     rows: pd.DataFrame
@@ -38,15 +43,30 @@ class Gap:
     rate: int
 
 
-def measure(proxy: Any, test: Sequence[Target], again: Sequence[Any], sample_rate: int, *, keep: int = 0) -> Gap:
-    """Distances on test clips. again: the host's second render of each (or a failure); keep: clips whose sounds are kept."""
+def measure(
+    proxy: Any, test: Sequence[Target], again: Sequence[Any], sample_rate: int, *, keep: int = 0
+) -> Gap:
+    """Distances on test clips.
+
+    again: the host's second render of each (or a failure); keep: clips whose sounds are kept.
+    """
     rate, lines, sounds = int(proxy.sample_rate), [], {}
     hosts = [audio.resample(target.audio, sample_rate, rate) for target in test]
-    kept = set(np.linspace(0, len(test) - 1, min(keep, len(test))).round().astype(int).tolist()) if keep else set()
+    kept = (
+        set(np.linspace(0, len(test) - 1, min(keep, len(test))).round().astype(int).tolist())
+        if keep
+        else set()
+    )
     for i, (target, second) in enumerate(zip(test, again, strict=True)):
         made, host = sounded(proxy, target, sample_rate), hosts[i]
-        repeated = audio.resample(second, sample_rate, rate) if isinstance(second, np.ndarray) else None
-        others = {"proxy": made, "floor": repeated, "random": hosts[i - 1] if len(test) > 1 else None}
+        repeated = (
+            audio.resample(second, sample_rate, rate) if isinstance(second, np.ndarray) else None
+        )
+        others = {
+            "proxy": made,
+            "floor": repeated,
+            "random": hosts[i - 1] if len(test) > 1 else None,
+        }
         values = {
             f"{pair}_{name}": distance(other, host, rate) if other is not None else float("nan")
             for pair, other in others.items()
@@ -62,12 +82,16 @@ def sounded(proxy: Any, target: Target, sample_rate: int) -> Sound:
     """The proxy's sound of a clip's true patch [2, time], as long as the clip."""
     with torch.no_grad():
         batch = finetune.batch([target.patch], next(proxy.parameters()).device)
-        sound: Sound = batch.render(proxy, batch.knobs, target.audio.shape[-1] / sample_rate)[0].cpu().numpy()
+        sound: Sound = (
+            batch.render(proxy, batch.knobs, target.audio.shape[-1] / sample_rate)[0].cpu().numpy()
+        )
     return sound
 
 
 def groups(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Clips by what is reported: all, by chain length, and by effect (clips whose chain holds it)."""
+    """Clips by what is reported: all, by chain length, and by effect (clips whose chain holds
+    it).
+    """
     lengths = rows["chain"].map(len)
     found = {"all": rows} | {f"length_{n}": rows[lengths == n] for n in sorted(lengths.unique())}
     for key, name in zip(RACK.effect_keys, RACK.effect_names, strict=True):
@@ -76,18 +100,27 @@ def groups(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
 
 
 def flat(gap: Gap) -> dict[str, float]:
-    """Medians as metrics: `proxy_gap.mss_db`, and `proxy_gap.<group>.<pair>_<distance>` by chain length and device."""
+    """Medians as metrics: `proxy_gap.mss_db`, and `proxy_gap.<group>.<pair>_<distance>` by chain
+    length and device.
+    """
     values: dict[str, float] = {}
     for key, part in groups(gap.rows).items():
         found = {column: float(part[column].median()) for column in COLUMNS[1:]}
-        values |= {f"proxy_gap.{key}.{column}": value for column, value in found.items() if np.isfinite(value)}
+        values |= {
+            f"proxy_gap.{key}.{column}": value
+            for column, value in found.items()
+            if np.isfinite(value)
+        }
     if len(gap.rows):
         values["proxy_gap.mss_db"] = float(gap.rows["proxy_mss_db"].median())
     return values
 
 
 def table(gap: Gap) -> pd.DataFrame:
-    """Medians a group, for people: proxy, floor and random by both distances, and the proxy's share of random by MSS."""
+    """Medians a group, for people.
+
+    Proxy, floor and random by both distances, and the proxy's share of random by MSS.
+    """
     lines = {}
     for key, part in groups(gap.rows).items():
         medians = part[COLUMNS[1:]].median()

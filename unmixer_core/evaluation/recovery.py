@@ -1,5 +1,6 @@
-"""How much of the true patches was recovered: knobs, classes, chains and their calibration, next to what guessing
-reaches.
+"""How much of the true patches was recovered.
+
+Knobs, classes, chains and their calibration, next to what guessing reaches.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ NONE = "(none)"
 
 @dataclass(frozen=True)
 class Recovered:
-    """True and predicted patches of the same n clips, the majority guess, and the PIT of every knob [n, K] (nan:
-    unknown).
+    """True and predicted patches of the same n clips, the majority guess, and the PIT of every
+    knob [n, K] (nan: unknown).
     """
 
     true: Patches
@@ -65,12 +66,20 @@ class Recovered:
 
     def select(self, rows: np.ndarray) -> Recovered:
         """The same of some clips."""
-        return Recovered(self.true.select(rows), [self.predicted[int(i)] for i in rows], self.majority, self.pit[rows])
+        return Recovered(
+            self.true.select(rows),
+            [self.predicted[int(i)] for i in rows],
+            self.majority,
+            self.pit[rows],
+        )
 
 
 def flat(found: Recovered, levels: Sequence[float]) -> dict[str, float]:
-    """Numbers of one set of clips: knob_mae, class_accuracy and chain.* with their `_majority` twins, chain.ceiling,
-    coverage_<percent> of central predictive intervals over active knobs."""
+    """Numbers of one set of clips.
+
+    knob_mae, class_accuracy and chain.* with their `_majority` twins, chain.ceiling,
+    coverage_<percent> of central predictive intervals over active knobs.
+    """
     knob_mask, choice_mask = found.active
     n = len(found.true)
     guess_knobs = np.broadcast_to(found.majority.knobs, (n, RACK.n_knobs))
@@ -78,8 +87,12 @@ def flat(found: Recovered, levels: Sequence[float]) -> dict[str, float]:
     result = {
         "knob_mae": metrics_patch.knob_mae(found.knobs, found.true.knobs, knob_mask),
         "knob_mae_majority": metrics_patch.knob_mae(guess_knobs, found.true.knobs, knob_mask),
-        "class_accuracy": metrics_patch.class_accuracy(found.choices, found.true.choices, choice_mask),
-        "class_accuracy_majority": metrics_patch.class_accuracy(guess_choices, found.true.choices, choice_mask),
+        "class_accuracy": metrics_patch.class_accuracy(
+            found.choices, found.true.choices, choice_mask
+        ),
+        "class_accuracy_majority": metrics_patch.class_accuracy(
+            guess_choices, found.true.choices, choice_mask
+        ),
     }
     result |= _named_choices(found)
     known = knob_mask & np.isfinite(found.pit)
@@ -93,7 +106,9 @@ def flat(found: Recovered, levels: Sequence[float]) -> dict[str, float]:
 
 
 def _named_choices(found: Recovered) -> dict[str, float]:
-    """Accuracy of the choices that people ask for first, where they can be heard, and of the majority class."""
+    """Accuracy of the choices that people ask for first, where they can be heard, and of the
+    majority class.
+    """
     table = choice_table(found)
     return {
         f"{name}_accuracy{ending}": float(table[column][key])
@@ -104,28 +119,44 @@ def _named_choices(found: Recovered) -> dict[str, float]:
 
 
 def by_phase(found: Recovered, levels: Sequence[float]) -> dict[str, float]:
-    """`flat` of each phase, keys prefixed with its name; what cannot be measured there (order of no effects) is left out."""
+    """`flat` of each phase, keys prefixed with its name.
+
+    What cannot be measured there (order of no effects) is left out.
+    """
     result: dict[str, float] = {}
     for phase in dict.fromkeys(found.true.phase.tolist()):
         part = found.select(np.flatnonzero(found.true.phase == phase))
-        result |= {f"{phase}.{key}": value for key, value in flat(part, levels).items() if np.isfinite(value)}
+        result |= {
+            f"{phase}.{key}": value
+            for key, value in flat(part, levels).items()
+            if np.isfinite(value)
+        }
     return result
 
 
 def chain_table(found: Recovered) -> pd.DataFrame:
-    """Chain measures (index) of the prediction and of the majority chain, and the ceiling of those that have one."""
+    """Chain measures (index) of the prediction and of the majority chain, and the ceiling of
+    those that have one.
+    """
     predicted, true = found.chains
     guess = chains.decode(found.majority.chain)
-    scores, guessed = metrics_patch.chain_scores(predicted, true), metrics_patch.chain_scores([guess] * len(true), true)
+    scores, guessed = (
+        metrics_patch.chain_scores(predicted, true),
+        metrics_patch.chain_scores([guess] * len(true), true),
+    )
     ceiling = dict.fromkeys(CHAIN_MEASURES, 1.0) | {"exact": scores["ceiling"], "levenshtein": 0.0}
     columns = {"prediction": scores, "majority": guessed, "ceiling": ceiling}
     return pd.DataFrame(
-        {name: [values[m] for m in CHAIN_MEASURES] for name, values in columns.items()}, index=list(CHAIN_MEASURES)
+        {name: [values[m] for m in CHAIN_MEASURES] for name, values in columns.items()},
+        index=list(CHAIN_MEASURES),
     )
 
 
 def knob_table(found: Recovered) -> pd.DataFrame:
-    """Per knob id: MAE, that of the mean patch, number of clips it can be heard in. Knobs never heard are left out."""
+    """Per knob id: MAE, that of the mean patch, number of clips it can be heard in.
+
+    Knobs never heard are left out.
+    """
     mask, _ = found.active
     guess = np.broadcast_to(found.majority.knobs, found.knobs.shape)
     table = pd.DataFrame(
@@ -140,8 +171,9 @@ def knob_table(found: Recovered) -> pd.DataFrame:
 
 
 def choice_table(found: Recovered) -> pd.DataFrame:
-    """Per choice id: accuracy, that of the majority class, number of clips it can be heard in. Choices never heard are
-    left out.
+    """Per choice id: accuracy, that of the majority class, number of clips it can be heard in.
+
+    Choices never heard are left out.
     """
     _, mask = found.active
     hit, guessed = found.choices == found.true.choices, found.majority.choices == found.true.choices
@@ -158,8 +190,8 @@ def choice_table(found: Recovered) -> pd.DataFrame:
 
 
 def slot_confusion(found: Recovered) -> tuple[np.ndarray, list[str]]:
-    """Counts [9, 9] of true against predicted effect at the same slot, slots empty in both left out; the last is
-    "(none)".
+    """Counts [9, 9] of true against predicted effect at the same slot, slots empty in both left
+    out; the last is "(none)".
     """
     labels = [*RACK.effect_names, NONE]
     counts = np.zeros((len(labels), len(labels)), dtype=np.int64)

@@ -1,8 +1,9 @@
 """What the encoder sees: log-mel spectrograms of mid and side, of the clip at peak level 1.
 
-Mel scale after HTK (O'Shaughnessy 1987), triangular filters, power in dB, floored `floor_db` below 0 dBFS and mapped to
-about [−1, 1]. Kept as float16 shards beside the patches, so that training never touches audio, or (`features.store`
-off) made from the clips whenever they are asked for, where disk is dearer than a GPU's time.
+Mel scale after HTK (O'Shaughnessy 1987), triangular filters, power in dB, floored `floor_db` below
+0 dBFS and mapped to about [−1, 1]. Kept as float16 shards beside the patches, so that training
+never touches audio, or (`features.store` off) made from the clips whenever they are asked for,
+where disk is dearer than a GPU's time.
 """
 
 from __future__ import annotations
@@ -46,13 +47,17 @@ class FeatureSpec:
 
 
 def log_mel(audio: Tensor, spec: FeatureSpec) -> Tensor:
-    """audio [..., 2, time] at spec.sample_rate → [..., 2 (mid, side), n_mels, frames], level-normalised, about [−1, 1]."""
+    """audio [..., 2, time] at spec.sample_rate → [..., 2 (mid, side), n_mels, frames],
+    level-normalised, about [−1, 1].
+    """
     normalised = audio / audio.abs().amax(dim=(-2, -1), keepdim=True).clamp_min(1e-9)
     left, right = normalised[..., 0, :], normalised[..., 1, :]
     pair = torch.stack([(left + right) / 2, (left - right) / 2], dim=-2)
     window = torch.hann_window(spec.n_fft, dtype=audio.dtype, device=audio.device)
     flat = pair.reshape(-1, pair.shape[-1])
-    spectrum = torch.stft(flat, spec.n_fft, spec.hop, window=window, return_complex=True, pad_mode="constant")
+    spectrum = torch.stft(
+        flat, spec.n_fft, spec.hop, window=window, return_complex=True, pad_mode="constant"
+    )
     power = (spectrum.abs() / window.sum() * 2).square()
     mel = mel_filters(spec).to(power) @ power
     floor = 10.0 ** (spec.floor_db / 10.0)
@@ -68,8 +73,15 @@ def mel_filters(spec: FeatureSpec) -> Tensor:
     from unmixer_core.features.torchaudio_cpu import torchaudio
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # bands above Nyquist, or narrower than a bin, are empty
+        warnings.simplefilter(
+            "ignore", UserWarning
+        )  # bands above Nyquist, or narrower than a bin, are empty
         bank = torchaudio.functional.melscale_fbanks(
-            spec.n_fft // 2 + 1, spec.fmin_hz, spec.fmax_hz, spec.n_mels, spec.sample_rate, mel_scale="htk"
+            spec.n_fft // 2 + 1,
+            spec.fmin_hz,
+            spec.fmax_hz,
+            spec.n_mels,
+            spec.sample_rate,
+            mel_scale="htk",
         )
     return bank.T.contiguous()

@@ -1,4 +1,6 @@
-"""Log-mel frames on disk, float16 shards beside the patches they belong to, or made from the clips at every use."""
+"""Log-mel frames on disk, float16 shards beside the patches they belong to, or made from the
+clips at every use.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +25,16 @@ from unmixer_core.errors import AudioError, StageError
 from unmixer_core.features.frames import FeatureSpec, log_mel
 from unmixer_core.schema.patch import Patches
 
+#: Clips whose frames are made at a time.
 BATCH = 32
-"""Clips whose frames are made at a time."""
 TABLE = "patches.parquet"
 
 
 class Heard:
-    """Frames that are not stored but made when asked for, from the clips, on `device`; rounded as stored ones are."""
+    """Frames that are not stored but made when asked for, from the clips, on `device`.
+
+    Rounded as stored ones are.
+    """
 
     def __init__(self, clips: Clips, spec: FeatureSpec, device: torch.device | str = "cpu") -> None:
         self.clips, self.spec, self.device = clips, spec, device
@@ -44,19 +49,27 @@ class Heard:
         return torch.cat(parts)
 
     def _frames(self, indices: list[int]) -> Tensor:
-        audio = torch.from_numpy(np.stack([self.clips.audio(index) for index in indices])).to(self.device)
+        audio = torch.from_numpy(np.stack([self.clips.audio(index) for index in indices])).to(
+            self.device
+        )
         return log_mel(audio, self.spec).half().float()
 
 
-def log_mel_of(clips: Clips, rows: range, spec: FeatureSpec, device: torch.device | str = "cpu") -> NDArray[np.float16]:
-    """Features of some rows, float16 [n, 2, n_mels, frames]. Raises AudioError naming a damaged clip."""
+def log_mel_of(
+    clips: Clips, rows: range, spec: FeatureSpec, device: torch.device | str = "cpu"
+) -> NDArray[np.float16]:
+    """Features of some rows, float16 [n, 2, n_mels, frames].
+
+    Raises AudioError naming a damaged clip.
+    """
     clips.verify_all(rows)
     return Heard(clips, spec, device)[rows].cpu().numpy().astype(np.float16)
 
 
 class FeatureWriter:
-    """Writes a feature folder shard by shard; `total` sums the clips' mean levels. Without `store`, only what is needed to
-    make frames on the fly is written.
+    """Writes a feature folder shard by shard; `total` sums the clips' mean levels.
+
+    Without `store`, only what is needed to make frames on the fly is written.
     """
 
     def __init__(self, folder: Path, spec: FeatureSpec, *, store: bool = True) -> None:
@@ -72,7 +85,10 @@ class FeatureWriter:
         self.total += float(features.astype(np.float32).mean()) * len(features)
 
     def finish(self, patches: Patches | Path) -> None:
-        """Patches (a table, or the file that holds it) and spec, last: a folder without meta.json is not complete."""
+        """Patches (a table, or the file that holds it) and spec, last.
+
+        A folder without meta.json is not complete.
+        """
         target = self.folder / TABLE
         if isinstance(patches, Path):
             shutil.copyfile(patches, target)
@@ -87,7 +103,8 @@ class FeatureWriter:
 class Features:
     """Features of n clips, the patches they belong to, and the spec that made them.
 
-    The frames lie in `shards`: float16 arrays [k, 2, n_mels, frames], in memory or on disk and read row by row, or `Heard`.
+    The frames lie in `shards`: float16 arrays [k, 2, n_mels, frames], in memory or on disk and read
+    row by row, or `Heard`.
     """
 
     patches: Patches | PatchTable
@@ -95,20 +112,30 @@ class Features:
     spec: FeatureSpec
 
     @classmethod
-    def open(cls, folder: Path, renders: Path | None = None, device: torch.device | str = "cpu") -> Features:
-        """`renders`: the clips, needed (and only read) where frames were not stored; those are then made on `device`.
+    def open(
+        cls, folder: Path, renders: Path | None = None, device: torch.device | str = "cpu"
+    ) -> Features:
+        """`renders`: the clips, needed (and only read) where frames were not stored.
 
-        Raises StageError when missing, AudioError when a shard is truncated, SchemaMismatch on another schema.
+        Those are then made on `device`.
+
+        Raises StageError when missing, AudioError when a shard is truncated, SchemaMismatch on
+        another schema.
         """
         if not (folder / "meta.json").exists():
-            raise StageError(f"there are no features in {folder}; run `dvc repro extract_features`.")
+            raise StageError(
+                f"there are no features in {folder}; run `dvc repro extract_features`."
+            )
         meta = json.loads((folder / "meta.json").read_text())
         spec = FeatureSpec(**meta["spec"])
         try:
-            shards: tuple[Any, ...] = tuple(Shard.open(path) for path in sorted(folder.glob("shard-*.npy")))
+            shards: tuple[Any, ...] = tuple(
+                Shard.open(path) for path in sorted(folder.glob("shard-*.npy"))
+            )
         except (OSError, ValueError) as error:
             raise AudioError(
-                f"a shard in {folder} is truncated ({error}); run `dvc repro --force extract_features`."
+                f"a shard in {folder} is truncated ({error}); run `dvc repro --force "
+                f"extract_features`."
             ) from error
         if not meta.get("stored", True):
             shards = (Heard(_clips(folder, renders), spec, device),)
@@ -116,7 +143,9 @@ class Features:
         try:
             table = PatchTable.open(folder)
         except (OSError, ValueError) as error:
-            raise StageError(f"{folder} is incomplete ({error}); run `dvc repro --force extract_features`.") from error
+            raise StageError(
+                f"{folder} is incomplete ({error}); run `dvc repro --force extract_features`."
+            ) from error
         if not sum(map(len, shards)) == len(table) == n:
             raise StageError(f"{folder} is incomplete; run `dvc repro --force extract_features`.")
         return cls(table, shards, spec)
@@ -137,21 +166,36 @@ class Features:
         parts = []
         for place in dict.fromkeys(places[order].tolist()):
             found = self.shards[place][rows[places == place] - self._starts[place]]
-            parts.append(found if isinstance(found, Tensor) else torch.from_numpy(found.astype(np.float32)))
+            parts.append(
+                found if isinstance(found, Tensor) else torch.from_numpy(found.astype(np.float32))
+            )
         if len(parts) == 1:
             return parts[0]
         device = parts[0].device
-        return torch.cat([part.to(device) for part in parts])[torch.from_numpy(np.argsort(order, kind="stable"))]
+        return torch.cat([part.to(device) for part in parts])[
+            torch.from_numpy(np.argsort(order, kind="stable"))
+        ]
 
     def joined(self, more: Features) -> Features:
-        """These rows, then those of `more`. Raises StageError when they were made with other settings."""
+        """These rows, then those of `more`.
+
+        Raises StageError when they were made with other settings.
+        """
         if more.spec != self.spec:
-            raise StageError(f"frames made with other settings cannot be joined: {self.spec} and {more.spec}.")
-        tables = [f.patches if isinstance(f.patches, PatchTable) else PatchTable.of(f.patches) for f in (self, more)]
+            raise StageError(
+                f"frames made with other settings cannot be joined: {self.spec} and {more.spec}."
+            )
+        tables = [
+            f.patches if isinstance(f.patches, PatchTable) else PatchTable.of(f.patches)
+            for f in (self, more)
+        ]
         return Features(tables[0].joined(tables[1]), self.shards + more.shards, self.spec)
 
 
 def _clips(folder: Path, renders: Path | None) -> Clips:
     if renders is None:
-        raise StageError(f"the frames of {folder} are not stored (features.store: false), and no clips were given.")
+        raise StageError(
+            f"the frames of {folder} are not stored (features.store: false), and no clips were "
+            f"given."
+        )
     return Clips.open(renders)

@@ -1,1 +1,3 @@
-"""The embedded host: a process that speaks AbletonOSC on loopback UDP and sounds through Vital (the `vita` package)."""
+"""The embedded host: a process that speaks AbletonOSC on loopback UDP and sounds through Vital
+(the `vita` package).
+"""

@@ -1,6 +1,9 @@
-"""What a person has decided already: controls held at a value (`--lock`) and the effect chain (`--chain`).
+"""What a person has decided already.
 
-    Constraints.parse(["wavetable.filter_1_type=Lowpass", "saturator.drive=12"], "Saturator > Reverb")
+Controls held at a value (`--lock`) and the effect chain (`--chain`).
+
+    settings = ["wavetable.filter_1_type=Lowpass", "saturator.drive=12"]
+    Constraints.parse(settings, "Saturator > Reverb")
 
 Knobs are given in physical units (the ones patch.json shows), choices by Live's item name.
 """
@@ -22,7 +25,10 @@ from unmixer_core.schema.rack import RACK
 
 @dataclass(frozen=True)
 class Constraints:
-    """`values`: control id → unit value of a knob or item name of a choice; `chain`: effect names in order, None = free."""
+    """`values`: control id → unit value of a knob or item name of a choice; `chain`.
+
+    Effect names in order, None = free.
+    """
 
     values: dict[str, float | str] = field(default_factory=dict)
     chain: tuple[str, ...] | None = None
@@ -54,14 +60,18 @@ class Constraints:
     def met_by(self, patch: Patch) -> bool:
         """Whether a patch keeps every constraint exactly."""
         forced = self.apply(patch)
-        same = np.array_equal(forced.knobs, patch.knobs) and np.array_equal(forced.choices, patch.choices)
+        same = np.array_equal(forced.knobs, patch.knobs) and np.array_equal(
+            forced.choices, patch.choices
+        )
         return same and forced.effects == patch.effects
 
 
 def _lock(text: str) -> tuple[str, float | str]:
     key, sign, value = (part.strip() for part in text.partition("="))
     if not sign or not value:
-        raise ConfigError(f"--lock {text!r}: expected CONTROL=VALUE, such as wavetable.filter_1_type=Lowpass.")
+        raise ConfigError(
+            f"--lock {text!r}: expected CONTROL=VALUE, such as wavetable.filter_1_type=Lowpass."
+        )
     if key in RACK.choice_index:
         return key, _item(key, value)
     if key in RACK.knob_index:
@@ -89,7 +99,8 @@ def _unit(key: str, value: str) -> float:
         unit = -1.0
     if not 0.0 <= unit <= 1.0 and not (abs(unit) < 1e-6 or abs(unit - 1.0) < 1e-6):
         raise ConfigError(
-            f"--lock: {key} must be a number from {low:.4g} to {high:.4g} {knob.unit}, but got {value!r}."
+            f"--lock: {key} must be a number from {low:.4g} to {high:.4g} {knob.unit}, but got "
+            f"{value!r}."
         )
     return float(np.float32(min(max(unit, 0.0), 1.0)))
 
@@ -97,11 +108,14 @@ def _unit(key: str, value: str) -> float:
 def _chain(text: str) -> tuple[str, ...]:
     names = [part.strip() for part in text.replace("→", ">").split(">")]
     names = [] if names in ([""], ["none"]) else names
-    known = {n.lower(): n for n in RACK.effect_names} | dict(zip(RACK.effect_keys, RACK.effect_names, strict=True))
+    known = {n.lower(): n for n in RACK.effect_names} | dict(
+        zip(RACK.effect_keys, RACK.effect_names, strict=True)
+    )
     for word in names:
         if word.lower() not in known:
             raise ConfigError(
-                f"--chain: there is no effect {word!r}; there are {', '.join(RACK.effect_names)}, or none."
+                f"--chain: there is no effect {word!r}; there are {', '.join(RACK.effect_names)}, "
+                f"or none."
             )
     found = tuple(known[word.lower()] for word in names)
     if len(set(found)) != len(found):

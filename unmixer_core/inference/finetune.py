@@ -1,11 +1,15 @@
-"""Inference-time finetuning: refine proposals for one sound by gradient through the frozen proxy; the host decides.
+"""Inference-time finetuning: refine proposals for one sound by gradient through the frozen proxy.
 
-    theta_final = argmin  L_spectral(G_proxy(theta), x_t) + lambda_B ||logit(theta) - logit(theta_0)||^2   (spec eq. 2)
+The host decides.
 
-The knobs are optimised directly, in logit space, from several proposals at once, discrete parts fixed per proposal (the
-variant that the authors of InverSynth II moved to: 100 steps at 1e-2; Barkan et al., ISMIR 2023, tune the encoder
-instead). Refinement under a proxy can be worse on the real engine, so `verify` renders proposals and refinements
-through the host and keeps the best real one: the result is never worse than the best proposal.
+    theta_final = argmin  L_spectral(G_proxy(theta), x_t)
+                          + lambda_B ||logit(theta) - logit(theta_0)||^2   (spec eq. 2)
+
+The knobs are optimised directly, in logit space, from several proposals at once, discrete parts
+fixed per proposal (the variant that the authors of InverSynth II moved to: 100 steps at 1e-2;
+Barkan et al., ISMIR 2023, tune the encoder instead). Refinement under a proxy can be worse on the
+real engine, so `verify` renders proposals and refinements through the host and keeps the best real
+one: the result is never worse than the best proposal.
 """
 
 from __future__ import annotations
@@ -29,7 +33,10 @@ from unmixer_core.model.mixture import to_logit, to_unit
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
-MSS_WEIGHT, LINEAR_WEIGHT = 0.1, 0.3  # per dB of MSS, and of the multi-scale distance (about 1 for unlike sounds)
+MSS_WEIGHT, LINEAR_WEIGHT = (
+    0.1,
+    0.3,
+)  # per dB of MSS, and of the multi-scale distance (about 1 for unlike sounds)
 Distance = Callable[[Tensor], Tensor]  # predicted audio [batch, 2, time] -> [batch]
 Progress = Callable[[int, np.ndarray], None]  # (step, best loss per candidate)
 
@@ -47,7 +54,10 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Refined:
-    """One refined candidate. Losses are proxy distances without the anchor; `curve` has one loss per evaluated step."""
+    """One refined candidate.
+
+    Losses are proxy distances without the anchor; `curve` has one loss per evaluated step.
+    """
 
     patch: Patch
     loss: float
@@ -59,8 +69,8 @@ class Refined:
 
 @dataclass(frozen=True)
 class Verified:
-    """The host's verdict: index of the best candidate, its patch and sound, and every candidate's true MSS in dB (nan:
-    no render).
+    """The host's verdict: index of the best candidate, its patch and sound, and every
+    candidate's true MSS in dB (nan: no render).
     """
 
     index: int
@@ -87,8 +97,12 @@ class Batch:
 def batch(patches: Sequence[Patch], device: torch.device | str = "cpu") -> Batch:
     """Stack patches into tensors on `device`."""
     return Batch(
-        knobs=torch.as_tensor(np.stack([p.knobs for p in patches]), dtype=torch.float32, device=device),
-        choices=torch.as_tensor(np.stack([p.choices for p in patches]).astype(np.int64), device=device),
+        knobs=torch.as_tensor(
+            np.stack([p.knobs for p in patches]), dtype=torch.float32, device=device
+        ),
+        choices=torch.as_tensor(
+            np.stack([p.choices for p in patches]).astype(np.int64), device=device
+        ),
         chain=torch.as_tensor(np.stack([p.chain for p in patches]).astype(np.int64), device=device),
         note=torch.as_tensor([p.note for p in patches], dtype=torch.float32, device=device),
         gate_s=torch.as_tensor([p.gate_s for p in patches], dtype=torch.float32, device=device),
@@ -109,10 +123,10 @@ def refine(
 ) -> list[Refined]:
     """Refine the active, unlocked knobs of every candidate at once; keep the best step of each.
 
-    target_audio: [2, time] at `sample_rate`. locked: bool [K] or [batch, K], True = keep. sigma: [batch, K] spread of
-    the proposal in logit units, which scales the anchor. distance: replaces the multi-scale spectral distance to the
-    target. A candidate whose loss or gradient stops being finite stops there with its best finite state (`finite` is
-    False).
+    target_audio: [2, time] at `sample_rate`. locked: bool [K] or [batch, K], True = keep. sigma:
+    [batch, K] spread of the proposal in logit units, which scales the anchor. distance: replaces
+    the multi-scale spectral distance to the target. A candidate whose loss or gradient stops being
+    finite stops there with its best finite state (`finite` is False).
     """
     if not patches:
         return []
@@ -121,7 +135,10 @@ def refine(
         measure = distance or target_distance(proxy, target_audio, sample_rate, settings.clip_s)
         search = _Search(start, _free(patches, locked), settings, sigma)
         for step in range(settings.steps + 1):
-            search.step(lambda knobs: measure(start.render(proxy, knobs, settings.clip_s)), last=step == settings.steps)
+            search.step(
+                lambda knobs: measure(start.render(proxy, knobs, settings.clip_s)),
+                last=step == settings.steps,
+            )
             if progress is not None:
                 progress(step, search.best_loss.cpu().numpy())
     return search.results(patches)
@@ -136,13 +153,17 @@ def refine_side_by_side(
     sample_rate: int,
     threads: int,
 ) -> list[Refined]:
-    """`refine`, the candidates shared out over `threads`: candidates do not touch each other, and the proxy's many small
-    steps gain less from two compute threads than from two candidates at a time.
+    """`refine`, the candidates shared out over `threads`.
+
+    Candidates do not touch each other, and the proxy's many small steps gain less from two compute
+    threads than from two candidates at a time.
     """
     parts = [part for part in np.array_split(np.arange(len(patches)), max(1, threads)) if len(part)]
 
     def refined(part: np.ndarray) -> list[Refined]:
-        return refine(proxy, target_audio, [patches[i] for i in part], settings, sample_rate=sample_rate)
+        return refine(
+            proxy, target_audio, [patches[i] for i in part], settings, sample_rate=sample_rate
+        )
 
     with frozen(proxy), one_thread_each(), ThreadPoolExecutor(max(1, len(parts))) as pool:
         return [found for part in pool.map(refined, parts) for found in part]
@@ -157,10 +178,13 @@ def rank(
     clip_s: float | None = None,
     distance: Distance | None = None,
 ) -> np.ndarray:
-    """Proxy distance of each candidate to the target without optimisation: [batch], inf where it is not finite.
+    """Proxy distance of each candidate to the target without optimisation.
 
-    The distance is MSS itself, by which the host's sounds will be judged, unless another is given: on validation clips
-    it orders 18 candidates as the host does with a rank correlation of .85, the distance that refinement descends .43.
+    [batch], inf where it is not finite.
+
+    The distance is MSS itself, by which the host's sounds will be judged, unless another is given:
+    on validation clips it orders 18 candidates as the host does with a rank correlation of .85, the
+    distance that refinement descends .43.
     """
     with torch.no_grad():
         measure = distance or mss_distance(proxy, target_audio, sample_rate, clip_s)
@@ -169,25 +193,38 @@ def rank(
     return np.where(np.isfinite(losses), losses, np.inf)
 
 
-def verify(renderer: Any, target_audio: np.ndarray, patches: Sequence[Patch], *, sample_rate: int) -> Verified:
-    """Render every patch through the host; the smallest real MSS wins, the first of equals (so put proposals first).
+def verify(
+    renderer: Any, target_audio: np.ndarray, patches: Sequence[Patch], *, sample_rate: int
+) -> Verified:
+    """Render every patch through the host.
+
+    The smallest real MSS wins, the first of equals (so put proposals first).
 
     Raises HostError when the host renders none of them.
     """
     sounds = renderer.render(list(patches))
     heard = [sound if isinstance(sound, np.ndarray) else None for sound in sounds]
-    mss_db = np.array([math.nan if s is None else metrics_sound.mss(s, target_audio, sample_rate) for s in heard])
+    mss_db = np.array(
+        [math.nan if s is None else metrics_sound.mss(s, target_audio, sample_rate) for s in heard]
+    )
     if np.isnan(mss_db).all():
-        raise HostError(f"the host rendered none of the {len(patches)} candidates; its first answer was: {sounds[0]}")
+        raise HostError(
+            f"the host rendered none of the {len(patches)} candidates; its first answer was: "
+            f"{sounds[0]}"
+        )
     index = int(np.nanargmin(mss_db))
     return Verified(index, patches[index], np.asarray(heard[index]), mss_db)
 
 
-def target_distance(proxy: Any, target_audio: np.ndarray, sample_rate: int, clip_s: float | None) -> Distance:
-    """L_spectral to the target at the proxy's rate, prepared once, both sides at unit peak (level-blind).
+def target_distance(
+    proxy: Any, target_audio: np.ndarray, sample_rate: int, clip_s: float | None
+) -> Distance:
+    """L_spectral to the target at the proxy's rate, prepared once, both sides at unit peak
+    (level-blind).
 
-    The sum of what the host is judged by (MSS, its floor softened so that quiet bins keep a gradient) and of a linear
-    and logarithmic distance of mid and side, which hears stereo and does not saturate far from the target.
+    The sum of what the host is judged by (MSS, its floor softened so that quiet bins keep a
+    gradient) and of a linear and logarithmic distance of mid and side, which hears stereo and does
+    not saturate far from the target.
     """
     target, rate = _heard(proxy, target_audio, sample_rate, clip_s), int(proxy.sample_rate)
     levels_db = spectral.mss_spectra(spectral.mix_down(target), rate, soft_floor=True)
@@ -201,13 +238,17 @@ def target_distance(proxy: Any, target_audio: np.ndarray, sample_rate: int, clip
     return distance
 
 
-def mss_distance(proxy: Any, target_audio: np.ndarray, sample_rate: int, clip_s: float | None) -> Distance:
+def mss_distance(
+    proxy: Any, target_audio: np.ndarray, sample_rate: int, clip_s: float | None
+) -> Distance:
     """MSS in dB to the target at the proxy's rate, as the host's sounds are judged."""
     target, rate = _heard(proxy, target_audio, sample_rate, clip_s), int(proxy.sample_rate)
     levels_db = spectral.mss_spectra(spectral.mix_down(target), rate, soft_floor=False)
 
     def distance(predicted: Tensor) -> Tensor:
-        return spectral.mss(unit_peak(_fit(predicted, target.shape[-1])), levels_db, rate, soft_floor=False)
+        return spectral.mss(
+            unit_peak(_fit(predicted, target.shape[-1])), levels_db, rate, soft_floor=False
+        )
 
     return distance
 
@@ -221,21 +262,32 @@ def corrected_distances(
     sample_rate: int,
     clip_s: float | None,
 ) -> Callable[[Sequence[int]], Distance]:
-    """Distances near patches whose true sounds are known ([2, time] at `sample_rate`): what the proxy is off there, in dB
-    of every band and frame, is taken off wherever it goes from there.
+    """Distances near patches whose true sounds are known ([2, time] at `sample_rate`).
 
-    At a patch itself the distance is the host's (at the proxy's rate); away from it the proxy tells the difference only. That
-    is the first-order condition under which a search through a cheap model ends where the costly one says (space mapping;
-    Alexandrov, Lewis, 2001). Asked with indices into `patches`, one for each row of a batch, or a single one for all rows.
+    What the proxy is off there, in dB of every band and frame, is taken off wherever it goes from
+    there.
+
+    At a patch itself the distance is the host's (at the proxy's rate); away from it the proxy tells
+    the difference only. That is the first-order condition under which a search through a cheap
+    model ends where the costly one says (space mapping; Alexandrov, Lewis, 2001). Asked with
+    indices into `patches`, one for each row of a batch, or a single one for all rows.
     """
     rate = int(proxy.sample_rate)
     with torch.no_grad():
         target = _heard(proxy, target_audio, sample_rate, clip_s)
         start = batch(patches, _device(proxy))
         made = _fit(start.render(proxy, start.knobs, clip_s), target.shape[-1])
-        true = torch.cat([_fit(_heard(proxy, sound, sample_rate, clip_s), target.shape[-1]) for sound in sounds])
-        levels = [spectral.mss_spectra(spectral.mix_down(unit_peak(x)), rate, soft_floor=True) for x in (target, made, true)]
-        wanted = [of_target + of_made - of_true for of_target, of_made, of_true in zip(*levels, strict=True)]
+        true = torch.cat(
+            [_fit(_heard(proxy, sound, sample_rate, clip_s), target.shape[-1]) for sound in sounds]
+        )
+        levels = [
+            spectral.mss_spectra(spectral.mix_down(unit_peak(x)), rate, soft_floor=True)
+            for x in (target, made, true)
+        ]
+        wanted = [
+            of_target + of_made - of_true
+            for of_target, of_made, of_true in zip(*levels, strict=True)
+        ]
 
     def of(rows: Sequence[int]) -> Distance:
         mine = tuple(levels_db[list(rows)] for levels_db in wanted)
@@ -250,9 +302,14 @@ def corrected_distances(
 
 
 def _heard(proxy: Any, target_audio: np.ndarray, sample_rate: int, clip_s: float | None) -> Tensor:
-    """The target as the proxy would have made it: [1, 2, time] at its rate and on its device, unit peak."""
+    """The target as the proxy would have made it.
+
+    [1, 2, time] at its rate and on its device, unit peak.
+    """
     rate = int(proxy.sample_rate)
-    heard = torch.as_tensor(unmixer_core_audio.resample(target_audio, sample_rate, rate), dtype=torch.float32)
+    heard = torch.as_tensor(
+        unmixer_core_audio.resample(target_audio, sample_rate, rate), dtype=torch.float32
+    )
     n = heard.shape[-1] if clip_s is None else round(clip_s * rate)
     return unit_peak(_fit(heard[None], n)).to(_device(proxy))
 
@@ -280,7 +337,10 @@ def one_thread_each() -> Iterator[None]:
 
 @contextmanager
 def frozen(proxy: Any) -> Iterator[None]:
-    """The proxy in eval mode with no parameter asking for a gradient; everything as it was afterwards."""
+    """The proxy in eval mode with no parameter asking for a gradient.
+
+    Everything as it was afterwards.
+    """
     before = [(p, p.requires_grad) for p in proxy.parameters()]
     training = proxy.training
     proxy.eval()
@@ -295,17 +355,26 @@ def frozen(proxy: Any) -> Iterator[None]:
 
 
 class _Search:
-    """Adam on knob logits of all candidates, with the best state of each remembered. State is [batch, K] tensors."""
+    """Adam on knob logits of all candidates, with the best state of each remembered.
 
-    def __init__(self, start: Batch, free: np.ndarray, settings: Settings, sigma: np.ndarray | None) -> None:
+    State is [batch, K] tensors.
+    """
+
+    def __init__(
+        self, start: Batch, free: np.ndarray, settings: Settings, sigma: np.ndarray | None
+    ) -> None:
         self.settings, self.start = settings, start.knobs
         self.free = torch.as_tensor(free, device=start.knobs.device)
         self.origin = to_logit(start.knobs).clamp(-settings.logit_limit, settings.logit_limit)
         self.logits = self.origin.clone().requires_grad_(True)
         spread = (
-            torch.ones_like(self.origin) if sigma is None else torch.as_tensor(sigma).to(self.origin).clamp_min(1e-2)
+            torch.ones_like(self.origin)
+            if sigma is None
+            else torch.as_tensor(sigma).to(self.origin).clamp_min(1e-2)
         )
-        self.anchor_weight = self.free / spread.square() / self.free.sum(dim=1, keepdim=True).clamp_min(1)
+        self.anchor_weight = (
+            self.free / spread.square() / self.free.sum(dim=1, keepdim=True).clamp_min(1)
+        )
         self.adam = torch.optim.Adam([self.logits], lr=settings.lr)
         self.alive = torch.ones(len(free), dtype=torch.bool, device=self.origin.device)
         self.best_objective = torch.full((len(free),), math.inf, device=self.origin.device)
@@ -320,10 +389,12 @@ class _Search:
         return torch.where(moved, to_unit(logits), self.start)
 
     def step(self, loss_of: Callable[[Tensor], Tensor], last: bool) -> None:
-        """Evaluate the current state; remember it where it is the best so far; then move, unless this is the last
-        evaluation.
+        """Evaluate the current state; remember it where it is the best so far.
+
+        Then move, unless this is the last evaluation.
         """
-        # to_unit everywhere on the graph; the proposal's own value is substituted without cutting the gradient
+        # to_unit everywhere on the graph; the proposal's own value is substituted without cutting
+        # the gradient
         soft = to_unit(self.logits)
         knobs = soft + (self.knobs(self.logits) - soft).detach()
         loss = loss_of(torch.where(self.free, knobs, self.start))
@@ -377,8 +448,12 @@ class _Search:
 
 def _free(patches: Sequence[Patch], locked: np.ndarray | None) -> np.ndarray:
     """Knobs that refinement may move: audible in the patch and not locked. bool [batch, K]."""
-    active, _ = RACK.active(np.stack([p.choices for p in patches]), np.stack([p.chain for p in patches]))
-    return np.asarray(active, dtype=bool) & ~np.asarray(False if locked is None else locked, dtype=bool)
+    active, _ = RACK.active(
+        np.stack([p.choices for p in patches]), np.stack([p.chain for p in patches])
+    )
+    return np.asarray(active, dtype=bool) & ~np.asarray(
+        False if locked is None else locked, dtype=bool
+    )
 
 
 def _device(proxy: Any) -> torch.device:

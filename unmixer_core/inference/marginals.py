@@ -1,4 +1,7 @@
-"""Marginal distributions of single knobs under the model: central intervals, medians, probability integral transform."""
+"""Marginal distributions of single knobs under the model.
+
+Central intervals, medians, probability integral transform.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +21,8 @@ from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
 
 MOVING_DRAWS = 16
+#: A modulation amount within this of zero, in logits, is at its atom.
 STILL_LOGIT = float(to_logit(torch.tensor(0.5 + STILL)))
-"""A modulation amount within this of zero, in logits, is at its atom."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class Intervals:
     median: NDArray[np.float32]
 
 
-# --- how sure ------------------------------------------------------------------------------------------------------
+# --- how sure ---------------------------------------------------------------------------------
 
 
 @torch.no_grad()
@@ -46,12 +49,19 @@ def intervals(
     levels: tuple[float, ...] = (0.5, 0.9),
     seed: int = 0,
 ) -> Intervals:
-    """Central intervals of the knobs given the classes and the chain of one patch a clip (a proposal, say), or of every
-    patch where there is one clip."""
+    """Central intervals of the knobs given the classes and the chain of one patch a clip (a
+    proposal, say), or of every patch where there is one clip.
+    """
     marginals = _Marginals.of(model, features, note, gate_s, Targets.of_list(patches), seed)
-    edges = {level: [marginals.quantile((1 - level) / 2), marginals.quantile((1 + level) / 2)] for level in levels}
+    edges = {
+        level: [marginals.quantile((1 - level) / 2), marginals.quantile((1 + level) / 2)]
+        for level in levels
+    }
     median = marginals.quantile(0.5)
-    low, high = (np.array([edges[level][side] for level in levels]).reshape(-1, *median.shape) for side in (0, 1))
+    low, high = (
+        np.array([edges[level][side] for level in levels]).reshape(-1, *median.shape)
+        for side in (0, 1)
+    )
     return Intervals(levels, low, high, median)
 
 
@@ -66,8 +76,9 @@ def pit(
     given: Sequence[Patch] | None = None,
     seed: int = 0,
 ) -> NDArray[np.float32]:
-    """Where the true knobs lie in their predicted distributions [b, K], uniform in [0, 1] when the model is calibrated;
-    nan for knobs that cannot be heard. A value at an atom gets a random place within the atom's share.
+    """Where the true knobs lie in their predicted distributions [b, K], uniform in [0, 1] when the
+    model is calibrated; nan for knobs that cannot be heard. A value at an atom gets a random place
+    within the atom's share.
 
     `given`: patches whose classes and chain the knobs are conditioned on (default: the truth's).
     """
@@ -81,8 +92,11 @@ def pit(
 
 @dataclass(frozen=True)
 class _Marginals:
-    """The knobs' marginal distributions: mixtures in logit space with weights [b, k, n] a device, and for the modulation
-    amounts an atom at zero of probability [b, K]."""
+    """The knobs' marginal distributions.
+
+    Mixtures in logit space with weights [b, k, n] a device, and for the modulation amounts an atom
+    at zero of probability [b, K].
+    """
 
     model: Unmixer
     mixtures: list[Mixture]
@@ -91,10 +105,19 @@ class _Marginals:
 
     @classmethod
     def of(
-        cls, model: Unmixer, features: Tensor, note: Tensor, gate_s: Tensor, given: Targets, seed: int
+        cls,
+        model: Unmixer,
+        features: Tensor,
+        note: Tensor,
+        gate_s: Tensor,
+        given: Targets,
+        seed: int,
     ) -> _Marginals:
-        """Averaged over which amounts move, drawn from the prediction; an amount's own density is that of it moving.
-        One clip serves any number of given answers: what is told of each does not depend on the others."""
+        """Averaged over which amounts move, drawn from the prediction.
+
+        An amount's own density is that of it moving. One clip serves any number of given answers:
+        what is told of each does not depend on the others.
+        """
         model.eval()
         belief = model(features, note, gate_s)
         generator = torch.Generator().manual_seed(seed)
@@ -102,22 +125,37 @@ class _Marginals:
         moving = [torch.bernoulli(probability, generator=generator) for _ in range(MOVING_DRAWS)]
         if len(features) == 1:
             n = len(given.knobs)
-            belief, probability, moving = belief.repeat(n), probability.expand(n, -1), [m.expand(n, -1) for m in moving]
+            belief, probability, moving = (
+                belief.repeat(n),
+                probability.expand(n, -1),
+                [m.expand(n, -1) for m in moving],
+            )
         contexts = [_on(replace(context_of(given), moving=m), belief.vector.device) for m in moving]
         drawn = [model.mixtures(belief, context) for context in contexts]
         mixtures = [Mixture.pooled(list(same)).cpu() for same in zip(*drawn, strict=True)]
         heard = torch.ones(MOVING_DRAWS, len(probability), RACK.n_knobs)
         heard[:, :, list(AMOUNTS)] = torch.stack(moving).clamp_min(1e-6)
-        weights = [_reweighted(m, heard[..., c]) for m, c in zip(mixtures, model.knobs.columns, strict=True)]
+        weights = [
+            _reweighted(m, heard[..., c])
+            for m, c in zip(mixtures, model.knobs.columns, strict=True)
+        ]
         atom = torch.zeros(len(probability), RACK.n_knobs)
         atom[:, list(AMOUNTS)] = 1 - probability
         return cls(model, mixtures, weights, atom)
 
     def cdf(self, logit: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """P(knob <= logit) [b, K]; at an atom a random part of its mass where a generator is given, else all of it."""
-        within = torch.ones_like(logit) if generator is None else torch.rand(logit.shape, generator=generator)
+        """P(knob <= logit) [b, K]; at an atom a random part of its mass where a generator is
+        given, else all of it.
+        """
+        within = (
+            torch.ones_like(logit)
+            if generator is None
+            else torch.rand(logit.shape, generator=generator)
+        )
         parts = zip(self.mixtures, self.weights, self.model.knobs.columns, strict=True)
-        smooth = self.model.knobs.scatter([m.cdf(logit[:, c], w, within[:, c]) for m, w, c in parts])
+        smooth = self.model.knobs.scatter(
+            [m.cdf(logit[:, c], w, within[:, c]) for m, w, c in parts]
+        )
         share = (logit > -STILL_LOGIT).float()
         if generator is not None:
             share = torch.where(logit.abs() <= STILL_LOGIT, within, share)
@@ -132,16 +170,22 @@ class _Marginals:
             below = self.cdf(middle) < level
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         unit = to_unit((low + high) / 2)
-        near = ((unit - 0.5).abs() < STILL + 1e-4) & (self.atom > 0)  # the atom's mass lies at the edge of its reach
+        near = ((unit - 0.5).abs() < STILL + 1e-4) & (
+            self.atom > 0
+        )  # the atom's mass lies at the edge of its reach
         return torch.where(near, 0.5, unit).numpy().astype(np.float32)
 
 
 def _reweighted(mixture: Mixture, heard: Tensor) -> Tensor:
-    """Component weights [b, draws * k, n] of a pooled mixture, each draw counted as far as `heard` [draws, b, n]."""
+    """Component weights [b, draws * k, n] of a pooled mixture, each draw counted as far as
+    `heard` [draws, b, n].
+    """
     each = heard.transpose(0, 1).repeat_interleave(mixture.weights.shape[1] // len(heard), dim=1)
     weights = mixture.weights[..., None] * each
     return weights / weights.sum(1, keepdim=True)
 
 
 def _on(context: Context, device: torch.device) -> Context:
-    return Context([c.to(device) for c in context.choices], context.slots.to(device), context.moving.to(device))
+    return Context(
+        [c.to(device) for c in context.choices], context.slots.to(device), context.moving.to(device)
+    )

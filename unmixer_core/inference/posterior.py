@@ -1,4 +1,7 @@
-"""What the network believes about one heard note: proposals under constraints, class probabilities, intervals."""
+"""What the network believes about one heard note.
+
+Proposals under constraints, class probabilities, intervals.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +29,9 @@ ROWS = 256
 
 @dataclass(frozen=True)
 class Ear:
-    """The network and one clip's features [1, 2, mels, frames], as training saw them (float16 on disk)."""
+    """The network and one clip's features [1, 2, mels, frames], as training saw them (float16 on
+    disk).
+    """
 
     model: Unmixer
     features: Tensor
@@ -38,19 +43,33 @@ class Ear:
         frames = log_mel(torch.from_numpy(clip / np.float32(peak)), model.spec).half().float()
         return cls(model, frames[None].to(next(model.parameters()).device))
 
-    def propose(self, note: int, gate_s: float, n: int, seed: int, constraints: Constraints) -> list[Patch]:
-        """Up to n patches for a note and gate, likeliest first, every one of which keeps the constraints."""
-        found = inference_propose.propose(self.model, self.features, *self._played(note, gate_s), n, seed)[0]
-        patches = [replace(proposal.patch, gate_s=gate_s) for proposal in found]  # as told, not as float32 has it
+    def propose(
+        self, note: int, gate_s: float, n: int, seed: int, constraints: Constraints
+    ) -> list[Patch]:
+        """Up to n patches for a note and gate, likeliest first, every one of which keeps the
+        constraints.
+        """
+        found = inference_propose.propose(
+            self.model, self.features, *self._played(note, gate_s), n, seed
+        )[0]
+        patches = [
+            replace(proposal.patch, gate_s=gate_s) for proposal in found
+        ]  # as told, not as float32 has it
         return self.constrained(patches, constraints)
 
     def constrained(self, patches: Sequence[Patch], constraints: Constraints) -> list[Patch]:
-        """Patches with the constraints on; what is only heard because of them gets the median the model expects there,
-        given the first patch's classes."""
+        """Patches with the constraints on.
+
+        What is only heard because of them gets the median the model expects there, given the first
+        patch's classes.
+        """
         if not patches or not constraints.any:
             return list(patches)
         median = self.medians([constraints.apply(patches[0])])[0]
-        filled = [replace(p, knobs=np.where(p.active_knobs, p.knobs, median).astype(np.float32)) for p in patches]
+        filled = [
+            replace(p, knobs=np.where(p.active_knobs, p.knobs, median).astype(np.float32))
+            for p in patches
+        ]
         forced = [constraints.apply(constraints.apply(patch).canonical()) for patch in filled]
         return list({patch.digest: patch for patch in reversed(forced)}.values())[::-1]
 
@@ -59,22 +78,32 @@ class Ear:
         return self._intervals([patch], (0.5, 0.9))
 
     def medians(self, patches: Sequence[Patch]) -> NDArray[np.float32]:
-        """The middle of what the model expects of every knob given each patch's classes and chain [patches, K]; the note
-        and the gate are the first one's. At once, since a call for each would take most of a search's time."""
+        """The middle of what the model expects of every knob given each patch's classes and
+        chain [patches, K]; the note and the gate are the first one's. At once, since a call for
+        each would take most of a search's time.
+        """
         return self._intervals(patches, ()).median
 
     def spread(self, patch: Patch) -> NDArray[np.float32]:
-        """About one standard deviation of every knob in unit terms [K]: half the width of the middle 50 % over 0.674."""
+        """About one standard deviation of every knob in unit terms [K].
+
+        Half the width of the middle 50 % over 0.674.
+        """
         found = self._intervals([patch], (0.5,))
         return (found.high[0, 0] - found.low[0, 0]) / np.float32(2.0 * 0.6745)
 
-    def _intervals(self, patches: Sequence[Patch], levels: tuple[float, ...]) -> marginals.Intervals:
+    def _intervals(
+        self, patches: Sequence[Patch], levels: tuple[float, ...]
+    ) -> marginals.Intervals:
         played = self._played(patches[0].note, patches[0].gate_s)
         return marginals.intervals(self.model, self.features, *played, patches, levels=levels)
 
     @torch.no_grad()
     def probabilities(self, note: int, gate_s: float) -> dict[str, Any]:
-        """`choices`: id → item → probability; `present`: effect → probability; `chains`: the likeliest, with theirs."""
+        """`choices`: id → item → probability; `present`: effect → probability; `chains`.
+
+        The likeliest, with theirs.
+        """
         belief = self.model(self.features, *self._played(note, gate_s))
         chains, scores = self.model.chain.beam(belief.vector, belief.classes.present, CHAINS_SHOWN)
         shares = [logits[0].softmax(-1).tolist() for logits in belief.classes.choices]
@@ -86,24 +115,32 @@ class Ear:
             },
             "present": dict(zip(names, belief.classes.present[0].sigmoid().tolist(), strict=True)),
             "chains": [
-                {"chain": [names[code] for code in row.tolist() if code >= 0], "probability": float(score.exp())}
+                {
+                    "chain": [names[code] for code in row.tolist() if code >= 0],
+                    "probability": float(score.exp()),
+                }
                 for row, score in zip(chains[0], scores[0], strict=True)
                 if torch.isfinite(score)
             ],
         }
 
     def nearest(self, known: Features, k: int, n_searched: int) -> NDArray[np.int64]:
-        """Rows of the k training clips whose features differ least (mean absolute difference), nearest first."""
+        """Rows of the k training clips whose features differ least (mean absolute difference),
+        nearest first.
+        """
         rows = known.patches.where(split="train")
         if n_searched:
             rows = rows[:: max(1, -(-len(rows) // n_searched))]
         target = self.features.cpu()
         parts = [
-            (known.batch(rows[i : i + ROWS]) - target).abs().mean(dim=(1, 2, 3)) for i in range(0, len(rows), ROWS)
+            (known.batch(rows[i : i + ROWS]) - target).abs().mean(dim=(1, 2, 3))
+            for i in range(0, len(rows), ROWS)
         ]
         distance = torch.cat(parts).numpy() if parts else np.empty(0)
         return rows[np.argsort(distance, kind="stable")[:k]]
 
     def _played(self, note: int, gate_s: float) -> tuple[Tensor, Tensor]:
         device = self.features.device
-        return torch.tensor([float(note)], device=device), torch.tensor([float(gate_s)], device=device)
+        return torch.tensor([float(note)], device=device), torch.tensor(
+            [float(gate_s)], device=device
+        )

@@ -1,8 +1,11 @@
-"""From a clip's features, note and gate to patches: the best guess, other candidates, and how sure the model is of a knob.
+"""From a clip's features, note and gate to patches.
 
-Candidates are contexts (a chain from the beam, classes, which amounts move) crossed with components of the knobs'
-mixtures. The first one is the point estimate: the chain that agrees best with the whole beam (minimum Bayes risk, Kumar,
-Byrne, NAACL 2004), the likeliest classes, and the heaviest component's mean.
+The best guess, other candidates, and how sure the model is of a knob.
+
+Candidates are contexts (a chain from the beam, classes, which amounts move) crossed with components
+of the knobs' mixtures. The first one is the point estimate: the chain that agrees best with the
+whole beam (minimum Bayes risk, Kumar, Byrne, NAACL 2004), the likeliest classes, and the heaviest
+component's mean.
 """
 
 from __future__ import annotations
@@ -23,18 +26,22 @@ from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
 BEAM = 24
+#: How many of the beam's chains are combined with other classes.
 FLIPPED_CHAINS = 4
-"""How many of the beam's chains are combined with other classes."""
+#: Contexts whose knobs are worked out.
 RANKED = 48
-"""Contexts whose knobs are worked out."""
+#: Drawn contexts per candidate that is still wanted, since some repeat.
 DRAWS = 3
-"""Drawn contexts per candidate that is still wanted, since some repeat."""
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate. `log_prob` is that of its audible discrete parts and of its mixture components; `source` says where it
-    came from: "point", "ranked" (among the likeliest contexts) or "drawn" (from the posterior)."""
+    """A candidate.
+
+    `log_prob` is that of its audible discrete parts and of its mixture components; `source` says
+    where it came from: "point", "ranked" (among the likeliest contexts) or "drawn" (from the
+    posterior).
+    """
 
     patch: Patch
     log_prob: float
@@ -43,8 +50,10 @@ class Proposal:
 
 @dataclass(frozen=True)
 class _Contexts:
-    """m discrete answers for one clip: chain [m, 8], its log-probability [m], answers [m, C + A]: an item for each choice,
-    0 (still) or 1 (moving) for each modulation amount."""
+    """m discrete answers for one clip: chain [m, 8], its log-probability [m], answers [m, C + A].
+
+    An item for each choice, 0 (still) or 1 (moving) for each modulation amount.
+    """
 
     chain: Tensor
     chain_log_prob: Tensor
@@ -67,25 +76,47 @@ class _Contexts:
 def propose(
     model: Unmixer, features: Tensor, note: Tensor, gate_s: Tensor, n_candidates: int, seed: int
 ) -> list[list[Proposal]]:
-    """Up to n_candidates different patches a clip, the point estimate first, then ranked and drawn ones in halves.
+    """Up to n_candidates different patches a clip, the point estimate first, then ranked and drawn
+    ones in halves.
 
-    features [b, 2, mels, frames], note [b] (MIDI), gate_s [b] in seconds. Equal inputs and seed give equal proposals.
+    features [b, 2, mels, frames], note [b] (MIDI), gate_s [b] in seconds. Equal inputs and seed
+    give equal proposals.
     """
     model.eval()
     belief = model(features, note, gate_s)
-    chains, scores = (x.cpu() for x in model.chain.beam(belief.vector, belief.classes.present, BEAM))
+    chains, scores = (
+        x.cpu() for x in model.chain.beam(belief.vector, belief.classes.present, BEAM)
+    )
     return [
-        _propose(model, belief[i : i + 1], chains[i], scores[i], int(note[i]), float(gate_s[i]), n_candidates, seed)
+        _propose(
+            model,
+            belief[i : i + 1],
+            chains[i],
+            scores[i],
+            int(note[i]),
+            float(gate_s[i]),
+            n_candidates,
+            seed,
+        )
         for i in range(len(features))
     ]
 
 
 def _propose(
-    model: Unmixer, belief: Belief, chains: Tensor, scores: Tensor, note: int, gate_s: float, n: int, seed: int
+    model: Unmixer,
+    belief: Belief,
+    chains: Tensor,
+    scores: Tensor,
+    note: int,
+    gate_s: float,
+    n: int,
+    seed: int,
 ) -> list[Proposal]:
     generator = torch.Generator().manual_seed(seed)
     questions = _questions(belief)
-    ranked = _proposals(model, belief, questions, _ranked(questions, chains, scores), "ranked", note, gate_s)
+    ranked = _proposals(
+        model, belief, questions, _ranked(questions, chains, scores), "ranked", note, gate_s
+    )
     contexts = _drawn(questions, chains, scores, DRAWS * n, generator)
     drawn = _proposals(model, belief, questions, contexts, "drawn", note, gate_s, generator)
     ranked = _unique([replace(ranked[0], source="point"), *ranked[1:]])
@@ -99,15 +130,23 @@ def _unique(proposals: Sequence[Proposal]) -> list[Proposal]:
 
 
 def _questions(belief: Belief) -> list[Tensor]:
-    """Log-probabilities of each discrete question of one clip: [items] a choice, then [2] (still, moving) an amount."""
+    """Log-probabilities of each discrete question of one clip.
+
+    [items] a choice, then [2] (still, moving) an amount.
+    """
     choices = [logits[0].log_softmax(-1).cpu() for logits in belief.classes.choices]
-    moving = torch.nn.functional.logsigmoid(torch.stack([-belief.classes.moving[0], belief.classes.moving[0]], dim=-1))
+    moving = torch.nn.functional.logsigmoid(
+        torch.stack([-belief.classes.moving[0], belief.classes.moving[0]], dim=-1)
+    )
     return [*choices, *moving.cpu()]
 
 
 def _ranked(questions: list[Tensor], chains: Tensor, scores: Tensor) -> _Contexts:
-    """The point estimate, then the likeliest: each chain with all likeliest answers, the best chains also with one
-    answer replaced by its second choice."""
+    """The point estimate, then the likeliest.
+
+    Each chain with all likeliest answers, the best chains also with one answer replaced by its
+    second choice.
+    """
     best = torch.stack([q.argmax() for q in questions])
     second = torch.stack([q.topk(2).indices[1] for q in questions])
     cost = [float(q[a] - q[b]) for q, a, b in zip(questions, best, second, strict=True)]
@@ -115,7 +154,11 @@ def _ranked(questions: list[Tensor], chains: Tensor, scores: Tensor) -> _Context
     answers[torch.arange(1, len(answers)), torch.arange(len(questions))] = second
     point = consensus(chains, scores)
     rows = [point, *(i for i in range(int(torch.isfinite(scores).sum())) if i != point)]
-    pairs = [(row, a) for i, row in enumerate(rows) for a in range(len(answers) if i < FLIPPED_CHAINS else 1)]
+    pairs = [
+        (row, a)
+        for i, row in enumerate(rows)
+        for a in range(len(answers) if i < FLIPPED_CHAINS else 1)
+    ]
     value = [float(scores[row]) - (cost[a - 1] if a else 0.0) for row, a in pairs]
     order = [0, *sorted(range(1, len(pairs)), key=lambda i: -value[i])][:RANKED]
     row, answer = torch.tensor(pairs)[order].unbind(-1)
@@ -141,10 +184,17 @@ def _proposals(
     gate_s: float,
     generator: torch.Generator | None = None,
 ) -> list[Proposal]:
-    """Patches of one clip's contexts; knobs are component means: the heaviest's, or with a generator a drawn one's."""
-    mixtures = model.mixtures(belief.repeat(len(contexts.chain)), contexts.context(belief.vector.device))
+    """Patches of one clip's contexts; knobs are component means.
+
+    The heaviest's, or with a generator a drawn one's.
+    """
+    mixtures = model.mixtures(
+        belief.repeat(len(contexts.chain)), contexts.context(belief.vector.device)
+    )
     picked = [_components(mixture, generator) for mixture in mixtures]
-    logits = model.knobs.scatter([m.component(index) for m, (index, _) in zip(mixtures, picked, strict=True)])
+    logits = model.knobs.scatter(
+        [m.component(index) for m, (index, _) in zip(mixtures, picked, strict=True)]
+    )
     knobs = model.stilled(to_unit(logits).cpu(), contexts.moving).numpy().astype(np.float32)
     weights = torch.stack([log_weight for _, log_weight in picked], dim=-1).cpu().numpy()
     choices, chain = contexts.choices.numpy(), contexts.chain.numpy().astype(np.int8)
@@ -153,8 +203,12 @@ def _proposals(
     chosen = [q[contexts.answers[:, i]] for i, q in enumerate(questions)]
     total = contexts.chain_log_prob.numpy() + (torch.stack(chosen, dim=-1).numpy() * heard).sum(1)
     total = total + (weights * RACK.devices_on(chain)).sum(1)
-    patches = (Patch(knobs[i], choices[i], chain[i], note, gate_s).canonical() for i in range(len(knobs)))
-    return [Proposal(patch, float(value), source) for patch, value in zip(patches, total, strict=True)]
+    patches = (
+        Patch(knobs[i], choices[i], chain[i], note, gate_s).canonical() for i in range(len(knobs))
+    )
+    return [
+        Proposal(patch, float(value), source) for patch, value in zip(patches, total, strict=True)
+    ]
 
 
 def _components(mixture: Mixture, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
@@ -163,17 +217,21 @@ def _components(mixture: Mixture, generator: torch.Generator | None) -> tuple[Te
     if generator is None:
         index = log_weights.argmax(-1)
     else:
-        index = torch.multinomial(log_weights.exp().cpu(), 1, generator=generator)[:, 0].to(log_weights.device)
+        index = torch.multinomial(log_weights.exp().cpu(), 1, generator=generator)[:, 0].to(
+            log_weights.device
+        )
     return index, log_weights.gather(-1, index[:, None])[:, 0]
 
 
-# --- which chain ---------------------------------------------------------------------------------------------------
+# --- which chain ------------------------------------------------------------------------------
 
 
 def consensus(chains: Tensor, scores: Tensor) -> int:
-    """The row of a beam (chains [w, 8], log-probabilities [w]) with the highest expected agreement with the others.
+    """The row of a beam (chains [w, 8], log-probabilities [w]) with the highest expected agreement
+    with the others.
 
-    Agreement is the F1 of what two chains say: which effects there are, and for each audible pair which comes first.
+    Agreement is the F1 of what two chains say: which effects there are, and for each audible pair
+    which comes first.
     """
     weight = torch.where(torch.isfinite(scores), scores, -torch.inf).softmax(0)
     said = statements(chains)
@@ -184,13 +242,18 @@ def consensus(chains: Tensor, scores: Tensor) -> int:
 
 
 def statements(chains: Tensor) -> Tensor:
-    """What chains [w, 8] say, float [w, 8 + 64]: presence of each effect; "a before b" for each pair whose order can be
-    heard (two linear time-invariant effects commute, but for a third between them that is not)."""
+    """What chains [w, 8] say, float [w, 8 + 64]: presence of each effect.
+
+    "a before b" for each pair whose order can be heard (two linear time-invariant effects commute,
+    but for a third between them that is not).
+    """
     effects = slots_of(chains)[..., :N_EFFECTS]  # w, slot, effect
     before = (effects.cumsum(1) - effects).mT @ effects  # w, a, b
     linear = torch.tensor([name in LTI for name in RACK.effect_names])
     commute = (linear[:, None] & linear).float()
     loud = effects[..., ~linear].sum(-1)
-    runs = (loud.cumsum(1)[..., None] * effects).sum(1)  # w, effect: how many audible neighbours came before
+    runs = (loud.cumsum(1)[..., None] * effects).sum(
+        1
+    )  # w, effect: how many audible neighbours came before
     same_run = (runs[:, :, None] == runs[:, None]).float()
     return torch.cat([effects.sum(1), (before * (1 - commute * same_run)).flatten(1)], dim=-1)

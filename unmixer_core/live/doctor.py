@@ -1,7 +1,9 @@
-"""`python -m unmixer_core.live doctor`: what answers, what is missing and how to get it, how fast, how late, how repeatable.
+"""`python -m unmixer_core.live doctor`.
 
-Looks at Live as UNMIXER_LIVE_HOST names it, or at an embedded host of our own. Every finding is one line; the exit status
-is 0 when all are good. Tracks are made for the test takes and deleted again.
+What answers, what is missing and how to get it, how fast, how late, how repeatable.
+
+Looks at Live as UNMIXER_LIVE_HOST names it, or at an embedded host of our own. Every finding is one
+line; the exit status is 0 when all are good. Tracks are made for the test takes and deleted again.
 """
 
 from __future__ import annotations
@@ -29,8 +31,8 @@ from unmixer_core.live.track.tracks import left_behind, track_names
 from unmixer_core.schema.patch import Patch
 
 PINGS = 20
+#: Two takes of one patch that differ by more than this are not repeatable enough to learn from.
 FLOOR_DB = -60.0
-"""Two takes of one patch that differ by more than this are not repeatable enough to learn from."""
 TEST_CHAIN = ("Saturator", "Compressor", "Reverb")
 
 
@@ -47,7 +49,9 @@ class Finding:
 
 @dataclass(frozen=True)
 class Question:
-    """Which host: an embedded one with `host_options` if `embedded`, or if the environment names none."""
+    """Which host: an embedded one with `host_options` if `embedded`, or if the environment names
+    none.
+    """
 
     take: Take
     trace: Path | None = None
@@ -60,7 +64,9 @@ class Question:
 
 
 async def examine(question: Question) -> list[Finding]:
-    """All findings; effects whose parameters differ are named one by one, any other HostError is the last finding."""
+    """All findings; effects whose parameters differ are named one by one, any other HostError is
+    the last finding.
+    """
     findings: list[Finding] = []
     try:
         async with _connected(question) as (transport, endpoint):
@@ -108,25 +114,38 @@ async def _who_answers(client: Client, info: HostInfo) -> list[Finding]:
     findings = [Finding(True, f"Live {major}.{minor} answers at {client.where}")]
     if info.inserts:
         findings.append(
-            Finding(True, f"companion script {info.companion} answers: devices are inserted and ordered by it")
+            Finding(
+                True,
+                f"companion script {info.companion} answers: devices are inserted and ordered by "
+                f"it",
+            )
         )
     elif info.companion:
         needed = ".".join(map(str, INSERTS_SINCE))
         findings.append(
             Finding(
                 True,
-                f"companion script {info.companion} answers, but inserting needs Live {needed}: the template set is used",
+                f"companion script {info.companion} answers, but inserting needs Live {needed}: "
+                f"the template set is used",
             )
         )
     else:
         findings.append(
-            Finding(True, f"stock AbletonOSC, so the template set is used; for free choice of everything, {INSTALL}")
+            Finding(
+                True,
+                f"stock AbletonOSC, so the template set is used; for free choice of everything, "
+                f"{INSTALL}",
+            )
         )
     if others := left_behind(await track_names(client)):
         findings.append(
-            Finding(False, f"tracks of another session are in the set ({', '.join(others[:3])}): end the other client if one "
-                    "is at work, or delete these tracks by hand")
-        )  # fmt: skip
+            Finding(
+                False,
+                f"tracks of another session are in the set ({', '.join(others[:3])}): end the "
+                f"other client if one "
+                "is at work, or delete these tracks by hand",
+            )
+        )
     return findings
 
 
@@ -135,7 +154,9 @@ async def _what_it_can(session: Session) -> list[Finding]:
     lane = session.lanes[0]
     classes = {state.table.class_name: name for name, state in lane.state.items()}
     names = ", ".join(f"{name} ({class_name})" for class_name, name in classes.items())
-    findings = [Finding(True, f"every learned parameter of {len(classes)} devices found by name: {names}")]
+    findings = [
+        Finding(True, f"every learned parameter of {len(classes)} devices found by name: {names}")
+    ]
     if session.frozen is not None:
         findings.append(Finding(True, session.frozen.describe()))
     return findings
@@ -148,25 +169,37 @@ async def _latency(client: Client) -> Finding:
         await client.query("/live/test")
         times_ms.append(1000.0 * (time.perf_counter() - start))
     return Finding(
-        True, f"latency: median {statistics.median(times_ms):.1f} ms, worst {max(times_ms):.1f} ms of {PINGS}"
+        True,
+        f"latency: median {statistics.median(times_ms):.1f} ms, worst {max(times_ms):.1f} ms of "
+        f"{PINGS}",
     )
 
 
 async def _alignment(session: Session) -> list[Finding]:
-    """A click: when its recording starts, and how late it sounds, which is taken off every take of a session."""
+    """A click: when its recording starts, and how late it sounds, which is taken off every take
+    of a session.
+    """
     (offset,) = await session.calibrate()
     rate, started_s = session.take.sample_rate, session.recorders[0].started_s
     counted_in = "" if started_s <= COUNT_IN_S else "; set Live's Record > Count-In to None"
     return [
-        Finding(not counted_in, f"recording starts {1000.0 * started_s:.0f} ms after it is fired{counted_in}"),
         Finding(
-            True, f"alignment: takes begin {offset} samples ({1000.0 * offset / rate:.2f} ms) late, which is taken off"
+            not counted_in,
+            f"recording starts {1000.0 * started_s:.0f} ms after it is fired{counted_in}",
+        ),
+        Finding(
+            True,
+            f"alignment: takes begin {offset} samples ({1000.0 * offset / rate:.2f} ms) late, "
+            f"which is taken off",
         ),
     ]
 
 
 async def _repeatability(session: Session) -> list[Finding]:
-    """A dry and a full patch, each taken twice; then the dry one again, into which no tail of the full one may run."""
+    """A dry and a full patch, each taken twice.
+
+    Then the dry one again, into which no tail of the full one may run.
+    """
     chain = tuple(name for name in TEST_CHAIN if name in session.lanes[0].state)
     dry, full = Patch.init(), Patch.init(effects=chain)
     takes = [await session.render(0, patch) for patch in (dry, dry, full, full, dry)]
@@ -174,7 +207,9 @@ async def _repeatability(session: Session) -> list[Finding]:
         raise RecordingError("a test recording is silent: is the lane routed to its capture track?")
     return [
         _compared("repeatability, dry patch: second take", takes[0], takes[1]),
-        _compared(f"repeatability, {' > '.join(chain) or 'no effects'}: second take", takes[2], takes[3]),
+        _compared(
+            f"repeatability, {' > '.join(chain) or 'no effects'}: second take", takes[2], takes[3]
+        ),
         _compared("tails: the dry patch right after a reverb", takes[0], takes[4]),
     ]
 
@@ -184,7 +219,8 @@ def _compared(what: str, first: Clip, second: Clip) -> Finding:
     return Finding(
         difference.residual_db <= FLOOR_DB,
         f"{what} differs by {difference.residual_db:.0f} dB (energy of the difference), "
-        f"{difference.level_db:+.2f} dB in level, {difference.spectral_db:.2f} dB in multi-scale spectrum",
+        f"{difference.level_db:+.2f} dB in level, {difference.spectral_db:.2f} dB in multi-scale "
+        f"spectrum",
     )
 
 

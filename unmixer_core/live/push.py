@@ -1,9 +1,14 @@
-"""One patch into Live to be played there, or out of it as sound: what `unmix push` and `unmix render` do.
+"""One patch into Live to be played there, or out of it as sound.
 
-    report = push(patch)                    # a new MIDI track with Wavetable and the chain; every value read back
-    clip = render(patch, params.audio)      # float32 [2, samples] through Live, or an embedded host if none is named
+What `unmix push` and `unmix render` do.
 
-Pushed tracks stay; if anything fails, what was made is deleted again. Nothing else in the set is changed.
+    # a new MIDI track with Wavetable and the chain; every value read back
+    report = push(patch)
+    # float32 [2, samples] through Live, or an embedded host if none is named
+    clip = render(patch, params.audio)
+
+Pushed tracks stay; if anything fails, what was made is deleted again. Nothing else in the set is
+changed.
 """
 
 from __future__ import annotations
@@ -35,7 +40,10 @@ SENDS_ONLY = "Sends Only"
 
 @dataclass(frozen=True)
 class Pushed:
-    """One value in Live's own scale (on/off and items count from 0): what was asked for, and what Live keeps."""
+    """One value in Live's own scale (on/off and items count from 0).
+
+    What was asked for, and what Live keeps.
+    """
 
     device: str
     parameter: str
@@ -49,7 +57,10 @@ class Pushed:
 
 @dataclass(frozen=True)
 class PushReport:
-    """`tracks`: names of the tracks that hold the patch; `frozen`: controls that this host has otherwise (stock AbletonOSC)."""
+    """`tracks`: names of the tracks that hold the patch; `frozen`.
+
+    Controls that this host has otherwise (stock AbletonOSC).
+    """
 
     live: str
     tracks: tuple[str, ...]
@@ -59,23 +70,38 @@ class PushReport:
 
     def __str__(self) -> str:
         chain = " > ".join((SYNTH, *self.chain))
-        kept = f"; not set, as stock AbletonOSC cannot: {'; '.join(map(str, self.frozen))}" if self.frozen else ""
-        return f"{self.live}: {chain} on {', '.join(self.tracks)}, {len(self.values)} values set and read back{kept}"
+        kept = (
+            f"; not set, as stock AbletonOSC cannot: {'; '.join(map(str, self.frozen))}"
+            if self.frozen
+            else ""
+        )
+        return (
+            f"{self.live}: {chain} on {', '.join(self.tracks)}, {len(self.values)} values set "
+            f"and read back{kept}"
+        )
 
 
 def push(
-    patch: Patch, endpoint: Endpoint | None = None, *, name: str = "", adapt: bool = False, trace: Path | None = None
+    patch: Patch,
+    endpoint: Endpoint | None = None,
+    *,
+    name: str = "",
+    adapt: bool = False,
+    trace: Path | None = None,
 ) -> PushReport:
-    """Writes `patch` to a new track called `name` in the Live that the environment or `endpoint` names, and reads all back.
+    """Writes `patch` to a new track called `name` in the Live that the environment or `endpoint`
+    names, and reads all back.
 
-    `adapt`: what stock AbletonOSC cannot set is left as the template has it and reported, instead of raising ChoiceFrozen.
-    Raises ReadbackMismatch when a value does not stay, and other HostErrors.
+    `adapt`: what stock AbletonOSC cannot set is left as the template has it and reported, instead
+    of raising ChoiceFrozen. Raises ReadbackMismatch when a value does not stay, and other
+    HostErrors.
     """
     return asyncio.run(push_async(patch, endpoint, name=name, adapt=adapt, trace=trace))
 
 
 def render(patch: Patch, audio: AudioSection, *, trace: Path | None = None) -> Clip:
-    """One patch → float32 [2, samples], through Live when UNMIXER_LIVE_HOST names one, an embedded host otherwise.
+    """One patch → float32 [2, samples], through Live when UNMIXER_LIVE_HOST names one, an embedded
+    host otherwise.
 
     Raises HostError when it cannot be rendered.
     """
@@ -87,16 +113,26 @@ def render(patch: Patch, audio: AudioSection, *, trace: Path | None = None) -> C
 
 
 async def push_async(
-    patch: Patch, endpoint: Endpoint | None = None, *, name: str = "", adapt: bool = False, trace: Path | None = None,
-    transport: Transport | None = None, timing: Timing | None = None,
-) -> PushReport:  # fmt: skip
+    patch: Patch,
+    endpoint: Endpoint | None = None,
+    *,
+    name: str = "",
+    adapt: bool = False,
+    trace: Path | None = None,
+    transport: Transport | None = None,
+    timing: Timing | None = None,
+) -> PushReport:
     """`push` inside an event loop; `transport` and `timing` for tests."""
     endpoint = endpoint or Endpoint.from_environment()
     client = Client(transport or connect(endpoint, trace), str(endpoint), timing)
     tracks = Tracks(client, secrets.token_hex(2))
     try:
         info = await probe(client, endpoint)
-        lane = await (_insert(client, tracks, patch) if info.inserts else _copy(client, tracks, patch, info.companion))
+        lane = await (
+            _insert(client, tracks, patch)
+            if info.inserts
+            else _copy(client, tracks, patch, info.companion)
+        )
         await lane.prepare()
         different = _adapt(patch, lane.frozen) if adapt else ()
         await lane.inspect()
@@ -105,7 +141,9 @@ async def push_async(
         values = tuple(Pushed(*reading) for reading in lane.readings())
         _require(values)
         names = await _rename(client, tracks, name or f"Un-mixed {patch.digest[:6]}")
-        return PushReport(f"Live {info.version[0]}.{info.version[1]}", names, patch.effects, values, different)
+        return PushReport(
+            f"Live {info.version[0]}.{info.version[1]}", names, patch.effects, values, different
+        )
     except BaseException:
         await _withdraw(tracks)
         raise
@@ -140,12 +178,16 @@ def _require(values: Sequence[Pushed]) -> None:
     for value in values:
         if not value.good:
             raise ReadbackMismatch(
-                f"{value.device}'s {value.parameter} was set to {value.wanted:g}, but reads back as {value.kept:g}."
+                f"{value.device}'s {value.parameter} was set to {value.wanted:g}, but reads back "
+                f"as {value.kept:g}."
             )
 
 
 async def _rename(client: Client, tracks: Tracks, title: str) -> tuple[str, ...]:
-    """Gives the tracks their final names, in set order, so that they count as the user's; the capture track goes."""
+    """Gives the tracks their final names, in set order, so that they count as the user's.
+
+    The capture track goes.
+    """
     found = await tracks.find()
     for name, index in sorted(found.items(), key=lambda item: -item[1]):
         part = name.removeprefix(tracks.name(0)).strip()
@@ -156,7 +198,9 @@ async def _rename(client: Client, tracks: Tracks, title: str) -> tuple[str, ...]
         part = name.removeprefix(tracks.name(0)).strip()
         final[index] = f"{title} {part}".rstrip()
         if not await tracks.rename(index, final[index]):
-            raise ReadbackMismatch(f"track {index + 1} was renamed to {final[index]!r}, but Live keeps another name.")
+            raise ReadbackMismatch(
+                f"track {index + 1} was renamed to {final[index]!r}, but Live keeps another name."
+            )
     return tuple(final[index] for index in sorted(final))
 
 

@@ -1,13 +1,16 @@
-"""Patches in, clips out: what a stage uses. Starts hosts, hands out work, and returns clips as they finish.
+"""Patches in, clips out: what a stage uses.
+
+Starts hosts, hands out work, and returns clips as they finish.
 
     with Renderer(params.audio) as renderer:
         for index, clip in renderer.map(patches):        # float32 [2, samples], or RenderFailure
             ...
 
-host_list.py says which hosts there are: real Live, or embedded ones, one per core by default. While one lane of a host
-records, the others are set up, so a host never waits for the wire. Who drives the hosts is one of two engines, told by
-UNMIXER_RENDER: `local` (this process speaks with every host) or `ray` (an actor per host, ray_engine.py). A host that dies
-or falls silent is started anew and its patches go to the others; a patch that fails on every try becomes a RenderFailure.
+host_list.py says which hosts there are: real Live, or embedded ones, one per core by default. While
+one lane of a host records, the others are set up, so a host never waits for the wire. Who drives
+the hosts is one of two engines, told by UNMIXER_RENDER: `local` (this process speaks with every
+host) or `ray` (an actor per host, ray_engine.py). A host that dies or falls silent is started anew
+and its patches go to the others; a patch that fails on every try becomes a RenderFailure.
 """
 
 from __future__ import annotations
@@ -48,23 +51,42 @@ class AudioSection(Protocol):
 
 
 class Renderer:
-    """Context manager. `n_hosts` hosts at most (default: all, or an embedded one per core), `lanes` per host; `engine`: of
-    ENGINES (default: UNMIXER_RENDER). Raises HostErrors on entry when no host starts, ConfigError for what is set wrong."""
+    """Context manager.
+
+    `n_hosts` hosts at most (default: all, or an embedded one per core), `lanes` per host; `engine`:
+    of ENGINES (default: UNMIXER_RENDER). Raises HostErrors on entry when no host starts,
+    ConfigError for what is set wrong.
+    """
 
     def __init__(
-        self, audio: AudioSection, n_hosts: int | None = None, *, lanes: int | None = None, trace: Path | None = None,
-        host_options: Sequence[str] = (), engine: str | None = None,
-    ) -> None:  # fmt: skip
+        self,
+        audio: AudioSection,
+        n_hosts: int | None = None,
+        *,
+        lanes: int | None = None,
+        trace: Path | None = None,
+        host_options: Sequence[str] = (),
+        engine: str | None = None,
+    ) -> None:
         self._take = Take(audio.sample_rate, audio.clip_s, audio.velocity)
-        self._trace, self._lanes, self._options, self._n_hosts = trace, lanes, tuple(host_options), n_hosts
+        self._trace, self._lanes, self._options, self._n_hosts = (
+            trace,
+            lanes,
+            tuple(host_options),
+            n_hosts,
+        )
         named = None if host_options else configured()
         self._specs = None if named is None else named[:n_hosts]
         self.engine = engine or os.environ.get("UNMIXER_RENDER") or ENGINES[0]
         if self.engine not in ENGINES:
-            raise ConfigError(f"UNMIXER_RENDER is {self.engine!r}, but {' or '.join(ENGINES)} is expected.")
+            raise ConfigError(
+                f"UNMIXER_RENDER is {self.engine!r}, but {' or '.join(ENGINES)} is expected."
+            )
         self._ray = RayEngine(self._take, trace) if self.engine == "ray" else None
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="unmixer-render", daemon=True)
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="unmixer-render", daemon=True
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._keepers: list[Keeper] = []
         self._pool = Pool()
@@ -79,7 +101,10 @@ class Renderer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self.close()
 
@@ -96,7 +121,9 @@ class Renderer:
         self._loop.close()
 
     def map(self, patches: Iterable[Patch]) -> Iterator[tuple[int, Clip | RenderFailure]]:
-        """(position, float32 [2, samples] or RenderFailure) as they finish; takes from `patches` only what it can use.
+        """(position, float32 [2, samples] or RenderFailure) as they finish.
+
+        Takes from `patches` only what it can use.
 
         Raises a HostError that says why when no host is left.
         """
@@ -126,20 +153,32 @@ class Renderer:
 
     @property
     def frozen(self) -> Frozen | None:
-        """What these hosts cannot set; None when they can set everything. `frozen_of` makes a patch one they can render."""
+        """What these hosts cannot set; None when they can set everything.
+
+        `frozen_of` makes a patch one they can render.
+        """
         return self._pool.frozen
 
     def _submit(
-        self, source: Iterator[tuple[int, Patch]], waiting: dict[int, Job], results: queue.SimpleQueue[Any]
+        self,
+        source: Iterator[tuple[int, Patch]],
+        waiting: dict[int, Job],
+        results: queue.SimpleQueue[Any],
     ) -> None:
         new = []
-        while len(waiting) < QUEUED_PER_LANE * self._pool.lanes and (item := next(source, None)) is not None:
+        while (
+            len(waiting) < QUEUED_PER_LANE * self._pool.lanes
+            and (item := next(source, None)) is not None
+        ):
             job = Job(*item, results)
             waiting[job.index] = job
             new.append(job)
         for job in new:
             if self.frozen is not None and (different := self.frozen.differences(job.patch)):
-                reason = f"the template set has {'; '.join(map(str, different))}, which stock AbletonOSC cannot change."
+                reason = (
+                    f"the template set has {'; '.join(map(str, different))}, which stock "
+                    f"AbletonOSC cannot change."
+                )
                 results.put((job.index, RenderFailure(job.patch, reason)))
             else:
                 self._loop.call_soon_threadsafe(self._pool.put, job)
@@ -150,12 +189,17 @@ class Renderer:
             keeper.call()
 
     async def _start(self) -> None:
-        """Starts all hosts at once and waits for the first word of each; one that stands is enough."""
+        """Starts all hosts at once and waits for the first word of each.
+
+        One that stands is enough.
+        """
         if self._ray is not None:
             await self._ray.start()
         self._keepers = [Keeper(host, self._pool, self._take.clip_s) for host in self._hosts()]
         self._tasks = [asyncio.create_task(keeper.run()) for keeper in self._keepers]
-        outcomes = await asyncio.gather(*(keeper.started for keeper in self._keepers), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(keeper.started for keeper in self._keepers), return_exceptions=True
+        )
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if len(failures) == len(outcomes):
             raise failures[0]
@@ -168,12 +212,19 @@ class Renderer:
             cores = self._ray.cores if self._ray is not None else os.cpu_count() or 1
             specs = embedded(self._n_hosts or cores, self._lanes, self._options)
         if len({spec.live is None for spec in specs}) > 1:
-            log.warning("embedded hosts and Live are two instruments: equal patches will not sound equal on all hosts.")
+            log.warning(
+                "embedded hosts and Live are two instruments: equal patches will not sound equal "
+                "on all hosts."
+            )
         specs = [replace(spec, lanes=self._lanes or spec.lanes) for spec in specs]
         return [self._host(spec) for spec in specs]
 
     def _host(self, spec: HostSpec) -> Host:
-        return self._ray.host(spec) if self._ray is not None else HostWorker(spec, self._take, self._trace)
+        return (
+            self._ray.host(spec)
+            if self._ray is not None
+            else HostWorker(spec, self._take, self._trace)
+        )
 
     async def _stop(self) -> None:
         for task in self._tasks:

@@ -1,6 +1,9 @@
-"""How alike two takes of one patch are: the noise floor below which no loss can tell a right patch from a wrong one.
+"""How alike two takes of one patch are.
 
-Real Live repeats itself only nearly (free-running modulation, analogue-minded circuits); the embedded host does exactly.
+The noise floor below which no loss can tell a right patch from a wrong one.
+
+Real Live repeats itself only nearly (free-running modulation, analogue-minded circuits); the
+embedded host does exactly.
 """
 
 from __future__ import annotations
@@ -17,17 +20,20 @@ from unmixer_core.live.farm.pool import RenderFailure
 from unmixer_core.schema.patch import Patch
 
 Clip = NDArray[np.float32]
+#: What bit-equal takes are said to differ by.
 FLOOR_DB = -200.0
-"""What bit-equal takes are said to differ by."""
+#: Below this level, relative to the loudest bin, spectra are not compared: it is noise to the ear.
 QUIETEST_DB = -80.0
-"""Below this level, relative to the loudest bin, spectra are not compared: it is noise to the ear."""
 WINDOWS = (256, 1024, 4096)
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two takes compared, all in dB: `residual` energy over energy, `level` of the second over the first, `spectral`: mean
-    absolute difference of log magnitude spectra over three window lengths (a multi-scale spectral distance)."""
+    """Two takes compared, all in dB.
+
+    `residual` energy over energy, `level` of the second over the first, `spectral`: mean absolute
+    difference of log magnitude spectra over three window lengths (a multi-scale spectral distance).
+    """
 
     residual_db: float
     level_db: float
@@ -59,7 +65,10 @@ def worst(differences: Sequence[Difference]) -> Difference:
 
 
 def measure(renderer: Map, patches: Sequence[Patch]) -> Difference:
-    """Renders each patch twice; the worst difference. Raises HostError when no patch could be rendered twice."""
+    """Renders each patch twice; the worst difference.
+
+    Raises HostError when no patch could be rendered twice.
+    """
     takes: dict[int, list[Clip]] = {}
     for position, clip in renderer.map([*patches, *patches]):
         if not isinstance(clip, RenderFailure):
@@ -67,7 +76,8 @@ def measure(renderer: Map, patches: Sequence[Patch]) -> Difference:
     pairs = [compare(*pair) for pair in takes.values() if len(pair) == 2]
     if not pairs:
         raise HostError(
-            f"none of {len(patches)} patches could be rendered twice, so nobody knows how well the host repeats itself."
+            f"none of {len(patches)} patches could be rendered twice, so nobody knows how well "
+            f"the host repeats itself."
         )
     return worst(pairs)
 

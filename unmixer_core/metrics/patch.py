@@ -1,4 +1,6 @@
-"""How well a predicted patch matches the true one: knobs, choices, the set of effects and their order.
+"""How well a predicted patch matches the true one.
+
+Knobs, choices, the set of effects and their order.
 
 Chains are tuples of effect names; "audible" is the notion of `schema.chain`.
 """
@@ -22,8 +24,13 @@ Chain = tuple[str, ...]
 
 
 def knob_mae(predicted: ArrayLike, actual: ArrayLike, active: ArrayLike) -> float:
-    """Mean absolute error over active knobs only; arrays [clips, knobs], active boolean. nan when none is active."""
-    return _masked_mean(np.abs(np.asarray(predicted) - np.asarray(actual)), np.asarray(active, dtype=bool))
+    """Mean absolute error over active knobs only; arrays [clips, knobs], active boolean.
+
+    nan when none is active.
+    """
+    return _masked_mean(
+        np.abs(np.asarray(predicted) - np.asarray(actual)), np.asarray(active, dtype=bool)
+    )
 
 
 def mae_by_knob(predicted: ArrayLike, actual: ArrayLike, active: ArrayLike) -> NDArray[np.float64]:
@@ -33,12 +40,18 @@ def mae_by_knob(predicted: ArrayLike, actual: ArrayLike, active: ArrayLike) -> N
 
 
 def class_accuracy(predicted: ArrayLike, actual: ArrayLike, active: ArrayLike) -> float:
-    """Share of active choices that are right; arrays [clips, choices] of class indices. nan when none is active."""
+    """Share of active choices that are right; arrays [clips, choices] of class indices.
+
+    nan when none is active.
+    """
     return _masked_mean(np.asarray(predicted) == np.asarray(actual), np.asarray(active, dtype=bool))
 
 
 def majority_accuracy(train: ArrayLike, actual: ArrayLike, active: ArrayLike) -> float:
-    """`class_accuracy` of always answering each choice's commonest training class; train [clips, choices]."""
+    """`class_accuracy` of always answering each choice's commonest training class.
+
+    Train [clips, choices].
+    """
     guess = np.array([np.bincount(column).argmax() for column in np.asarray(train).T])
     return class_accuracy(np.broadcast_to(guess, np.asarray(actual).shape), actual, active)
 
@@ -49,28 +62,36 @@ def majority_accuracy(train: ArrayLike, actual: ArrayLike, active: ArrayLike) ->
 def chain_scores(predicted: Sequence[Chain], actual: Sequence[Chain]) -> dict[str, float]:
     """Every chain metric of a set of clips, by name; orders are scored on audible pairs only.
 
-    exact, exact_audible: share right, literally and up to swaps nobody can hear. ceiling: best `exact` in reach of a
-    model that cannot hear those swaps. levenshtein: mean edits. set_f1: mean over clips, order ignored. precision,
-    recall, f1: mean over effects. pair_order: share of the truth's audible pairs found in the right order (a missing
-    effect is a miss); pair_order_present: the same among pairs of which both effects were predicted.
+    exact, exact_audible: share right, literally and up to swaps nobody can hear. ceiling: best
+    `exact` in reach of a model that cannot hear those swaps. levenshtein: mean edits. set_f1: mean
+    over clips, order ignored. precision, recall, f1: mean over effects. pair_order: share of the
+    truth's audible pairs found in the right order (a missing effect is a miss); pair_order_present:
+    the same among pairs of which both effects were predicted.
     """
     pairs = list(zip(predicted, actual, strict=True))
     by_effect = effect_scores(predicted, actual).values()
-    right, present, total = np.sum([order_hits(p, a) for p, a in pairs], axis=0) if pairs else (0, 0, 0)
+    right, present, total = (
+        np.sum([order_hits(p, a) for p, a in pairs], axis=0) if pairs else (0, 0, 0)
+    )
     return {
         "exact": _mean(p == a for p, a in pairs),
         "exact_audible": _mean(canonical(p) == canonical(a) for p, a in pairs),
         "ceiling": _mean(1.0 / class_size(a) for a in actual),
         "levenshtein": _mean(levenshtein(p, a) for p, a in pairs),
         "set_f1": _mean(set_f1(p, a) for p, a in pairs),
-        **{name: _mean(scores[name] for scores in by_effect) for name in ("precision", "recall", "f1")},
+        **{
+            name: _mean(scores[name] for scores in by_effect)
+            for name in ("precision", "recall", "f1")
+        },
         "pair_order": float(right / total) if total else float("nan"),
         "pair_order_present": float(right / present) if present else float("nan"),
     }
 
 
 def majority_chain(train: Sequence[Chain]) -> Chain:
-    """The commonest chain: score `[majority_chain(train)] * n` with `chain_scores` for the baseline."""
+    """The commonest chain: score `[majority_chain(train)] * n` with `chain_scores` for the
+    baseline.
+    """
     return Counter(train).most_common(1)[0][0]
 
 
@@ -90,10 +111,17 @@ def set_f1(predicted: Iterable[str], actual: Iterable[str]) -> float:
     return 2.0 * len(p & a) / (len(p) + len(a)) if p or a else 1.0
 
 
-def effect_scores(predicted: Sequence[Chain], actual: Sequence[Chain]) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and support (clips that have it) of every effect that occurs on either side; 0/0 = 0."""
+def effect_scores(
+    predicted: Sequence[Chain], actual: Sequence[Chain]
+) -> dict[str, dict[str, float]]:
+    """Precision, recall, F1 and support (clips that have it) of every effect that occurs on
+    either side; 0/0 = 0.
+    """
     hits = Counter(e for p, a in zip(predicted, actual, strict=True) for e in set(p) & set(a))
-    found, wanted = Counter(e for p in predicted for e in set(p)), Counter(e for a in actual for e in set(a))
+    found, wanted = (
+        Counter(e for p in predicted for e in set(p)),
+        Counter(e for a in actual for e in set(a)),
+    )
     return {
         e: {
             "precision": hits[e] / max(found[e], 1),
@@ -106,7 +134,10 @@ def effect_scores(predicted: Sequence[Chain], actual: Sequence[Chain]) -> dict[s
 
 
 def order_hits(predicted: Chain, actual: Chain) -> tuple[int, int, int]:
-    """Audible pairs of the true chain: (in the right order in the prediction, with both effects in it, in all)."""
+    """Audible pairs of the true chain.
+
+    (in the right order in the prediction, with both effects in it, in all).
+    """
     place = {effect: i for i, effect in enumerate(predicted)}
     pairs = audible_pairs(actual)
     present = [(a, b) for a, b in pairs if a in place and b in place]
@@ -117,7 +148,8 @@ def order_hits(predicted: Chain, actual: Chain) -> tuple[int, int, int]:
 def class_size(chain: Chain) -> int:
     """Number of orders of these effects that sound like this one, itself included.
 
-    Counts the orders that keep every non-commuting pair, by dynamic programming over prefixes as sets.
+    Counts the orders that keep every non-commuting pair, by dynamic programming over prefixes as
+    sets.
     """
     before = [{j for j in range(i) if not commutes(chain[j], chain[i])} for i in range(len(chain))]
     ways = {frozenset[int](): 1}

@@ -9,13 +9,21 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def pit(samples: ArrayLike, actual: ArrayLike) -> NDArray[np.float64]:
-    """Probability integral transform: share of posterior samples [draws, ...] below the truth [...], ties half."""
+    """Probability integral transform.
+
+    Share of posterior samples [draws, ...] below the truth [...], ties half.
+    """
     draws, truth = np.asarray(samples), np.asarray(actual)
     return (draws < truth).mean(0) + 0.5 * (draws == truth).mean(0)
 
 
-def coverage(pit_values: ArrayLike, active: ArrayLike, levels: Sequence[float] = (0.5, 0.9)) -> dict[float, float]:
-    """Share of active truths inside each central predictive interval; calibrated when every share equals its level."""
+def coverage(
+    pit_values: ArrayLike, active: ArrayLike, levels: Sequence[float] = (0.5, 0.9)
+) -> dict[float, float]:
+    """Share of active truths inside each central predictive interval.
+
+    Calibrated when every share equals its level.
+    """
     offset, mask = np.abs(np.asarray(pit_values) - 0.5), np.asarray(active, dtype=bool)
     return {level: _masked_mean(offset <= level / 2.0, mask) for level in levels}
 
@@ -32,12 +40,16 @@ def bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval of a statistic (called with axis=1) under resampling of `values` with replacement."""
+    """Percentile interval of a statistic (called with axis=1) under resampling of `values` with
+    replacement.
+    """
     data = np.asarray(values, dtype=np.float64)
     if data.size == 0:
         return float("nan"), float("nan")
     drawn = data[np.random.default_rng(seed).integers(0, data.size, (n, data.size))]
-    low, high = np.quantile(statistic(drawn, axis=1), [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0])
+    low, high = np.quantile(
+        statistic(drawn, axis=1), [(1.0 - confidence) / 2.0, (1.0 + confidence) / 2.0]
+    )
     return float(low), float(high)
 
 

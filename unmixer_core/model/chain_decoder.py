@@ -1,12 +1,16 @@
-"""The hyperbolic sequence decoder: which effects, in which order, as a tree walk in the Poincare ball.
+"""The hyperbolic sequence decoder.
 
-The encoder's vector becomes a point z of the ball (clipped to a radius, then the exponential map); each effect is a
-learned point of the same ball. A gated recurrent unit walks the tangent space at the origin: it reads the tangent
-vectors of the effects chosen so far and of the place reached, and moves z to the next place by Mobius addition, whose
-order matters as an effect chain's does. Signed distances to hyperplanes (geometry.logits) are the logits of the next
-effect; used effects are masked, a ninth class ends the chain. After Wada, Nakamura, Saruwatari, "Hyperbolic Embeddings
-for Order-Aware Classification of Audio Effect Chains", DAFx 2025, who embed whole chains; the walk over prefixes and
-`manifold: euclidean` (the same widths on flat space) are ours. Shapes: b clips, w beams, d dimensions of the ball.
+Which effects, in which order, as a tree walk in the Poincare ball.
+
+The encoder's vector becomes a point z of the ball (clipped to a radius, then the exponential map);
+each effect is a learned point of the same ball. A gated recurrent unit walks the tangent space at
+the origin: it reads the tangent vectors of the effects chosen so far and of the place reached, and
+moves z to the next place by Mobius addition, whose order matters as an effect chain's does. Signed
+distances to hyperplanes (geometry.logits) are the logits of the next effect; used effects are
+masked, a ninth class ends the chain. After Wada, Nakamura, Saruwatari, "Hyperbolic Embeddings for
+Order-Aware Classification of Audio Effect Chains", DAFx 2025, who embed whole chains; the walk over
+prefixes and `manifold: euclidean` (the same widths on flat space) are ours. Shapes: b clips, w
+beams, d dimensions of the ball.
 """
 
 from __future__ import annotations
@@ -28,7 +32,10 @@ NEVER = -1e4
 
 @dataclass(frozen=True)
 class State:
-    """A walk under way: hidden [b, hidden]; tangents of the last effect and of the place [b, d]; free [b, 8], 1 = unused."""
+    """A walk under way: hidden [b, hidden]; tangents of the last effect and of the place [b, d].
+
+    Free [b, 8], 1 = unused.
+    """
 
     hidden: Tensor
     last: Tensor
@@ -37,10 +44,20 @@ class State:
 
 
 class ChainDecoder(nn.Module):
-    """See the module. `present` [b, 8] are the presence logits of the classifier, a prior that the walk corrects."""
+    """See the module.
+
+    `present` [b, 8] are the presence logits of the classifier, a prior that the walk corrects.
+    """
 
     def __init__(
-        self, embedding: int, *, manifold: str, dim: int, curvature: float, radius: float, hidden: int
+        self,
+        embedding: int,
+        *,
+        manifold: str,
+        dim: int,
+        curvature: float,
+        radius: float,
+        hidden: int,
     ) -> None:
         super().__init__()
         self.space, self.radius, self.dim = geometry.space(manifold, curvature), radius, dim
@@ -48,8 +65,12 @@ class ChainDecoder(nn.Module):
         self.start = nn.Linear(embedding, hidden)
         self.cell = nn.GRUCell(2 * dim + 2 * N_EFFECTS, hidden)
         self.move = nn.Linear(hidden, dim)
-        tokens = 0.3 * torch.nn.functional.normalize(torch.randn(N_EFFECTS, dim, dtype=torch.float64), dim=-1)
-        self.effects = geoopt.ManifoldParameter(self.space.expmap0(tokens), manifold=self.space.manifold)
+        tokens = 0.3 * torch.nn.functional.normalize(
+            torch.randn(N_EFFECTS, dim, dtype=torch.float64), dim=-1
+        )
+        self.effects = geoopt.ManifoldParameter(
+            self.space.expmap0(tokens), manifold=self.space.manifold
+        )
         self.normals = nn.Parameter(torch.randn(CLASSES, dim, dtype=torch.float64) * dim**-0.5)
         self.offsets = nn.Parameter(torch.zeros(CLASSES, dtype=torch.float64))
         self.trust = nn.Parameter(torch.tensor([1.0, 0.5]))
@@ -63,16 +84,24 @@ class ChainDecoder(nn.Module):
         return State(hidden, torch.zeros_like(place), place, free), self.space.expmap0(tangent)
 
     def advance(self, state: State, root: Tensor, present: Tensor) -> tuple[State, Tensor]:
-        """One step of the walk: the new state and the log-probabilities [b, 9] of the next class."""
+        """One step of the walk: the new state and the log-probabilities [b, 9] of the next
+        class.
+        """
         waiting = state.free * torch.sigmoid(present)
-        hidden = self.cell(torch.cat([state.last, state.place, state.free, waiting], dim=-1), state.hidden)
-        point = self.space.add(root, self.space.expmap0(geometry.clip_radius(self.move(hidden).double(), self.radius)))
+        hidden = self.cell(
+            torch.cat([state.last, state.place, state.free, waiting], dim=-1), state.hidden
+        )
+        point = self.space.add(
+            root, self.space.expmap0(geometry.clip_radius(self.move(hidden).double(), self.radius))
+        )
         walk = self.space.logits(point, self.normals, self.offsets).to(present)
         prior = self.trust[0] * present
         nothing_left = -self.trust[1] * torch.logsumexp(
             present + (1 - state.free) * NEVER, dim=-1, keepdim=True
         ).clamp_min(-8.0)
-        masked = torch.cat([walk[:, :END] + prior + (1 - state.free) * NEVER, walk[:, END:] + nothing_left], dim=-1)
+        masked = torch.cat(
+            [walk[:, :END] + prior + (1 - state.free) * NEVER, walk[:, END:] + nothing_left], dim=-1
+        )
         place = self.space.logmap0(point).to(present)
         return State(hidden, state.last, place, state.free), masked.log_softmax(-1)
 
@@ -83,7 +112,9 @@ class ChainDecoder(nn.Module):
         return State(state.hidden, last, state.place, state.free * (1 - effects))
 
     def forward(self, vector: Tensor, present: Tensor, chain: Tensor) -> Tensor:
-        """Teacher-forced log-probabilities [b, 8, 9] of each slot of chain [b, 8] given the slots before it."""
+        """Teacher-forced log-probabilities [b, 8, 9] of each slot of chain [b, 8] given the
+        slots before it.
+        """
         slots = slots_of(chain).to(vector)
         state, root = self.begin(vector)
         steps = []
@@ -97,13 +128,21 @@ class ChainDecoder(nn.Module):
         """Log-probability [b] of whole chains [b, 8]; a full chain of eight needs no END."""
         log_probs = self(vector, present, chain)
         each = (log_probs * slots_of(chain).to(log_probs)).sum(-1)
-        ended = torch.cat([torch.zeros_like(chain[:, :1], dtype=torch.bool), chain[:, :-1] < 0], dim=1)
+        ended = torch.cat(
+            [torch.zeros_like(chain[:, :1], dtype=torch.bool), chain[:, :-1] < 0], dim=1
+        )
         return each.masked_fill(ended, 0.0).sum(-1)
 
     def sample(
-        self, vector: Tensor, present: Tensor, temperature: float, generator: torch.Generator | None = None
+        self,
+        vector: Tensor,
+        present: Tensor,
+        temperature: float,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Slot weights [b, 8, 9], one-hot in value, with the gradient of the straight-through Gumbel-Softmax."""
+        """Slot weights [b, 8, 9], one-hot in value, with the gradient of the straight-through
+        Gumbel-Softmax.
+        """
         state, root = self.begin(vector)
         going = vector.new_ones(len(vector), 1)
         stop = nn.functional.one_hot(torch.tensor(END, device=vector.device), CLASSES).to(vector)
@@ -119,13 +158,16 @@ class ChainDecoder(nn.Module):
 
     @torch.no_grad()
     def beam(self, vector: Tensor, present: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """The most probable chains: effect ids [b, w, 8] (-1 = none) and log-probabilities [b, w], best first.
+        """The most probable chains: effect ids [b, w, 8] (-1 = none) and log-probabilities [b, w],
+        best first.
 
         Rows beyond the number of chains there are have log-probability -inf.
         """
         b = len(vector)
         first, root = self.begin(vector)
-        state = State(*(_repeat(x, width) for x in (first.hidden, first.last, first.place, first.free)))
+        state = State(
+            *(_repeat(x, width) for x in (first.hidden, first.last, first.place, first.free))
+        )
         root, present = _repeat(root, width), _repeat(present, width)
         score = vector.new_full((b, width), -torch.inf)
         score[:, 0] = 0.0
@@ -135,10 +177,17 @@ class ChainDecoder(nn.Module):
             state, log_probs = self.advance(state, root, present)
             log_probs = log_probs.unflatten(0, (b, width))
             # What has ended stays as it is: only END, at no cost.
-            log_probs = torch.where(ended[..., None], torch.full_like(log_probs, -torch.inf), log_probs)
+            log_probs = torch.where(
+                ended[..., None], torch.full_like(log_probs, -torch.inf), log_probs
+            )
             log_probs[..., END] = torch.where(ended, 0.0, log_probs[..., END])
-            used = torch.cat([state.free.unflatten(0, (b, width)) < 0.5, torch.zeros_like(ended)[..., None]], dim=-1)
-            score, index = (score[..., None] + log_probs.masked_fill(used, -torch.inf)).flatten(1).topk(width)
+            used = torch.cat(
+                [state.free.unflatten(0, (b, width)) < 0.5, torch.zeros_like(ended)[..., None]],
+                dim=-1,
+            )
+            score, index = (
+                (score[..., None] + log_probs.masked_fill(used, -torch.inf)).flatten(1).topk(width)
+            )
             parent, picked = index // CLASSES, index % CLASSES
             chain = chain.gather(1, parent[..., None].expand(-1, -1, N_EFFECTS))
             chain[..., step] = torch.where(picked == END, -1, picked)

@@ -1,4 +1,6 @@
-"""A model on disk: weights as safetensors, and beside them, as JSON, everything needed to build it and trust it."""
+"""A model on disk: weights as safetensors, and beside them, as JSON, everything needed to build
+it and trust it.
+"""
 
 from __future__ import annotations
 
@@ -33,10 +35,15 @@ class Checkpoint:
 
 
 def save(folder: Path, model: Unmixer, settings: ModelSettings, about: Mapping[str, Any]) -> None:
-    """Write model.safetensors (weights and feature normalisation) and model.json, each written then moved."""
+    """Write model.safetensors (weights and feature normalisation) and model.json, each written
+    then moved.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / "model.safetensors.tmp"
-    save_file({name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()}, temporary)
+    save_file(
+        {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()},
+        temporary,
+    )
     os.replace(temporary, folder / "model.safetensors")
     document = {
         "schema": RACK.digest,
@@ -64,13 +71,19 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
             f"there is no model in {folder} ({Path(error.filename or '').name}); run `{REBUILD}`."
         ) from None
     except (OSError, ValueError, SafetensorError) as error:
-        raise StageError(f"the model in {folder} cannot be read ({error}); run `{REBUILD}`.") from error
+        raise StageError(
+            f"the model in {folder} cannot be read ({error}); run `{REBUILD}`."
+        ) from error
     if document.get("schema") != RACK.digest:
         raise SchemaMismatch(f"the model in {folder}", document.get("schema"), RACK.digest, REBUILD)
-    settings: Any = SimpleNamespace(**{"stops": False} | document["model"])  # models had no atoms before the word was
+    settings: Any = SimpleNamespace(
+        **{"stops": False} | document["model"]
+    )  # models had no atoms before the word was
     model = Unmixer(FeatureSpec(**document["features"]), settings)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:  # torch lists every parameter
-        raise StageError(f"the model in {folder} is of another version of this code; run `{REBUILD}`.") from error
+        raise StageError(
+            f"the model in {folder} is of another version of this code; run `{REBUILD}`."
+        ) from error
     return Checkpoint(model.to(device).eval(), settings, document["about"])

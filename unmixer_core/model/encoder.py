@@ -1,12 +1,15 @@
-"""The shared feature extractor: log-mel spectrogram, note and gate of a clip -> one wide vector that all heads read.
+"""The shared feature extractor.
 
-Two views of the same frames. A residual convolution net with squeeze-and-excitation (He et al., CVPR 2016; Hu et al.,
-CVPR 2018) sees the mel plane, where filters, equalisers and echoes have a fixed place, beside two planes that tell it
-where the note's harmonics lie and when the key was released. A temporal net sees the levels at multiples of the note's
-frequency, a view that a transposition leaves as it is, so that a wavetable looks alike on every key. Both are averaged
-apart over the time the key is held and the time after it, where echoes and tails are heard alone. No bottleneck follows:
-with a few thousand clips, a narrow shared layer cost the wavetable half of its accuracy.
-Shapes: b clips, c = 2 (mid, side), m mels, f frames, h harmonics.
+Log-mel spectrogram, note and gate of a clip -> one wide vector that all heads read.
+
+Two views of the same frames. A residual convolution net with squeeze-and-excitation (He et al.,
+CVPR 2016; Hu et al., CVPR 2018) sees the mel plane, where filters, equalisers and echoes have a
+fixed place, beside two planes that tell it where the note's harmonics lie and when the key was
+released. A temporal net sees the levels at multiples of the note's frequency, a view that a
+transposition leaves as it is, so that a wavetable looks alike on every key. Both are averaged apart
+over the time the key is held and the time after it, where echoes and tails are heard alone. No
+bottleneck follows: with a few thousand clips, a narrow shared layer cost the wavetable half of its
+accuracy. Shapes: b clips, c = 2 (mid, side), m mels, f frames, h harmonics.
 """
 
 from __future__ import annotations
@@ -20,10 +23,10 @@ from torch import Tensor, nn
 from unmixer_core.features.frames import FeatureSpec
 from unmixer_core.model.noise import Dropout
 
+#: Channels of the residual blocks, in units of the width; each that widens halves both axes.
 WIDENINGS = (2, 4, 6, 6)
-"""Channels of the residual blocks, in units of the width; each that widens halves both axes."""
+#: How often the mel axis is halved: by the stem and by three blocks.
 HALVINGS = 4
-"""How often the mel axis is halved: by the stem and by three blocks."""
 SQUEEZED = 96
 PLAYED = 32
 
@@ -38,7 +41,9 @@ class Encoder(nn.Module):
         self.register_buffer("scale", torch.ones(2, spec.n_mels, 1))
         channels = [width * factor for factor in (1, *WIDENINGS)]
         self.stem = nn.Sequential(
-            nn.Conv2d(4, width, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+            nn.Conv2d(4, width, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
         )
         self.blocks = nn.Sequential(*(Residual(i, o) for i, o in pairwise(channels)))
         self.squeeze = nn.Sequential(
@@ -48,7 +53,9 @@ class Encoder(nn.Module):
         self.played = nn.Sequential(nn.Linear(4, PLAYED), nn.ReLU())
         self.dropout = Dropout(dropout)
         rows = math.ceil(spec.n_mels / 2**HALVINGS)
-        self.out_width = 3 * SQUEEZED * rows + PLAYED + (self.harmonic.width if self.harmonic else 0)
+        self.out_width = (
+            3 * SQUEEZED * rows + PLAYED + (self.harmonic.width if self.harmonic else 0)
+        )
 
     def normalise(self, mean: Tensor, scale: Tensor) -> None:
         """Set the per-band statistics [2, m] of the training features."""
@@ -69,7 +76,10 @@ class Encoder(nn.Module):
 
 
 def pooled(y: Tensor, held: Tensor) -> Tensor:
-    """Averages of y [b, n, columns] while the key is held and after, and maxima: [b, 3 n]. held [b, f] in [0, 1]."""
+    """Averages of y [b, n, columns] while the key is held and after, and maxima: [b, 3 n].
+
+    held [b, f] in [0, 1].
+    """
     weight = torch.nn.functional.adaptive_avg_pool1d(held[:, None], y.shape[-1])
     during = (y * weight).sum(-1) / (weight.sum(-1) + 0.1)
     after = (y * (1 - weight)).sum(-1) / ((1 - weight).sum(-1) + 0.1)
@@ -77,16 +87,25 @@ def pooled(y: Tensor, held: Tensor) -> Tensor:
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions with a squeeze-and-excitation gate beside a shortcut; one that widens also halves both axes."""
+    """Two 3x3 convolutions with a squeeze-and-excitation gate beside a shortcut.
+
+    One that widens also halves both axes.
+    """
 
     def __init__(self, narrow: int, wide: int) -> None:
         super().__init__()
         stride = 2 if wide > narrow else 1
         self.first = nn.Sequential(
-            nn.Conv2d(narrow, wide, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU()
+            nn.Conv2d(narrow, wide, 3, stride=stride, padding=1, bias=False),
+            nn.BatchNorm2d(wide),
+            nn.ReLU(),
         )
-        self.second = nn.Sequential(nn.Conv2d(wide, wide, 3, padding=1, bias=False), nn.BatchNorm2d(wide))
-        self.gate = nn.Sequential(nn.Linear(wide, wide // 4), nn.ReLU(), nn.Linear(wide // 4, wide), nn.Sigmoid())
+        self.second = nn.Sequential(
+            nn.Conv2d(wide, wide, 3, padding=1, bias=False), nn.BatchNorm2d(wide)
+        )
+        self.gate = nn.Sequential(
+            nn.Linear(wide, wide // 4), nn.ReLU(), nn.Linear(wide // 4, wide), nn.Sigmoid()
+        )
         self.pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
         self.project = nn.Conv2d(narrow, wide, 1, bias=False) if narrow != wide else nn.Identity()
 
@@ -99,8 +118,8 @@ class Residual(nn.Module):
 class HarmonicNet(nn.Module):
     """Levels at multiples of the note's frequency: [b, 2, m, f] -> [b, width].
 
-    Each frame is described on its own first (kernel 1), so that every frame of every clip teaches what a timbre looks
-    like; then temporal convolutions follow its course.
+    Each frame is described on its own first (kernel 1), so that every frame of every clip teaches
+    what a timbre looks like; then temporal convolutions follow its course.
     """
 
     def __init__(self, spec: FeatureSpec, harmonics: int, channels: int, dropout: float) -> None:
@@ -118,7 +137,9 @@ class HarmonicNet(nn.Module):
 
     def forward(self, x: Tensor, note: Tensor, held: Tensor) -> Tensor:
         levels = harmonic_view(x, note, self.ratios, self.spec)  # b, 2, h, f
-        shape = levels[:, :1] - levels[:, :1].amax(2, keepdim=True)  # the middle's spectrum, whatever its level
+        shape = levels[:, :1] - levels[:, :1].amax(
+            2, keepdim=True
+        )  # the middle's spectrum, whatever its level
         return pooled(self.layers(torch.cat([levels, shape], dim=1).flatten(1, 2)), held)
 
 
@@ -127,7 +148,7 @@ def _temporal(narrow: int, wide: int, *, kernel: int, stride: int = 1) -> tuple[
     return convolution, nn.BatchNorm1d(wide), nn.ReLU()
 
 
-# --- where a note's harmonics lie ----------------------------------------------------------------------------------
+# --- where a note's harmonics lie -------------------------------------------------------------
 
 
 def hz_to_mel(frequency_hz: Tensor) -> Tensor:
@@ -152,13 +173,19 @@ def band_mels(spec: FeatureSpec) -> Tensor:
 
 
 def harmonic_ratios(count: int) -> Tensor:
-    """Multiples of the note's frequency that are looked at: in half steps up to the 8th, then whole ones. [h]"""
+    """Multiples of the note's frequency that are looked at.
+
+    In half steps up to the 8th, then whole ones. [h]
+    """
     halves = torch.arange(1, min(count, 16) + 1) / 2
     return torch.cat([halves, torch.arange(9, 9 + count - len(halves), dtype=torch.float32)])
 
 
 def comb_of(note: Tensor, spec: FeatureSpec) -> Tensor:
-    """How close each mel band lies to a harmonic: 1 on one, falling off within a band. note [b] -> [b, m]."""
+    """How close each mel band lies to a harmonic: 1 on one, falling off within a band.
+
+    note [b] -> [b, m].
+    """
     mels = band_mels(spec).to(note.device)
     centre_hz, f0_hz = mel_to_hz(mels), note_to_hz(note)[:, None]
     nearest_hz = (centre_hz / f0_hz).round().clamp_min(1.0) * f0_hz
@@ -173,10 +200,14 @@ def held_of(gate_s: Tensor, frames: int, spec: FeatureSpec) -> Tensor:
 
 
 def harmonic_view(x: Tensor, note: Tensor, ratios: Tensor, spec: FeatureSpec) -> Tensor:
-    """Levels at `ratios` [h] times the note's frequency, linear between bands and 0 outside them. -> [b, c, h, f]."""
+    """Levels at `ratios` [h] times the note's frequency, linear between bands and 0 outside
+    them. -> [b, c, h, f].
+    """
     mels = band_mels(spec).to(x.device)
     place = (hz_to_mel(note_to_hz(note)[:, None] * ratios) - mels[0]) / (mels[1] - mels[0])  # b, h
-    weights = (1.0 - (place[..., None] - torch.arange(len(mels), device=x.device)).abs()).clamp_min(0.0)  # b, h, m
+    weights = (1.0 - (place[..., None] - torch.arange(len(mels), device=x.device)).abs()).clamp_min(
+        0.0
+    )  # b, h, m
     return weights.to(x)[:, None] @ x
 
 

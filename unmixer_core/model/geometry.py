@@ -1,10 +1,11 @@
 """The hyperbolic operations we use, on the Poincare ball of curvature -c, and their flat twins.
 
-Everything is computed in float64: in float32 the ball ends at distance 6 from the origin, where a chain of eight
-effects would still have to fit (methods.md section 2). geoopt supplies the manifold of the parameters that live here;
-the maps are written out because geoopt's stop 1e-5 short of the boundary and lose five digits there (Ganea, Becigneul,
-Hofmann, "Hyperbolic Neural Networks", NeurIPS 2018, eqs. 2, 4, 12). Class logits are the unidirectional hyperbolic
-multinomial regression of Shimizu, Mukuta, Harada, "Hyperbolic Neural Networks++" (ICLR 2021), eq. 6. `Flat` is the same
+Everything is computed in float64: in float32 the ball ends at distance 6 from the origin, where a
+chain of eight effects would still have to fit (methods.md section 2). geoopt supplies the manifold
+of the parameters that live here; the maps are written out because geoopt's stop 1e-5 short of the
+boundary and lose five digits there (Ganea, Becigneul, Hofmann, "Hyperbolic Neural Networks",
+NeurIPS 2018, eqs. 2, 4, 12). Class logits are the unidirectional hyperbolic multinomial regression
+of Shimizu, Mukuta, Harada, "Hyperbolic Neural Networks++" (ICLR 2021), eq. 6. `Flat` is the same
 interface with c = 0, so that one switch swaps the geometry and nothing else.
 """
 
@@ -17,12 +18,15 @@ import torch
 from torch import Tensor
 
 _TINY = 1e-15
+#: Relative distance that points keep from the boundary: geodesic distance 23 from the origin.
 _MARGIN = 1e-10
-"""Relative distance that points keep from the boundary: geodesic distance 23 from the origin."""
 
 
 class Space(Protocol):
-    """What the chain decoder asks of a geometry. Points and tangent vectors are float64 [..., d]."""
+    """What the chain decoder asks of a geometry.
+
+    Points and tangent vectors are float64 [..., d].
+    """
 
     manifold: geoopt.Manifold
 
@@ -69,13 +73,18 @@ class Poincare:
         """Geodesic distance [...]; arcosh form, whose gradient stays finite up to the boundary."""
         left, right = left.double(), right.double()
         gap = (left - right).square().sum(-1)
-        room = (1 - self.curvature * left.square().sum(-1)) * (1 - self.curvature * right.square().sum(-1))
+        room = (1 - self.curvature * left.square().sum(-1)) * (
+            1 - self.curvature * right.square().sum(-1)
+        )
         ratio = self.curvature * gap / room.clamp_min(_TINY)
         half_sine = (ratio + _TINY).sqrt()
         return 2 * torch.asinh(half_sine) / self.curvature**0.5
 
     def logits(self, point: Tensor, normals: Tensor, offsets: Tensor) -> Tensor:
-        """Signed, scaled distances of `point` [..., d] to n hyperplanes: normals [n, d], offsets [n] -> [..., n]."""
+        """Signed, scaled distances of `point` [..., d] to n hyperplanes.
+
+        Normals [n, d], offsets [n] -> [..., n].
+        """
         point, normals, offsets = point.double(), normals.double(), offsets.double()
         root = self.curvature**0.5
         conformal = 2 / (1 - self.curvature * point.square().sum(-1, keepdim=True)).clamp_min(_TINY)
@@ -120,6 +129,8 @@ def space(kind: str, curvature: float) -> Space:
 
 
 def clip_radius(tangent: Tensor, radius: float) -> Tensor:
-    """Shorten tangent vectors [..., d] longer than `radius` (Guo et al., "Clipped Hyperbolic Classifiers", CVPR 2022)."""
+    """Shorten tangent vectors [..., d] longer than `radius` (Guo et al., "Clipped Hyperbolic
+    Classifiers", CVPR 2022).
+    """
     length = tangent.norm(dim=-1, keepdim=True).clamp_min(_TINY)
     return tangent * (radius / length).clamp_max(1.0)

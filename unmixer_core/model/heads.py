@@ -1,8 +1,9 @@
 """What is read off the encoder's vector: classes first, then knobs given classes and chain.
 
-`Classifier` gives each choice, each effect's presence and each modulation amount's use; `KnobHead` gives one device's
-mixture density. A knob head sees which effects stand before and after its device, since a drive in front of a filter
-leaves other traces than one behind it. Shapes: b clips, C choices, A amounts, n knobs of a device.
+`Classifier` gives each choice, each effect's presence and each modulation amount's use; `KnobHead`
+gives one device's mixture density. A knob head sees which effects stand before and after its
+device, since a drive in front of a filter leaves other traces than one behind it. Shapes: b clips,
+C choices, A amounts, n knobs of a device.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from unmixer_core.model.noise import Dropout
 from unmixer_core.model.targets import AMOUNTS, N_EFFECTS
 from unmixer_core.schema.rack import RACK
 
+#: Means stay within this of the middle, in logits: just beyond a knob's stops.
 LOGIT_RANGE = 5.4
-"""Means stay within this of the middle, in logits: just beyond a knob's stops."""
+#: What the logits of the atoms at a knob's stops begin with, beside 0 for between them: 2 % each.
 RARELY = -4.0
-"""What the logits of the atoms at a knob's stops begin with, beside 0 for between them: 2 % each."""
 
 
 @dataclass(frozen=True)
@@ -48,20 +49,26 @@ class Classifier(nn.Module):
 
 
 def _perceptron(width: int, hidden: int, out: int, dropout: float) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, out))
+    return nn.Sequential(
+        nn.Linear(width, hidden), nn.ReLU(), Dropout(dropout), nn.Linear(hidden, out)
+    )
 
 
 @dataclass(frozen=True)
 class Context:
-    """What knobs are conditioned on, hard or soft: one weight tensor [b, size] a choice, slots [b, 8, 9] (END last),
-    moving [b, A]."""
+    """What knobs are conditioned on, hard or soft.
+
+    One weight tensor [b, size] a choice, slots [b, 8, 9] (END last), moving [b, A].
+    """
 
     choices: list[Tensor]
     slots: Tensor
     moving: Tensor
 
     def features(self) -> Tensor:
-        """[b, classes + A + 8 + 64]: classes, moving amounts, presence, and for each effect which others come before."""
+        """[b, classes + A + 8 + 64]: classes, moving amounts, presence, and for each effect
+        which others come before.
+        """
         effects = self.slots[..., :N_EFFECTS]
         earlier = effects.cumsum(1) - effects
         before = (earlier.mT @ effects).flatten(1)  # b, 8 * 8: weight of "row stands before column"
@@ -92,7 +99,9 @@ class KnobHead(nn.Module):
         self.stops = 2 if stops else 0
         self.sound = nn.Linear(embedding, hidden)
         self.context = nn.Linear(Context.width(), hidden)
-        self.hidden = nn.Sequential(nn.ReLU(), Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU())
+        self.hidden = nn.Sequential(
+            nn.ReLU(), Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU()
+        )
         self.out = nn.Linear(hidden, components * (1 + n * (2 + rank + self.stops)))
         with torch.no_grad():
             self.out.weight.mul_(0.5)
@@ -103,7 +112,9 @@ class KnobHead(nn.Module):
     def forward(self, vector: Tensor, context: Tensor) -> Mixture:
         k, n, r = self.components, self.n, self.rank
         raw = self.out(self.hidden(self.sound(vector) + self.context(context)))
-        weight, mean, scale, factor, stops = raw.split([k, k * n, k * n, k * n * r, k * n * self.stops], dim=-1)
+        weight, mean, scale, factor, stops = raw.split(
+            [k, k * n, k * n, k * n * r, k * n * self.stops], dim=-1
+        )
         mean = LOGIT_RANGE * torch.tanh(mean.unflatten(-1, (k, n)) / LOGIT_RANGE)
         return Mixture(
             weight,
@@ -119,7 +130,9 @@ class KnobHead(nn.Module):
         return torch.nn.functional.pad(RARELY + stops, (1, 0))
 
     def _floored(self, raw: Tensor, mean: Tensor) -> Tensor:
-        """Standard deviations in logits that are never below `sigma_floor` in unit terms (d unit / d logit = u (1 - u))."""
+        """Standard deviations in logits that are never below `sigma_floor` in unit terms (d unit
+        / d logit = u (1 - u)).
+        """
         unit = torch.sigmoid(mean.detach())
         return torch.nn.functional.softplus(raw + 0.5) + self.sigma_floor / (unit * (1 - unit))
 
@@ -129,12 +142,17 @@ class KnobHeads(nn.Module):
 
     def __init__(self, embedding: int, **settings: float) -> None:
         super().__init__()
-        columns = [np.flatnonzero(RACK.device_of_knob == device) for device in range(len(RACK.devices))]
+        columns = [
+            np.flatnonzero(RACK.device_of_knob == device) for device in range(len(RACK.devices))
+        ]
         self.columns = [torch.as_tensor(c) for c in columns]
         self.heads = nn.ModuleList(KnobHead(embedding, len(c), **settings) for c in columns)  # type: ignore[arg-type]
 
     def forward(self, vector: Tensor, context: Context) -> list[Mixture]:
-        """One mixture a device, Wavetable first; their knobs are RACK.knobs[self.columns[device]]."""
+        """One mixture a device, Wavetable first.
+
+        Their knobs are RACK.knobs[self.columns[device]].
+        """
         features = context.features()
         return [head(vector, features) for head in self.heads]
 

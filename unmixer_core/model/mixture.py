@@ -1,14 +1,17 @@
-"""Mixtures of correlated Gaussians in the logit of each knob: the distribution every MDN head predicts for one device.
+"""Mixtures of correlated Gaussians in the logit of each knob.
 
-x = logit(u) with u in (0, 1) the knob's unit value, so bounds hold by construction and a reparameterised sample is one
-line. One component index is shared by all knobs of a device, and each component's covariance is diagonal + low rank,
-diag(scale^2) + factor factor^T, so that it can lie along a ridge (Bishop, "Mixture Density Networks", 1994).
+The distribution every MDN head predicts for one device.
 
-A knob turned all the way has a value of positive probability, which no density can give it. So each component may give
-each knob an atom at either stop: the knob is at its low stop, at its high stop, or between them, where the Gaussian
-holds. A patch's likelihood is then that of its atoms times the density of the rest, the knobs at their stops integrated
-out of the Gaussian. Over {low} + {high} + the real line it sums to one.
-Shapes: b clips, k components, n knobs, r rank.
+x = logit(u) with u in (0, 1) the knob's unit value, so bounds hold by construction and a
+reparameterised sample is one line. One component index is shared by all knobs of a device, and each
+component's covariance is diagonal + low rank, diag(scale^2) + factor factor^T, so that it can lie
+along a ridge (Bishop, "Mixture Density Networks", 1994).
+
+A knob turned all the way has a value of positive probability, which no density can give it. So each
+component may give each knob an atom at either stop: the knob is at its low stop, at its high stop,
+or between them, where the Gaussian holds. A patch's likelihood is then that of its atoms times the
+density of the rest, the knobs at their stops integrated out of the Gaussian. Over {low} + {high} +
+the real line it sums to one. Shapes: b clips, k components, n knobs, r rank.
 """
 
 from __future__ import annotations
@@ -22,10 +25,10 @@ from torch.nn import functional as F
 
 from unmixer_core.model.noise import draw
 
+#: Room beyond each stop of a knob, so that a value at its stop has a finite logit (+-5.3).
 EDGE = 0.005
-"""Room beyond each stop of a knob, so that a value at its stop has a finite logit (+-5.3)."""
+#: A unit value within this of a stop is at it.
 AT_STOP = 1e-3
-"""A unit value within this of a stop is at it."""
 BETWEEN, LOW, HIGH = range(3)
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -40,11 +43,12 @@ def to_unit(logit: Tensor) -> Tensor:
     return ((torch.sigmoid(logit) - EDGE) / (1 - 2 * EDGE)).clamp(0.0, 1.0)
 
 
+#: What a sample at its high stop has (the low one's is its negative): a hair within, where
+#: `to_unit` has a gradient.
 STOP_LOGIT = float(to_logit(torch.tensor(1 - AT_STOP / 10, dtype=torch.float64)))
-"""What a sample at its high stop has (the low one's is its negative): a hair within, where `to_unit` has a gradient."""
 _NEAR_STOP = float(to_logit(torch.tensor(1 - AT_STOP, dtype=torch.float64)))
+#: A logit that `to_unit` takes to the stop itself.
 _BEYOND = 8.0
-"""A logit that `to_unit` takes to the stop itself."""
 
 
 def place_of(x: Tensor) -> Tensor:
@@ -54,8 +58,10 @@ def place_of(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Mixture:
-    """logits [b, k], mean [b, k, n], scale [b, k, n] > 0, factor [b, k, n, r]; all in logit space. stops [b, k, n, 3]:
-    logits of BETWEEN, LOW and HIGH, or None where no knob has an atom."""
+    """logits [b, k], mean [b, k, n], scale [b, k, n] > 0, factor [b, k, n, r]; all in logit space.
+
+    stops [b, k, n, 3]: logits of BETWEEN, LOW and HIGH, or None where no knob has an atom.
+    """
 
     logits: Tensor
     mean: Tensor
@@ -69,14 +75,20 @@ class Mixture:
         return self.logits.softmax(-1)
 
     def log_prob(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Log density [b] in logit space of the knobs in `mask`, the others integrated out; with atoms, the log
-        probability of those that lie at a stop and the density of the others. x, mask: [b, n]."""
+        """Log density [b] in logit space of the knobs in `mask`, the others integrated out.
+
+        With atoms, the log probability of those that lie at a stop and the density of the others.
+        x, mask: [b, n].
+        """
         if self.stops is None:
             return self._sum(self._density(x, mask))
         return self.log_prob_at(x, mask, place_of(x))
 
     def log_prob_at(self, x: Tensor, mask: Tensor, place: Tensor) -> Tensor:
-        """The same where it is known which knobs lie at a stop: place [b, n], x of those that do is not read."""
+        """The same where it is known which knobs lie at a stop.
+
+        Place [b, n], x of those that do is not read.
+        """
         assert self.stops is not None
         index = place[:, None, :, None].expand(-1, self.mean.shape[1], -1, 1)
         atoms = self.stops.log_softmax(-1).gather(-1, index)[..., 0] * mask[:, None]
@@ -96,12 +108,17 @@ class Mixture:
         lower = torch.linalg.cholesky(inner)
         whitened = torch.linalg.solve_triangular(lower, projected[..., None], upper=False)[..., 0]
         distance = residual.square().sum(-1) - whitened.square().sum(-1)
-        volume = 2 * (self.scale.log() * on).sum(-1) + 2 * lower.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        volume = 2 * (self.scale.log() * on).sum(-1) + 2 * lower.diagonal(
+            dim1=-2, dim2=-1
+        ).log().sum(-1)
         return -0.5 * (distance + volume + _LOG_2PI * on.sum(-1))
 
     def sample(self, generator: torch.Generator | None, *, temperature: float = 1.0) -> Tensor:
-        """Reparameterised sample [b, n] in logit space: gradients reach means, scales and factors as they are, the
-        component weights and the atoms by the straight-through Gumbel-Softmax (Jang, Gu, Poole, ICLR 2017)."""
+        """Reparameterised sample [b, n] in logit space.
+
+        Gradients reach means, scales and factors as they are, the component weights and the atoms
+        by the straight-through Gumbel-Softmax (Jang, Gu, Poole, ICLR 2017).
+        """
         component = gumbel_one_hot(self.logits, temperature, generator)
         noise = _normal(self.mean.shape, self.mean, generator)
         ridge = _normal((*self.logits.shape, self.factor.shape[-1]), self.mean, generator)
@@ -109,20 +126,32 @@ class Mixture:
         x = (component[..., None] * each).sum(1)
         if self.stops is None:
             return x
-        place = gumbel_one_hot((component[..., None, None] * self.stops).sum(1), temperature, generator)
+        place = gumbel_one_hot(
+            (component[..., None, None] * self.stops).sum(1), temperature, generator
+        )
         return place[..., BETWEEN] * x + (place[..., HIGH] - place[..., LOW]) * STOP_LOGIT
 
     def component(self, index: Tensor) -> Tensor:
-        """The likeliest value [b, n] of component index [b]: its mean, or a stop where that is likelier than the rest."""
+        """The likeliest value [b, n] of component index [b].
+
+        Its mean, or a stop where that is likelier than the rest.
+        """
         mean = self.mean.gather(1, index[:, None, None].expand(-1, 1, self.mean.shape[-1]))[:, 0]
         if self.stops is None:
             return mean
-        place = self.stops.gather(1, index[:, None, None, None].expand(-1, 1, *self.stops.shape[2:]))[:, 0].argmax(-1)
-        return torch.where(place == BETWEEN, mean, torch.where(place == HIGH, _BEYOND, -_BEYOND).to(mean))
+        place = self.stops.gather(
+            1, index[:, None, None, None].expand(-1, 1, *self.stops.shape[2:])
+        )[:, 0].argmax(-1)
+        return torch.where(
+            place == BETWEEN, mean, torch.where(place == HIGH, _BEYOND, -_BEYOND).to(mean)
+        )
 
     def cdf(self, x: Tensor, weights: Tensor | None = None, within: Tensor | float = 1.0) -> Tensor:
-        """Marginal distribution functions of the knobs, whose logits end at the stops if there are atoms, at x [b, n]
-        -> [b, n] in [0, 1]. `weights` [b, k, n] replace the components'; at a stop, `within` of its mass counts."""
+        """Marginal distribution functions of the knobs at x [b, n] -> [b, n] in [0, 1].
+
+        Logits end at the stops if there are atoms. `weights` [b, k, n] replace the components'; at
+        a stop, `within` of its mass counts.
+        """
         weights = self.weights[..., None] if weights is None else weights
         below = torch.special.ndtr((x[:, None] - self.mean) / self.marginal_scale())
         if self.stops is None:
@@ -130,11 +159,14 @@ class Mixture:
         between, low, _ = self.stops.softmax(-1).unbind(-1)
         inside = (weights * (low + between * below)).sum(1)
         bottom, top = (
-            (weights * (low + between * self._share_below(edge))).sum(1) for edge in (-_NEAR_STOP, _NEAR_STOP)
+            (weights * (low + between * self._share_below(edge))).sum(1)
+            for edge in (-_NEAR_STOP, _NEAR_STOP)
         )
         place = place_of(x)
         at_top = top + within * (1 - top)
-        return torch.where(place == LOW, within * bottom, torch.where(place == HIGH, at_top, inside))
+        return torch.where(
+            place == LOW, within * bottom, torch.where(place == HIGH, at_top, inside)
+        )
 
     def _share_below(self, edge: float) -> Tensor:
         """How much of each Gaussian [b, k, n] lies below a logit."""
@@ -158,11 +190,15 @@ class Mixture:
 
     def cpu(self) -> Mixture:
         stops = None if self.stops is None else self.stops.cpu()
-        return Mixture(self.logits.cpu(), self.mean.cpu(), self.scale.cpu(), self.factor.cpu(), stops)
+        return Mixture(
+            self.logits.cpu(), self.mean.cpu(), self.scale.cpu(), self.factor.cpu(), stops
+        )
 
     @staticmethod
     def pooled(mixtures: list[Mixture]) -> Mixture:
-        """The equal-weight mixture of several mixtures over the same clips and knobs, all with atoms or none."""
+        """The equal-weight mixture of several mixtures over the same clips and knobs, all with
+        atoms or none.
+        """
         stops = [m.stops for m in mixtures if m.stops is not None]
         return Mixture(
             torch.cat([m.logits.log_softmax(-1) for m in mixtures], 1),
@@ -174,13 +210,19 @@ class Mixture:
 
 
 def gumbel_one_hot(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
-    """A one-hot sample of softmax(logits) [..., n] whose gradient is that of the tempered Gumbel-Softmax."""
-    uniform = draw(torch.rand, logits.shape, generator=generator, dtype=logits.dtype, device=logits.device)
+    """A one-hot sample of softmax(logits) [..., n] whose gradient is that of the tempered
+    Gumbel-Softmax.
+    """
+    uniform = draw(
+        torch.rand, logits.shape, generator=generator, dtype=logits.dtype, device=logits.device
+    )
     noise = -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
     soft = F.softmax((logits + noise) / temperature, dim=-1)
     hard = F.one_hot(soft.argmax(-1), soft.shape[-1]).to(soft.dtype)
     return hard + soft - soft.detach()
 
 
-def _normal(shape: tuple[int, ...] | torch.Size, like: Tensor, generator: torch.Generator | None) -> Tensor:
+def _normal(
+    shape: tuple[int, ...] | torch.Size, like: Tensor, generator: torch.Generator | None
+) -> Tensor:
     return draw(torch.randn, shape, generator=generator, dtype=like.dtype, device=like.device)

@@ -1,7 +1,10 @@
-"""Random numbers of a batch that several processes share: each draws those of the whole batch and keeps its own rows.
+"""Random numbers of a batch that several processes share.
 
-Inside `share` a process that works on some rows of a batch sees exactly the noise that one process with all rows would,
-so that the number of ranks is no part of an experiment. Outside of it nothing changes.
+Each draws those of the whole batch and keeps its own rows.
+
+Inside `share` a process that works on some rows of a batch sees exactly the noise that one process
+with all rows would, so that the number of ranks is no part of an experiment. Outside of it nothing
+changes.
 """
 
 from __future__ import annotations
@@ -27,8 +30,13 @@ def share(rows: slice, total: int) -> Iterator[None]:
         _shared.reset(token)
 
 
-def draw(sampler: Callable[..., Tensor], shape: tuple[int, ...] | torch.Size, **options: Any) -> Tensor:
-    """`sampler(shape, ...)` for a shape whose first axis are the rows at work; the share of it where a batch is shared."""
+def draw(
+    sampler: Callable[..., Tensor], shape: tuple[int, ...] | torch.Size, **options: Any
+) -> Tensor:
+    """`sampler(shape, ...)` for a shape whose first axis are the rows at work.
+
+    The share of it where a batch is shared.
+    """
     shared = _shared.get()
     if shared is None:
         return sampler(shape, **options)

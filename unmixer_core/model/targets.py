@@ -1,4 +1,6 @@
-"""Patches as the tensors that training and inference work on, with the masks of what can be heard."""
+"""Patches as the tensors that training and inference work on, with the masks of what can be
+heard.
+"""
 
 from __future__ import annotations
 
@@ -14,16 +16,19 @@ from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
 
 N_EFFECTS = len(RACK.effects)
+#: A modulation amount within this of zero (unit 0.5) counts as unused: the atom of its
+#: distribution.
 STILL = 0.02
-"""A modulation amount within this of zero (unit 0.5) counts as unused: the atom of its distribution."""
+#: Knobs that have an atom: the modulation amounts, which stand still in about half of all patches.
 AMOUNTS = tuple(i for i, ref in enumerate(RACK.knobs) if ref.knob.bipolar_amount)
-"""Knobs that have an atom: the modulation amounts, which stand still in about half of all patches."""
 
 
 @dataclass(frozen=True)
 class Targets:
-    """b clips: knobs [b, K] unit, choices [b, C], chain [b, 8] effect ids (-1 = none), note [b], gate_s [b]; what can be
-    heard: knob_mask [b, K], choice_mask [b, C]; moving [b, A]: which modulation amounts are not at their atom."""
+    """b clips: knobs [b, K] unit, choices [b, C], chain [b, 8] effect ids (-1 = none), note [b],
+    gate_s [b]; what can be heard: knob_mask [b, K], choice_mask [b, C]; moving [b, A]: which
+    modulation amounts are not at their atom.
+    """
 
     knobs: Tensor
     choices: Tensor
@@ -36,7 +41,9 @@ class Targets:
 
     @classmethod
     def of(cls, patches: Patches) -> Targets:
-        """Chains are replaced by the canonical order that sounds the same, so that one sound has one answer."""
+        """Chains are replaced by the canonical order that sounds the same, so that one sound has
+        one answer.
+        """
         chain = canonical_chains(patches.chain)
         knob_mask, choice_mask = RACK.active(patches.choices, chain, patches.knobs)
         amounts = patches.knobs[:, list(AMOUNTS)]
@@ -78,12 +85,17 @@ class Targets:
 
 def slots_of(chain: Tensor) -> Tensor:
     """Effect ids [..., 8], -1 = none -> one-hot float [..., 8, 9], END last."""
-    return torch.nn.functional.one_hot(torch.where(chain < 0, N_EFFECTS, chain).long(), N_EFFECTS + 1).float()
+    return torch.nn.functional.one_hot(
+        torch.where(chain < 0, N_EFFECTS, chain).long(), N_EFFECTS + 1
+    ).float()
 
 
 def one_hot_choices(choices: Tensor) -> list[Tensor]:
     """Item indices [..., C] -> one float one-hot [..., size] a choice."""
-    return [torch.nn.functional.one_hot(choices[..., i], size).float() for i, size in enumerate(RACK.sizes)]
+    return [
+        torch.nn.functional.one_hot(choices[..., i], size).float()
+        for i, size in enumerate(RACK.sizes)
+    ]
 
 
 def canonical_chains(chain: np.ndarray) -> np.ndarray:

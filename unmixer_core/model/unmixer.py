@@ -1,4 +1,6 @@
-"""The inverse map F: one encoder and three heads, from a clip's features, note and gate to a distribution over patches."""
+"""The inverse map F: one encoder and three heads, from a clip's features, note and gate to a
+distribution over patches.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,9 @@ class ModelSettings(Protocol):
 
 @dataclass(frozen=True)
 class Belief:
-    """What is read off a batch: the vector [b, embedding] that chain and knobs start from, and the classes' logits."""
+    """What is read off a batch: the vector [b, embedding] that chain and knobs start from, and
+    the classes' logits.
+    """
 
     vector: Tensor
     classes: Classes
@@ -45,24 +49,35 @@ class Belief:
     def __getitem__(self, rows: Tensor | slice) -> Belief:
         classes = self.classes
         return Belief(
-            self.vector[rows], Classes([x[rows] for x in classes.choices], classes.present[rows], classes.moving[rows])
+            self.vector[rows],
+            Classes(
+                [x[rows] for x in classes.choices], classes.present[rows], classes.moving[rows]
+            ),
         )
 
     def repeat(self, times: int) -> Belief:
         """Each clip `times` times in a row."""
-        return self[torch.arange(len(self.vector), device=self.vector.device).repeat_interleave(times)]
+        return self[
+            torch.arange(len(self.vector), device=self.vector.device).repeat_interleave(times)
+        ]
 
 
 @dataclass(frozen=True)
 class Draw:
-    """A reparameterised sample of patches: knobs [b, K] unit, and the discrete parts as straight-through one-hots."""
+    """A reparameterised sample of patches.
+
+    Knobs [b, K] unit, and the discrete parts as straight-through one-hots.
+    """
 
     knobs: Tensor
     context: Context
 
 
 class Unmixer(nn.Module):
-    """See the module. The parameters' first name is the part they belong to: encoder, classifier, neck, chain, knobs."""
+    """See the module.
+
+    The parameters' first name is the part they belong to: encoder, classifier, neck, chain, knobs.
+    """
 
     def __init__(self, spec: FeatureSpec, settings: ModelSettings) -> None:
         super().__init__()
@@ -113,19 +128,29 @@ class Unmixer(nn.Module):
         through_choices: bool = True,
         through_chain: bool = True,
     ) -> Draw:
-        """A sample of whole patches, differentiable in every part (or only in the knobs, where a switch is off)."""
-        choices = [gumbel_one_hot(logits, temperature, generator) for logits in belief.classes.choices]
+        """A sample of whole patches, differentiable in every part (or only in the knobs, where a
+        switch is off).
+        """
+        choices = [
+            gumbel_one_hot(logits, temperature, generator) for logits in belief.classes.choices
+        ]
         slots = self.chain.sample(belief.vector, belief.classes.present, temperature, generator)
         moving = straight_through_bernoulli(belief.classes.moving, temperature, generator)
         if not through_choices:
             choices, moving = [c.detach() for c in choices], moving.detach()
         context = Context(choices, slots if through_chain else slots.detach(), moving)
-        parts = [mixture.sample(generator, temperature=temperature) for mixture in self.mixtures(belief, context)]
+        parts = [
+            mixture.sample(generator, temperature=temperature)
+            for mixture in self.mixtures(belief, context)
+        ]
         return Draw(self.stilled(to_unit(self.knobs.scatter(parts)), moving), context)
 
     @staticmethod
     def stilled(knobs: Tensor, moving: Tensor) -> Tensor:
-        """Modulation amounts that do not move lie at their atom, zero (unit 0.5). knobs [..., K], moving [..., A]."""
+        """Modulation amounts that do not move lie at their atom, zero (unit 0.5).
+
+        knobs [..., K], moving [..., A].
+        """
         columns = torch.tensor(AMOUNTS, device=knobs.device)
         amounts = 0.5 + moving * (knobs[..., columns] - 0.5)
         return knobs.index_copy(-1, columns, amounts)
@@ -136,7 +161,9 @@ def context_of(targets: Targets) -> Context:
     return Context(one_hot_choices(targets.choices), targets.slots, targets.moving.float())
 
 
-def straight_through_bernoulli(logits: Tensor, temperature: float, generator: torch.Generator | None = None) -> Tensor:
+def straight_through_bernoulli(
+    logits: Tensor, temperature: float, generator: torch.Generator | None = None
+) -> Tensor:
     """0/1 samples [...] whose gradient is that of the tempered binary Gumbel-Softmax."""
     pair = torch.stack([logits, torch.zeros_like(logits)], dim=-1)
     return gumbel_one_hot(pair, temperature, generator)[..., 0]

@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested metrics as JSON can hold them: floats to six significant digits, non-finite ones as null, keys sorted."""
+    """Nested metrics as JSON can hold them.
+
+    Floats to six significant digits, non-finite ones as null, keys sorted.
+    """
     return {str(key): _rounded(values[key]) for key in sorted(values, key=str)}
 
 
@@ -26,12 +29,18 @@ def _rounded(value: Any) -> Any:
     if isinstance(value, (str, bool, int)) or value is None:
         return value
     number = float(value)
-    return (float(f"{number:.6g}") if not number.is_integer() else number) if math.isfinite(number) else None
+    return (
+        (float(f"{number:.6g}") if not number.is_integer() else number)
+        if math.isfinite(number)
+        else None
+    )
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Sorted, indented JSON, written beside the target and moved onto it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.write_text(
+        json.dumps(values, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8"
+    )
     os.replace(temporary, path)

@@ -1,4 +1,6 @@
-"""Where a stage reports: numbers, figures, sounds and progress, to MLflow where there is a tracker."""
+"""Where a stage reports: numbers, figures, sounds and progress, to MLflow where there is a
+tracker.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,10 @@ QUIET_SECONDS = 10.0
 
 
 class StageLog:
-    """Where a stage reports. Without a tracker (tests, UNMIXER_TRACKING=off) everything but progress goes nowhere."""
+    """Where a stage reports.
+
+    Without a tracker (tests, UNMIXER_TRACKING=off) everything but progress goes nowhere.
+    """
 
     def __init__(self, tracker: tracking.Tracker | None = None) -> None:
         self._tracker = tracker
@@ -58,9 +63,11 @@ class StageLog:
         if self._tracker:
             self._tracker.artifact(Path(path))
 
-    def progress(self, items: Iterable[Item], total: int | None = None, desc: str = "") -> Iterator[Item]:
-        """The same items, with a bar (rate, time left) on a terminal, else one line every ten seconds; the first of several
-        ranks alone shows it.
+    def progress(
+        self, items: Iterable[Item], total: int | None = None, desc: str = ""
+    ) -> Iterator[Item]:
+        """The same items, with a bar (rate, time left) on a terminal, else one line every ten
+        seconds; the first of several ranks alone shows it.
         """
         if not first_rank():
             return iter(items)
@@ -97,9 +104,14 @@ def progress_line(desc: str, done: int, total: int | None, seconds: float) -> st
 
 def _clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+    return (
+        f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+    )
 
 
 def first_rank() -> bool:
-    """Whether this is the process that writes and speaks: the only one, or the first of several ranks."""
+    """Whether this is the process that writes and speaks.
+
+    The only one, or the first of several ranks.
+    """
     return os.environ.get("RANK", "0") == "0"

@@ -1,6 +1,7 @@
 """Facts of the machine that a stage runs on: compute threads, the device, peak memory.
 
-UNMIXER_DEVICE and UNMIXER_THREADS set the first two. torch is imported only where a device is asked for.
+UNMIXER_DEVICE and UNMIXER_THREADS set the first two. torch is imported only where a device is asked
+for.
 """
 
 from __future__ import annotations
@@ -13,33 +14,49 @@ from unmixer_core.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+#: GOMP_SPINCOUNT, some 10 to 50 microseconds: threads that sleep at once (OMP_WAIT_POLICY=PASSIVE)
+#: make a training step 1.7 times as long, and ones that spin for milliseconds, as is usual, take
+#: the cores from render hosts.
 SPIN = "20000"
-"""GOMP_SPINCOUNT, some 10 to 50 microseconds: threads that sleep at once (OMP_WAIT_POLICY=PASSIVE) make a training step 1.7
-times as long, and ones that spin for milliseconds, as is usual, take the cores from render hosts."""
 
 
 def peak_memory_mib() -> float:
-    """Largest resident size of this process and of its finished children; 0 where the system does not say (Windows)."""
+    """Largest resident size of this process and of its finished children.
+
+    0 where the system does not say (Windows).
+    """
     try:
         import resource
     except ImportError:
         return 0.0
     unit = 2**20 if sys.platform == "darwin" else 2**10
-    return max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)) / unit
+    return (
+        max(
+            resource.getrusage(who).ru_maxrss
+            for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+        / unit
+    )
 
 
-# --- machine facts -----------------------------------------------------------------------------------------------
+# --- machine facts ----------------------------------------------------------------------------
 
 
 def threads() -> int:
-    """Compute threads of this process: UNMIXER_THREADS, else the cores it may use, shared among the ranks of one machine.
-    Tells torch if that is loaded.
+    """Compute threads of this process.
+
+    UNMIXER_THREADS, else the cores it may use, shared among the ranks of one machine. Tells torch
+    if that is loaded.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     given = os.environ.get("UNMIXER_THREADS", "")
     if given and not (given.isdigit() and int(given) > 0):
-        raise ConfigError(f"UNMIXER_THREADS = {given!r} is not allowed, it must be a whole number ≥ 1.")
+        raise ConfigError(
+            f"UNMIXER_THREADS = {given!r} is not allowed, it must be a whole number ≥ 1."
+        )
     count = int(given) if given else cores
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
     if given:
@@ -50,8 +67,9 @@ def threads() -> int:
 
 
 def device() -> torch.device:
-    """UNMIXER_DEVICE (cpu, cuda, cuda:1, mps), else a CUDA GPU where there is one, else the CPU. Each rank of a machine gets
-    a GPU of its own.
+    """UNMIXER_DEVICE (cpu, cuda, cuda:1, mps), else a CUDA GPU where there is one, else the CPU.
+
+    Each rank of a machine gets a GPU of its own.
     """
     import torch
 
@@ -65,5 +83,6 @@ def device() -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise ConfigError(
-            f"UNMIXER_DEVICE = {given!r} cannot be used here ({reason}), it must be cpu or a device that torch sees."
+            f"UNMIXER_DEVICE = {given!r} cannot be used here ({reason}), it must be cpu or a "
+            f"device that torch sees."
         ) from None

@@ -1,7 +1,10 @@
-"""Records of a run → MLflow calls. The only module that speaks MLflow, imported late: it costs two seconds.
+"""Records of a run → MLflow calls.
 
-A record is a plain dict with `do` = open | metrics | artifact | close (made in `tracking`). Sending the same records
-again changes nothing, because runs are found by their tags: so a journal can be replayed at any time.
+The only module that speaks MLflow, imported late: it costs two seconds.
+
+A record is a plain dict with `do` = open | metrics | artifact | close (made in `tracking`). Sending
+the same records again changes nothing, because runs are found by their tags: so a journal can be
+replayed at any time.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """The finite numbers of nested metrics, under dotted names that MLflow accepts."""
     flat = {safe_name(key): value for key, value in config.flatten(values).items()}
     return {
-        key: float(value) for key, value in flat.items() if isinstance(value, (int, float)) and math.isfinite(value)
+        key: float(value)
+        for key, value in flat.items()
+        if isinstance(value, (int, float)) and math.isfinite(value)
     }
 
 
@@ -46,14 +51,19 @@ def tracking_uri(root: Path) -> str:
 
 
 class Sink:
-    """Turns records into MLflow calls. Any exception means that the store cannot be trusted any more."""
+    """Turns records into MLflow calls.
+
+    Any exception means that the store cannot be trusted any more.
+    """
 
     def __init__(self, root: Path, artifacts: Path, *, live: bool = True) -> None:
         self.uri, self.artifacts, self.live = tracking_uri(root), artifacts, live
         _probe(self.uri)
         _quiet_mlflow()
         (root / ".unmixer").mkdir(exist_ok=True)
-        with FileLock(str(root / ".unmixer" / "mlflow.lock")):  # two processes must not create the database at once
+        with FileLock(
+            str(root / ".unmixer" / "mlflow.lock")
+        ):  # two processes must not create the database at once
             from mlflow.tracking import MlflowClient
 
             self.client = MlflowClient(self.uri)
@@ -70,14 +80,24 @@ class Sink:
         if found := self.client.get_experiment_by_name(name):
             return found.experiment_id
         local = self.uri.startswith("sqlite:")
-        return self.client.create_experiment(name, (root / "mlartifacts").resolve().as_uri() if local else None)
+        return self.client.create_experiment(
+            name, (root / "mlartifacts").resolve().as_uri() if local else None
+        )
 
     def _open(self, record: Mapping[str, Any]) -> None:
         self.stage, tags = record["stage"], record["tags"]
         key = {"unmixer.key": record["key"]}
-        self.parent = self._run({**key, "unmixer.kind": "pipeline"}, tags, record, record["key"], record["all_params"])
+        self.parent = self._run(
+            {**key, "unmixer.kind": "pipeline"}, tags, record, record["key"], record["all_params"]
+        )
         mine = {"unmixer.journal": record["id"]}
-        about = {**tags, **key, "unmixer.kind": "stage", "unmixer.stage": self.stage, "mlflow.parentRunId": self.parent}
+        about = {
+            **tags,
+            **key,
+            "unmixer.kind": "stage",
+            "unmixer.stage": self.stage,
+            "mlflow.parentRunId": self.parent,
+        }
         if self.live:
             self._close_stale(record["key"])
             self.client.update_run(self.parent, status="RUNNING")
@@ -95,7 +115,9 @@ class Sink:
         """The run with these identifying tags, made if there is none yet."""
         if found := self._search(identity):
             return found[0].info.run_id
-        run_id = self.client.create_run(self.experiment, record["time_ms"], {**tags, **identity}, name).info.run_id
+        run_id = self.client.create_run(
+            self.experiment, record["time_ms"], {**tags, **identity}, name
+        ).info.run_id
         self._params(run_id, params)
         return run_id
 
@@ -111,13 +133,19 @@ class Sink:
             self.client.log_batch(run_id, params=entries[start : start + BATCH_PARAMS])
 
     def _close_stale(self, key: str) -> None:
-        """A killed process leaves its run RUNNING for ever: the next start of the same stage ends it."""
+        """A killed process leaves its run RUNNING for ever.
+
+        The next start of the same stage ends it.
+        """
         for run in self._search({"unmixer.key": key, "unmixer.stage": self.stage}):
             if run.info.status == "RUNNING":
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def _mark_cached(self, record: Mapping[str, Any]) -> None:
-        here = {run.data.tags.get("unmixer.stage") for run in self._search({"mlflow.parentRunId": self.parent})}
+        here = {
+            run.data.tags.get("unmixer.stage")
+            for run in self._search({"mlflow.parentRunId": self.parent})
+        }
         for stage, values in record["before"].items():
             if stage not in here:
                 self.client.set_tag(self.parent, f"cached.{stage}", "true")
@@ -129,7 +157,10 @@ class Sink:
         from mlflow.entities import Metric
 
         time_ms, step = record["time_ms"], record["step"] or 0
-        self.buffer += [Metric(safe_name(name), value, time_ms, step) for name, value in record["values"].items()]
+        self.buffer += [
+            Metric(safe_name(name), value, time_ms, step)
+            for name, value in record["values"].items()
+        ]
         if len(self.buffer) >= FLUSH_METRICS or time.monotonic() - self.flushed > FLUSH_SECONDS:
             self.flush()
 
@@ -141,7 +172,9 @@ class Sink:
     def _artifact(self, record: Mapping[str, Any]) -> None:
         path = self.artifacts / record["file"]
         if path.is_dir():
-            self.client.log_artifacts(self.child, str(path), f"{record['folder']}/{path.name}".strip("/"))
+            self.client.log_artifacts(
+                self.child, str(path), f"{record['folder']}/{path.name}".strip("/")
+            )
         else:
             self.client.log_artifact(self.child, str(path), record["folder"] or None)
 
@@ -153,10 +186,15 @@ class Sink:
         self.client.set_terminated(self.child, status, end_ms)
         self.client.set_terminated(self.parent, status, end_ms)
 
-    def _log(self, run_id: str, values: Mapping[str, float], step: int, time_ms: int, prefix: str = "") -> None:
+    def _log(
+        self, run_id: str, values: Mapping[str, float], step: int, time_ms: int, prefix: str = ""
+    ) -> None:
         from mlflow.entities import Metric
 
-        entries = [Metric(f"{prefix}{safe_name(key)}", value, time_ms, step) for key, value in values.items()]
+        entries = [
+            Metric(f"{prefix}{safe_name(key)}", value, time_ms, step)
+            for key, value in values.items()
+        ]
         for start in range(0, len(entries), FLUSH_METRICS):
             self.client.log_batch(run_id, metrics=entries[start : start + FLUSH_METRICS])
 

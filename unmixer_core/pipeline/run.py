@@ -1,15 +1,17 @@
-"""A stage is a function: `run_stage(main)` fills it from argv and params.yaml, tracks it, shows progress, writes its metrics.
+"""A stage is a function: `run_stage(main)` fills it from argv and params.yaml, tracks it, shows
+progress, writes its metrics.
 
-    def main(patches: Path, renders: Path, audio: config.Audio, log: StageLog) -> dict[str, float]: ...
+    def main(patches: Path, renders: Path, audio: config.Audio) -> dict[str, float]: ...
 
     if __name__ == "__main__":
         run_stage(main)
 
-Parameters annotated `Path` come from the command line (`--patches data/patches.parquet`), those annotated with a
-section of `config` from params.yaml, a `StageLog` is the run's logger. What main returns goes to `--metrics FILE`. An
-`UnmixerError` or a full disk ends the stage with one sentence on stderr and status 1. Machine facts are environment variables:
-UNMIXER_DEVICE, UNMIXER_THREADS, UNMIXER_TRACKING, and UNMIXER_NPROC for stages that run on several ranks. torch is
-imported only where a stage asks for a device or for ranks.
+Parameters annotated `Path` come from the command line (`--patches data/patches.parquet`), those
+annotated with a section of `config` from params.yaml, a `StageLog` is the run's logger. What main
+returns goes to `--metrics FILE`. An `UnmixerError` or a full disk ends the stage with one sentence
+on stderr and status 1. Machine facts are environment variables: UNMIXER_DEVICE, UNMIXER_THREADS,
+UNMIXER_TRACKING, and UNMIXER_NPROC for stages that run on several ranks. torch is imported only
+where a stage asks for a device or for ranks.
 """
 
 from __future__ import annotations
@@ -40,12 +42,17 @@ from unmixer_core.pipeline.state import _release_states
 Main = Callable[..., Mapping[str, Any] | None]
 
 
-def run_stage(main: Main | Mapping[str, Main], argv: list[str] | None = None, *, ranks: bool = False) -> NoReturn:
-    """Run a stage's main as the process's purpose and exit: 0, 1 (one sentence on stderr) or 130/143 (interrupted).
+def run_stage(
+    main: Main | Mapping[str, Main], argv: list[str] | None = None, *, ranks: bool = False
+) -> NoReturn:
+    """Run a stage's main as the process's purpose and exit.
+
+    0, 1 (one sentence on stderr) or 130/143 (interrupted).
 
     Args:
-        main: the stage's function, or several by name where one script serves several stages (`--phase NAME`).
-        ranks: main can share its work with other processes (`distributed`); with UNMIXER_NPROC above 1 it does.
+        main: the stage's function, or several by name where one script serves several stages
+        (`--phase NAME`). ranks: main can share its work with other processes (`distributed`); with
+        UNMIXER_NPROC above 1 it does.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     given = sys.argv[1:] if argv is None else argv
@@ -65,10 +72,17 @@ def run_stage(main: Main | Mapping[str, Main], argv: list[str] | None = None, *,
         if not _disk_is_full(error):
             raise
         words = " ".join(str(error).split())
-        _say(StageError(f"the disk is full ({words}); make room and run `dvc repro` again: what was finished is kept."))
+        _say(
+            StageError(
+                f"the disk is full ({words}); make room and run `dvc repro` again: what was "
+                f"finished is kept."
+            )
+        )
         sys.exit(1)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an end that is under way is not interrupted with a traceback
+        signal.signal(
+            signal.SIGTERM, signal.SIG_DFL
+        )  # an end that is under way is not interrupted with a traceback
     sys.exit(0)
 
 
@@ -97,7 +111,9 @@ def _as_ranks(main: Main, argv: list[str], name: str) -> bool:
 
 
 def _say(error: UnmixerError) -> None:
-    """The sentence on stderr; a rank leaves it to the process that started it, which speaks for all."""
+    """The sentence on stderr; a rank leaves it to the process that started it, which speaks for
+    all.
+    """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         from unmixer_core import distributed
 
@@ -107,18 +123,27 @@ def _say(error: UnmixerError) -> None:
 
 
 def _disk_is_full(error: BaseException | None) -> bool:
-    """Whether that is what an error, or one it came from, is about; libraries in C and Rust say it only in words."""
+    """Whether that is what an error, or one it came from, is about.
+
+    Libraries in C and Rust say it only in words.
+    """
     while error is not None:
         if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
             return True
-        if any(words in str(error) for words in ("No space left on device", "disk is full", "Disk quota exceeded")):
+        if any(
+            words in str(error)
+            for words in ("No space left on device", "disk is full", "Disk quota exceeded")
+        ):
             return True
         error = error.__cause__ or error.__context__
     return False
 
 
 def execute(main: Main, argv: list[str], name: str | None = None) -> dict[str, Any]:
-    """`run_stage` without the exits: the metrics as written. Raises what main raises, and ConfigError before it."""
+    """`run_stage` without the exits: the metrics as written.
+
+    Raises what main raises, and ConfigError before it.
+    """
     name = name or stage_name(main)
     kinds = _parameters(main)
     paths, metrics_path = _paths(name, kinds, argv)
@@ -127,7 +152,9 @@ def execute(main: Main, argv: list[str], name: str | None = None) -> dict[str, A
     sections = {key: config.section(params, kind) for key, kind in kinds.items() if kind in keys}
     threads()
     read = [keys[type(values)] for values in sections.values()]
-    tracker = tracking.Tracker(tracking.open_record(name, params, read)) if tracking.enabled() else None
+    tracker = (
+        tracking.Tracker(tracking.open_record(name, params, read)) if tracking.enabled() else None
+    )
     logs = {key: StageLog(tracker) for key, kind in kinds.items() if kind is StageLog}
     started, status, metrics = time.monotonic(), "FAILED", {}
     try:
@@ -141,13 +168,20 @@ def execute(main: Main, argv: list[str], name: str | None = None) -> dict[str, A
     finally:
         _release_states(remove=status == "FINISHED")
         if tracker:
-            tracker.metrics({"run.seconds": time.monotonic() - started, "run.peak_memory_mib": peak_memory_mib()})
+            tracker.metrics(
+                {
+                    "run.seconds": time.monotonic() - started,
+                    "run.peak_memory_mib": peak_memory_mib(),
+                }
+            )
             tracker.close(status, metrics)
     return metrics
 
 
 def stage_name(main: Main, phase: str = "") -> str:
-    """DVC's name for the stage, else that of the module that holds main, with the phase if it serves several."""
+    """DVC's name for the stage, else that of the module that holds main, with the phase if it
+    serves several.
+    """
     spec = main.__globals__.get("__spec__")
     module = spec.name if spec else main.__module__
     own = module.rsplit(".", 1)[-1]
@@ -159,16 +193,23 @@ def _parameters(main: Callable[..., Any]) -> dict[str, type]:
     kinds = {name: hints.get(name, object) for name in inspect.signature(main).parameters}
     for name, kind in kinds.items():
         if kind not in (Path, StageLog) and kind not in config.sections():
-            raise TypeError(f"{main.__module__}.main({name}: {kind}): only Path, StageLog and config sections can be filled")
+            raise TypeError(
+                f"{main.__module__}.main({name}: {kind}): only Path, StageLog and config sections "
+                f"can be filled"
+            )
     return kinds
 
 
-def _paths(name: str, kinds: Mapping[str, type], argv: list[str]) -> tuple[dict[str, Path], Path | None]:
+def _paths(
+    name: str, kinds: Mapping[str, type], argv: list[str]
+) -> tuple[dict[str, Path], Path | None]:
     parser = argparse.ArgumentParser(prog=f"python -m stages.{name}", allow_abbrev=False)
     for key, kind in kinds.items():
         if kind is Path:
             parser.add_argument(f"--{key.replace('_', '-')}", dest=key, type=Path, required=True)
-    parser.add_argument("--metrics", dest="__metrics", type=Path, help="JSON file for what the stage returns")
+    parser.add_argument(
+        "--metrics", dest="__metrics", type=Path, help="JSON file for what the stage returns"
+    )
     found = vars(parser.parse_args(argv))
     metrics = found.pop("__metrics")
     for path in found.values():

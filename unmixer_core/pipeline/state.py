@@ -1,4 +1,6 @@
-"""Folders for half-finished work of a stage, keyed by everything that the work depends on, locked for one process."""
+"""Folders for half-finished work of a stage, keyed by everything that the work depends on,
+locked for one process.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +25,24 @@ from unmixer_core.pipeline.log import first_rank
 _held: list[tuple[FileLock, Path, bool]] = []
 
 
-# --- resumable state ---------------------------------------------------------------------------------------------
+# --- resumable state --------------------------------------------------------------------------
 
 
 def state_dir(stage: str, key: Mapping[str, Any], *, keep: bool = False) -> Path:
-    """A folder for half-finished work of one stage with one set of inputs, outside DVC's outs (DVC deletes those).
+    """A folder for half-finished work of one stage with one set of inputs, outside DVC's outs (DVC
+    deletes those).
 
-    It is `.unmixer/<stage>-<hash of key>` and locked for this process: another process that wants the same work (a
-    queued experiment, an orphan of a killed `dvc repro`) waits. Removed when the stage succeeds, unless `keep`.
+    It is `.unmixer/<stage>-<hash of key>` and locked for this process: another process that wants
+    the same work (a queued experiment, an orphan of a killed `dvc repro`) waits. Removed when the
+    stage succeeds, unless `keep`.
 
     Args:
-        key: everything the work depends on: parameters, seeds, digests of inputs; JSON-able values and config sections.
+        key: everything the work depends on: parameters, seeds, digests of inputs; JSON-able values
+        and config sections.
     """
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=_plain).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True, default=_plain).encode()).hexdigest()[
+        :16
+    ]
     folder = tracking.project_root() / ".unmixer" / f"{stage}-{digest}"
     if not first_rank():
         return folder
@@ -55,10 +62,15 @@ def state_dir(stage: str, key: Mapping[str, Any], *, keep: bool = False) -> Path
 
 
 def fingerprint(*folders: Path) -> str:
-    """SHA-256 over what identifies the folders a phase depends on: their JSON, parquet and safetensors files."""
+    """SHA-256 over what identifies the folders a phase depends on.
+
+    Their JSON, parquet and safetensors files.
+    """
     digest = hashlib.sha256()
     for folder in folders:
-        for path in sorted(p for p in folder.iterdir() if p.suffix in (".json", ".parquet", ".safetensors")):
+        for path in sorted(
+            p for p in folder.iterdir() if p.suffix in (".json", ".parquet", ".safetensors")
+        ):
             digest.update(path.name.encode())
             with path.open("rb") as file:
                 while block := file.read(2**20):

@@ -1,16 +1,19 @@
-"""MLflow wiring: one parent run per experiment, one child per executed stage, and no run that a dead server can lose.
+"""MLflow wiring: one parent run per experiment, one child per executed stage, and no run that a
+dead server can lose.
 
-Everything a stage reports is a *record*, written first to a journal (`.unmixer/journal/<stage>-<id>/`) and then handed
-to the `Sink`, which speaks MLflow (mlflow_sink.py). A sink that fails is dropped with one line and the stage goes on;
-the journal stays and `python -m unmixer_core.pipeline.tracking replay` feeds the same records to a fresh sink later. A clean
-finish deletes the journal.
+Everything a stage reports is a *record*, written first to a journal
+(`.unmixer/journal/<stage>-<id>/`) and then handed to the `Sink`, which speaks MLflow
+(mlflow_sink.py). A sink that fails is dropped with one line and the stage goes on; the journal
+stays and `python -m unmixer_core.pipeline.tracking replay` feeds the same records to a fresh sink
+later. A clean finish deletes the journal.
 
-Runs find each other by tags, not by environment variables (MLFLOW_RUN_ID hijacks nested runs, mlflow#15713):
-`unmixer.key` is DVC's experiment name or `<commit>-<digest of the parameters>`. Stages that DVC restored from its cache
-open no run: the next stage that does run tags the parent `cached.<stage>` and copies their metrics to it.
+Runs find each other by tags, not by environment variables (MLFLOW_RUN_ID hijacks nested runs,
+mlflow#15713): `unmixer.key` is DVC's experiment name or `<commit>-<digest of the parameters>`.
+Stages that DVC restored from its cache open no run: the next stage that does run tags the parent
+`cached.<stage>` and copies their metrics to it.
 
-Store: MLFLOW_TRACKING_URI, else `sqlite:///<root>/mlflow.db` with artifacts in `<root>/mlartifacts`.
-`UNMIXER_TRACKING=off` turns everything off.
+Store: MLFLOW_TRACKING_URI, else `sqlite:///<root>/mlflow.db` with artifacts in
+`<root>/mlartifacts`. `UNMIXER_TRACKING=off` turns everything off.
 """
 
 from __future__ import annotations
@@ -40,25 +43,37 @@ logger = logging.getLogger(__name__)
 
 
 def project_root() -> Path:
-    """DVC_ROOT (the original repository even in `dvc exp run --temp`), else the nearest folder with dvc.yaml."""
+    """DVC_ROOT (the original repository even in `dvc exp run --temp`), else the nearest folder
+    with dvc.yaml.
+    """
     if given := os.environ.get("DVC_ROOT"):
         return Path(given).resolve()
     here = Path.cwd()
-    return next((folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here)
+    return next(
+        (folder for folder in (here, *here.parents) if (folder / "dvc.yaml").is_file()), here
+    )
 
 
-# --- what a run is called and where it belongs -------------------------------------------------------------------
+# --- what a run is called and where it belongs ------------------------------------------------
 
 
 def open_record(stage: str, params: config.Params, sections: list[str]) -> dict[str, Any]:
     """The first record of a stage's run: its names, tags, parameters and the stages before it.
 
     Args:
-        sections: dotted keys of the sections the stage read; the child run shows these, the parent shows all.
+        sections: dotted keys of the sections the stage read; the child run shows these, the parent
+        shows all.
     """
     everything = config.flatten(params.model_dump())
-    read = {key: value for key, value in everything.items() if key.startswith(tuple(f"{name}." for name in sections))}
-    commit, dirty = _git("rev-parse", "HEAD"), bool(_git("status", "--porcelain", "--untracked-files=no"))
+    read = {
+        key: value
+        for key, value in everything.items()
+        if key.startswith(tuple(f"{name}." for name in sections))
+    }
+    commit, dirty = (
+        _git("rev-parse", "HEAD"),
+        bool(_git("status", "--porcelain", "--untracked-files=no")),
+    )
     experiment = os.environ.get("DVC_EXP_NAME")
     tags = {
         "git.sha": commit or "none",
@@ -84,17 +99,27 @@ def open_record(stage: str, params: config.Params, sections: list[str]) -> dict[
 
 
 def stages_before(stage: str, pipeline: str | Path = "dvc.yaml") -> dict[str, Path | None]:
-    """Every ancestor of a stage in dvc.yaml with its metrics file (None where it has none); {} outside a pipeline."""
+    """Every ancestor of a stage in dvc.yaml with its metrics file (None where it has none).
+
+    {} outside a pipeline.
+    """
     if not Path(pipeline).is_file():
         return {}
     stages = read_yaml(pipeline).get("stages", {})
     kinds = ("outs", "metrics", "plots")
-    outs = {name: [_path(out) for kind in kinds for out in entry.get(kind, [])] for name, entry in stages.items()}
+    outs = {
+        name: [_path(out) for kind in kinds for out in entry.get(kind, [])]
+        for name, entry in stages.items()
+    }
     found: list[str] = []
     waiting = [stage] if stage in stages else []
     while waiting:
         for dep in stages[waiting.pop()].get("deps", []):
-            makers = [name for name, paths in outs.items() if any(_inside(_path(dep), path) for path in paths)]
+            makers = [
+                name
+                for name, paths in outs.items()
+                if any(_inside(_path(dep), path) for path in paths)
+            ]
             fresh = [name for name in makers if name not in found]
             found, waiting = found + fresh, waiting + fresh
     metrics = {name: stages[name].get("metrics", []) for name in found}
@@ -117,7 +142,9 @@ def _read_metrics(path: Path | None) -> dict[str, float]:
 
 def _git(*arguments: str) -> str:
     with suppress(OSError, subprocess.SubprocessError):
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
         return done.stdout.strip() if done.returncode == 0 else ""
     return ""
 
@@ -132,11 +159,13 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-# --- the journal -------------------------------------------------------------------------------------------------
+# --- the journal ------------------------------------------------------------------------------
 
 
 class Journal:
-    """A folder with one JSON record a line and copies of the artifacts, locked while its process lives."""
+    """A folder with one JSON record a line and copies of the artifacts, locked while its process
+    lives.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -155,7 +184,10 @@ class Journal:
                 yield json.loads(line)
 
     def keep(self, path: Path) -> str:
-        """A copy of a file or folder (hard links where possible) under artifacts/; its relative name."""
+        """A copy of a file or folder (hard links where possible) under artifacts/.
+
+        Its relative name.
+        """
         target = self.folder / "artifacts" / path.name
         if path.resolve() != target.resolve():
             if path.is_dir():
@@ -180,15 +212,20 @@ def _link(source: str | Path, target: str | Path) -> None:
         shutil.copy2(source, target)
 
 
-# --- what a stage holds ------------------------------------------------------------------------------------------
+# --- what a stage holds -----------------------------------------------------------------------
 
 
 class Tracker:
-    """One stage's run: `metrics` and `artifact` while it lasts, `close` at its end. Never raises for a store's sake."""
+    """One stage's run: `metrics` and `artifact` while it lasts, `close` at its end.
+
+    Never raises for a store's sake.
+    """
 
     def __init__(self, first: Mapping[str, Any], root: Path | None = None) -> None:
         self.root = root or project_root()
-        self.journal = Journal(self.root / ".unmixer" / "journal" / f"{first['stage']}-{first['id']}")
+        self.journal = Journal(
+            self.root / ".unmixer" / "journal" / f"{first['stage']}-{first['id']}"
+        )
         self.guard = threading.Lock()
         self.sink: Sink | None = None
         self.journal.write(first)
@@ -199,21 +236,37 @@ class Tracker:
             self._drop(error)
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Curves: the same names again with a growing step. Non-finite values are kept in the journal and in MLflow."""
+        """Curves: the same names again with a growing step.
+
+        Non-finite values are kept in the journal and in MLflow.
+        """
         clean = {key: float(value) for key, value in values.items()}
         self._send({"do": "metrics", "values": clean, "step": step, "time_ms": _now_ms()})
 
     def artifact(self, path: Path, folder: str = "") -> None:
-        """A file or folder, shown under `folder` in MLflow; later changes of the original do not matter."""
+        """A file or folder, shown under `folder` in MLflow.
+
+        Later changes of the original do not matter.
+        """
         self._send({"do": "artifact", "file": self.journal.keep(path), "folder": folder})
 
     def new_file(self, name: str) -> Path:
-        """Where to write an artifact that exists for the run alone; hand it to `artifact` afterwards."""
+        """Where to write an artifact that exists for the run alone.
+
+        Hand it to `artifact` afterwards.
+        """
         return self.journal.folder / "artifacts" / safe_name(name).replace("/", "-")
 
     def close(self, status: str, metrics: Mapping[str, Any] | None = None) -> None:
         """End the run ("FINISHED", "FAILED" or "KILLED") with its final numbers."""
-        self._send({"do": "close", "status": status, "metrics": numbers(metrics or {}), "time_ms": _now_ms()})
+        self._send(
+            {
+                "do": "close",
+                "status": status,
+                "metrics": numbers(metrics or {}),
+                "time_ms": _now_ms(),
+            }
+        )
         self.journal.delete() if self.sink else self.journal.release()
 
     def _send(self, record: Mapping[str, Any]) -> None:
@@ -230,19 +283,26 @@ class Tracker:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         logger.debug("tracking off", exc_info=error)
         sys.stderr.write(
-            f"MLflow at {tracking_uri(self.root)} is not available ({reason[:200]}): the run is kept in"
-            f" {self.journal.folder}; send it later with `python -m unmixer_core.pipeline.tracking replay`.\n"
+            f"MLflow at {tracking_uri(self.root)} is not available ({reason[:200]}): the run is "
+            f"kept in"
+            f" {self.journal.folder}; send it later with `python -m "
+            f"unmixer_core.pipeline.tracking replay`.\n"
         )
 
 
 def enabled() -> bool:
-    """False with UNMIXER_TRACKING=off (also 0, no, false) and on every rank but the first of a distributed run."""
+    """False with UNMIXER_TRACKING=off (also 0, no, false) and on every rank but the first of a
+    distributed run.
+    """
     wanted = os.environ.get("UNMIXER_TRACKING", "on").lower() not in {"off", "0", "no", "false"}
     return wanted and os.environ.get("RANK", "0") == "0"
 
 
 def replay(root: Path | None = None) -> tuple[list[str], list[str]]:
-    """Send every journal that no living process holds; (sent, left) run names. Sending twice changes nothing."""
+    """Send every journal that no living process holds; (sent, left) run names.
+
+    Sending twice changes nothing.
+    """
     root = root or project_root()
     sent: list[str] = []
     left: list[str] = []
@@ -256,7 +316,9 @@ def replay(root: Path | None = None) -> tuple[list[str], list[str]]:
             except Exception as error:
                 journal.release()
                 left.append(folder.name)
-                sys.stderr.write(f"{folder.name} could not be sent to {tracking_uri(root)}: {error}\n")
+                sys.stderr.write(
+                    f"{folder.name} could not be sent to {tracking_uri(root)}: {error}\n"
+                )
     return sent, left
 
 

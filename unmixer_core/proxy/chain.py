@@ -1,9 +1,9 @@
 """Patches with different chains in one batch, at the cost of the effects they really have.
 
-Rows advance through their chains on their own; at each turn the effect that most rows wait for is applied to all of
-those at once. A slot's output is x + Σₑ wₑ(fₑ(x) − x): with a hard slot that is fₑ(x), and a straight-through one-hot still
-receives the gradient ⟨g, f(x) − x⟩ of taking the effect rather than none. Relaxed slots go slot by slot through the effects whose
-weight is heard.
+Rows advance through their chains on their own; at each turn the effect that most rows wait for is
+applied to all of those at once. A slot's output is x + Σₑ wₑ(fₑ(x) − x): with a hard slot that is
+fₑ(x), and a straight-through one-hot still receives the gradient ⟨g, f(x) − x⟩ of taking the effect
+rather than none. Relaxed slots go slot by slot through the effects whose weight is heard.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from torch import Tensor
 
 END = -1
 AUDIBLE_WEIGHT = 0.01
+#: (effect id, audio [rows, 2, time], row indices [rows]) → audio of the same shape.
 Apply = Callable[[int, Tensor, Tensor], Tensor]
-"""(effect id, audio [rows, 2, time], row indices [rows]) → audio of the same shape."""
 
 
 def run_chain(audio: Tensor, chain: Tensor, apply: Apply) -> Tensor:
-    """audio [batch, 2, time] through chain: LongTensor [batch, 8] (−1 = end), or weights [batch, 8, effects + 1] (last = end)."""
+    """audio [batch, 2, time] through chain.
+
+    LongTensor [batch, 8] (−1 = end), or weights [batch, 8, effects + 1] (last = end).
+    """
     if not chain.is_floating_point():
         return _run_hard(audio, chain, None, apply)
     hard = chain.detach().argmax(dim=-1)
@@ -60,7 +63,9 @@ def _run_relaxed(audio: Tensor, weights: Tensor, apply: Apply) -> Tensor:
             index = (weights[:, slot, effect].detach() > AUDIBLE_WEIGHT).nonzero()[:, 0]
             if len(index):
                 source = audio[index]
-                step = weights[index, slot, effect][:, None, None] * (apply(effect, source, index) - source)
+                step = weights[index, slot, effect][:, None, None] * (
+                    apply(effect, source, index) - source
+                )
                 change = change.index_add(0, index, step)
         audio = audio + change
     return audio

@@ -1,7 +1,8 @@
 """From unit knobs to physical controls, with a learned correction a knob.
 
-The schema's laws say what Live's display says. What the host does with a knob differs a little (a slope, an offset), so
-each knob carries φ: unit' = ½ + (unit − ½)·e^{stretch} + shift, monotone by construction and the identity at the start.
+The schema's laws say what Live's display says. What the host does with a knob differs a little (a
+slope, an offset), so each knob carries φ: unit' = ½ + (unit − ½)·e^{stretch} + shift, monotone by
+construction and the identity at the start.
 """
 
 from __future__ import annotations
@@ -14,17 +15,24 @@ from torch import Tensor, nn
 from unmixer_core.schema.devices import Device
 from unmixer_core.schema.rack import RACK
 
+#: Choice weights below this are not heard.
 HEARD = 1e-3
-"""Choice weights below this are not heard."""
+#: How far a corrected knob may leave its learned range, in unit.
 EDGE = 0.08
-"""How far a corrected knob may leave its learned range, in unit."""
 
 
 class Controls:
-    """One device's settings for a group of patches: physical values [batch] by knob key, weights [batch, items] by choice key."""
+    """One device's settings for a group of patches.
+
+    Physical values [batch] by knob key, weights [batch, items] by choice key.
+    """
 
     def __init__(
-        self, device: Device, unit: Tensor, weights: dict[str, Tensor], calibration: KnobCalibration | None = None
+        self,
+        device: Device,
+        unit: Tensor,
+        weights: dict[str, Tensor],
+        calibration: KnobCalibration | None = None,
     ) -> None:
         self._device, self._weights = device, weights
         self._columns = {knob.key: i for i, knob in enumerate(device.knobs)}
@@ -35,7 +43,10 @@ class Controls:
         return self._unit.shape[0]
 
     def physical(self, key: str) -> Tensor:
-        """Physical value [batch] of a knob in its schema unit; integers are rounded, their gradient passes through."""
+        """Physical value [batch] of a knob in its schema unit.
+
+        Integers are rounded, their gradient passes through.
+        """
         column = self._columns[key]
         knob = self._device.knobs[column]
         unit = self._unit[:, column]
@@ -54,7 +65,9 @@ class Controls:
 
     def select(self, rows: Tensor) -> Controls:
         """The same controls for some of the patches."""
-        return Controls(self._device, self._unit[rows], {key: w[rows] for key, w in self._weights.items()})
+        return Controls(
+            self._device, self._unit[rows], {key: w[rows] for key, w in self._weights.items()}
+        )
 
 
 class KnobCalibration(nn.Module):
@@ -65,7 +78,9 @@ class KnobCalibration(nn.Module):
         self.stretch = nn.Parameter(torch.zeros(len(device.knobs)))
         self.shift = nn.Parameter(torch.zeros(len(device.knobs)))
         fixed = [knob.integer or knob.bipolar_amount for knob in device.knobs]
-        self.register_buffer("free", torch.tensor([0.0 if f else 1.0 for f in fixed]), persistent=False)
+        self.register_buffer(
+            "free", torch.tensor([0.0 if f else 1.0 for f in fixed]), persistent=False
+        )
 
     def forward(self, unit: Tensor) -> Tensor:
         """unit [batch, knobs] → corrected unit, softly kept within EDGE of [0, 1]."""
@@ -85,10 +100,16 @@ def choice_weights(choices: Tensor | Sequence[Tensor], like: Tensor) -> list[Ten
 def sounding(weight: Tensor) -> Tensor:
     """Rows [n] whose weight is heard; all rows when the weight itself is being learned."""
     heard = weight.detach() > HEARD
-    return torch.arange(len(weight), device=weight.device) if weight.requires_grad else heard.nonzero()[:, 0]
+    return (
+        torch.arange(len(weight), device=weight.device)
+        if weight.requires_grad
+        else heard.nonzero()[:, 0]
+    )
 
 
 def soft_unit(value: Tensor) -> Tensor:
-    """value limited to 0..1, with a tenth of the gradient outside so that no knob dies at a stop."""
+    """value limited to 0..1, with a tenth of the gradient outside so that no knob dies at a
+    stop.
+    """
     limited = value.clamp(0.0, 1.0)
     return limited + 0.1 * ((value - limited) - (value - limited).detach())

@@ -1,10 +1,13 @@
-"""The other kind of proxy: a network that draws the spectrogram, and a carrier at the note's pitch that sounds it.
+"""The other kind of proxy: a network that draws the spectrogram, and a carrier at the note's pitch
+that sounds it.
 
-After InverSynth II (Barkan et al., ISMIR 2023): a decoder of transposed convolutions, the mirror image of an encoder, maps a
-patch to a log spectrogram and learns from renders alone, by the mean absolute error. It knows nothing of synthesis.
-So that everything that listens to a proxy (the spectral loss, ITF, ranking) can listen to this one, a flat harmonic tone with
-some noise in it is filtered, frame by frame, to the levels that the network predicts. What it draws is the filter: levels above
-the tone's own, which is the same whatever the note; where harmonics lie is not to be learned.
+After InverSynth II (Barkan et al., ISMIR 2023): a decoder of transposed convolutions, the mirror
+image of an encoder, maps a patch to a log spectrogram and learns from renders alone, by the mean
+absolute error. It knows nothing of synthesis. So that everything that listens to a proxy (the
+spectral loss, ITF, ranking) can listen to this one, a flat harmonic tone with some noise in it is
+filtered, frame by frame, to the levels that the network predicts. What it draws is the filter:
+levels above the tone's own, which is the same whatever the note; where harmonics lie is not to be
+learned.
 """
 
 from __future__ import annotations
@@ -27,9 +30,12 @@ from unmixer_core.proxy.voice import note_to_hz
 from unmixer_core.schema.rack import RACK
 
 HOP_S, HALF_WINDOW_S = 0.02, 0.0232
-MELS, COARSE = 64, 8  # mel bands out of the last and into the first convolution; time grows by the same factor
+MELS, COARSE = (
+    64,
+    8,
+)  # mel bands out of the last and into the first convolution; time grows by the same factor
+#: What is drawn at the floor is silence, as a host's is; just above it fades in.
 FLOOR_DB, CEILING_DB, FADE_DB = -100.0, 30.0, 6.0
-"""What is drawn at the floor is silence, as a host's is; just above it fades in."""
 NOISE_GAIN = 10.0 ** (-46.0 / 20.0)
 HARMONICS = 400
 LOWEST_NOTE, HIGHEST_NOTE = 24, 108
@@ -38,7 +44,10 @@ DRAWS = "filter"
 
 
 def mel_levels_db(audio: Tensor, sample_rate: int) -> Tensor:
-    """audio [batch, 2, time] → mean power density of mid and side in mel bands, dB: [batch, 2, frames, MELS]."""
+    """audio [batch, 2, time] → mean power density of mid and side in mel bands, dB.
+
+    [batch, 2, frames, MELS].
+    """
     left, right = audio.unbind(1)
     channels = torch.stack([0.5 * (left + right), 0.5 * (left - right)], dim=1)
     return _channel_levels_db(channels, sample_rate)
@@ -66,12 +75,23 @@ class NeuralProxy(Twin):
         self.width = width
         self.frames = math.floor(clip_s / HOP_S) + 1
         self._coarse_frames = math.ceil(self.frames / (MELS // COARSE))
-        n_inputs = RACK.n_knobs + sum(RACK.sizes) + 8 * (len(RACK.effects) + 1) + HIGHEST_NOTE - LOWEST_NOTE + 2
+        n_inputs = (
+            RACK.n_knobs
+            + sum(RACK.sizes)
+            + 8 * (len(RACK.effects) + 1)
+            + HIGHEST_NOTE
+            - LOWEST_NOTE
+            + 2
+        )
         hidden = 16 * width
         self.trunk = nn.Sequential(
-            nn.Linear(n_inputs, hidden), nn.GELU(), nn.Linear(hidden, hidden), nn.GELU(),
-            nn.Linear(hidden, 2 * width * COARSE * self._coarse_frames), nn.GELU(),
-        )  # fmt: skip
+            nn.Linear(n_inputs, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, 2 * width * COARSE * self._coarse_frames),
+            nn.GELU(),
+        )
         widths = (2 * width, 2 * width, width, max(8, width // 2))
         self.grow = nn.Sequential(
             *(part for a, b in pairwise(widths) for part in _doubled(a, b)),
@@ -81,7 +101,9 @@ class NeuralProxy(Twin):
         self.register_buffer("spread_db", torch.tensor(SCALE_DB))
         generator = torch.Generator().manual_seed(0)
         turns = 2.0 * math.pi * torch.rand(2, HARMONICS, generator=generator)
-        self.register_buffer("carrier", torch.polar(torch.ones_like(turns), turns), persistent=False)
+        self.register_buffer(
+            "carrier", torch.polar(torch.ones_like(turns), turns), persistent=False
+        )
         self._noise: dict[int, Tensor] = {}
         self._own: dict[float, Tensor] = {}
 
@@ -94,25 +116,45 @@ class NeuralProxy(Twin):
         gate_s: Tensor,
         clip_s: float | None = None,
     ) -> Tensor:
-        """Sound of a batch of patches, as `Twin.forward` says. Raises StageError for a clip longer than it was trained on."""
+        """Sound of a batch of patches, as `Twin.forward` says.
+
+        Raises StageError for a clip longer than it was trained on.
+        """
         if (clip_s or self.clip_s) > self.clip_s + 1e-6:
-            raise StageError(f"this neural proxy sounds {self.clip_s} s at most, but {clip_s} s were asked for.")
+            raise StageError(
+                f"this neural proxy sounds {self.clip_s} s at most, but {clip_s} s were asked for."
+            )
         n_samples = round((clip_s or self.clip_s) * self.sample_rate)
         wanted_db = self.levels_db(knobs, choices, chain, note, gate_s)
         mid, side = self._sounded(wanted_db, note.to(knobs), n_samples).unbind(1)
         return torch.stack([mid + side, mid - side], dim=1)
 
     def levels_db(
-        self, knobs: Tensor, choices: Tensor | Sequence[Tensor], chain: Tensor, note: Tensor, gate_s: Tensor
+        self,
+        knobs: Tensor,
+        choices: Tensor | Sequence[Tensor],
+        chain: Tensor,
+        note: Tensor,
+        gate_s: Tensor,
     ) -> Tensor:
-        """The predicted spectrogram, as `mel_levels_db` measures a sound's: [batch, 2, frames, MELS]."""
-        seen = self._inputs(knobs, choice_weights(choices, knobs), chain, note.to(knobs), gate_s.to(knobs))
+        """The predicted spectrogram, as `mel_levels_db` measures a sound's.
+
+        [batch, 2, frames, MELS].
+        """
+        seen = self._inputs(
+            knobs, choice_weights(choices, knobs), chain, note.to(knobs), gate_s.to(knobs)
+        )
         coarse = self.trunk(seen).unflatten(1, (2 * self.width, self._coarse_frames, COARSE))
         drawn = self.grow(coarse)[:, :, : self.frames]
-        return (self.own_db(note) + self.mean_db + self.spread_db * drawn).clamp(FLOOR_DB, CEILING_DB)
+        return (self.own_db(note) + self.mean_db + self.spread_db * drawn).clamp(
+            FLOOR_DB, CEILING_DB
+        )
 
     def own_db(self, note: Tensor) -> Tensor:
-        """The unfiltered tone's levels at notes [batch] (MIDI), remembered by note: [batch, 2, frames, MELS]."""
+        """The unfiltered tone's levels at notes [batch] (MIDI), remembered by note.
+
+        [batch, 2, frames, MELS].
+        """
         notes = [round(value, 2) for value in note.tolist()]
         with torch.inference_mode(False), torch.no_grad():
             for value in set(notes) - self._own.keys():
@@ -121,16 +163,25 @@ class NeuralProxy(Twin):
                 self._own[value] = _channel_levels_db(tone, self.sample_rate)[0, :, : self.frames]
         return torch.stack([self._own[value].to(self.mean_db) for value in notes])
 
-    def _inputs(self, knobs: Tensor, choices: list[Tensor], chain: Tensor, note: Tensor, gate_s: Tensor) -> Tensor:
-        """Everything that a patch is, as one row [batch, inputs]; knobs of effects that are not there are zero."""
+    def _inputs(
+        self, knobs: Tensor, choices: list[Tensor], chain: Tensor, note: Tensor, gate_s: Tensor
+    ) -> Tensor:
+        """Everything that a patch is, as one row [batch, inputs].
+
+        Knobs of effects that are not there are zero.
+        """
         n_slots = len(RACK.effects) + 1
         slots = chain.to(knobs) if chain.is_floating_point() else _one_hot(chain, n_slots).to(knobs)
-        there = torch.cat([torch.ones_like(note)[:, None], slots[..., :-1].sum(dim=1)], dim=1)  # [batch, devices]
+        there = torch.cat(
+            [torch.ones_like(note)[:, None], slots[..., :-1].sum(dim=1)], dim=1
+        )  # [batch, devices]
         device = torch.as_tensor(RACK.device_of_knob, device=knobs.device)
         pitches = torch.arange(LOWEST_NOTE, HIGHEST_NOTE, device=knobs.device, dtype=knobs.dtype)
         near = torch.exp(-0.5 * (note[:, None] - pitches).square())
         rest = torch.stack([(note - 60.0) / 24.0, gate_s / self.clip_s], dim=1)
-        return torch.cat([(2.0 * knobs - 1.0) * there[:, device], *choices, slots.flatten(1), near, rest], dim=1)
+        return torch.cat(
+            [(2.0 * knobs - 1.0) * there[:, device], *choices, slots.flatten(1), near, rest], dim=1
+        )
 
     def _sounded(self, wanted_db: Tensor, note: Tensor, n_samples: int) -> Tensor:
         """Mid and side [batch, 2, n_samples] that have the wanted levels."""
@@ -147,14 +198,21 @@ class NeuralProxy(Twin):
         return filter_frames(tone, gain.to(torch.complex64), hop_samples=hop)
 
     def _carrier(self, frequency_hz: Tensor, n_samples: int) -> Tensor:
-        """A tone of equally loud harmonics and a little noise, one for mid and one for side: [batch, 2, n_samples]."""
+        """A tone of equally loud harmonics and a little noise, one for mid and one for side.
+
+        [batch, 2, n_samples].
+        """
         if n_samples not in self._noise:
             with torch.inference_mode(False):
                 made = torch.randn(2, n_samples, generator=torch.Generator().manual_seed(1))
                 self._noise[n_samples] = made
-        phase = oscillators.phase_cycles(frequency_hz, n_samples=n_samples, sample_rate=self.sample_rate)
+        phase = oscillators.phase_cycles(
+            frequency_hz, n_samples=n_samples, sample_rate=self.sample_rate
+        )
         tables = oscillators.band_limited_tables(
-            self.carrier[None].expand(len(frequency_hz), -1, -1), frequency_hz, sample_rate=self.sample_rate
+            self.carrier[None].expand(len(frequency_hz), -1, -1),
+            frequency_hz,
+            sample_rate=self.sample_rate,
         )
         sides = torch.tensor([0.0, 1.0], device=phase.device, dtype=phase.dtype)[None, :, None]
         tone = oscillators.wavetable_oscillator(tables, sides, phase[:, None].expand(-1, 2, -1))
@@ -178,13 +236,23 @@ class NeuralProxy(Twin):
         return super().description() | {"width": self.width, "draws": DRAWS}
 
     @classmethod
-    def open(cls, folder: Path, description: dict[str, Any], sample_rate: int | None = None) -> NeuralProxy:
-        """A saved one. Raises StageError when asked for another rate than it was trained at, or when it draws levels as such."""
+    def open(
+        cls, folder: Path, description: dict[str, Any], sample_rate: int | None = None
+    ) -> NeuralProxy:
+        """A saved one.
+
+        Raises StageError when asked for another rate than it was trained at, or when it draws
+        levels as such.
+        """
         rate = description["sample_rate"]
         if description.get("draws") != DRAWS:
-            raise StageError(f"the neural proxy in {folder} is of another version of this code; run `{REBUILD}`.")
+            raise StageError(
+                f"the neural proxy in {folder} is of another version of this code; run `{REBUILD}`."
+            )
         if sample_rate not in (None, rate):
-            raise StageError(f"the neural proxy in {folder} sounds at {rate} Hz only, not at {sample_rate} Hz.")
+            raise StageError(
+                f"the neural proxy in {folder} sounds at {rate} Hz only, not at {sample_rate} Hz."
+            )
         proxy = cls(rate, description["clip_s"], description["width"])
         proxy.restore(folder)
         return proxy

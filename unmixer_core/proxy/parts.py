@@ -1,4 +1,7 @@
-"""Small learned pieces shared by the voice and the effects: a positive factor, a smooth law, a residual filter."""
+"""Small learned pieces shared by the voice and the effects.
+
+A positive factor, a smooth law, a residual filter.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,10 @@ class Polynomial(nn.Module):
 
 
 class ResidualFilter(nn.Module):
-    """A learned magnitude curve in dB over log-frequency, flat at the start: what the physics of a device leaves out."""
+    """A learned magnitude curve in dB over log-frequency, flat at the start.
+
+    What the physics of a device leaves out.
+    """
 
     def __init__(self, n_points: int = 18) -> None:
         super().__init__()

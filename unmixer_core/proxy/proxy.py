@@ -1,4 +1,6 @@
-"""G_proxy: patch → sound, differentiable in every knob, choice weight, chain slot, note and gate."""
+"""G_proxy: patch → sound, differentiable in every knob, choice weight, chain slot, note and
+gate.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +49,9 @@ class Proxy(Twin):
         weights = choice_weights(choices, knobs)
         note, gate_s = note.to(knobs), gate_s.to(knobs)
         controls = [self._controls(i, knobs, weights) for i in range(len(RACK.devices))]
-        dry = self.voice(controls[0], note, gate_s, n_samples=n_samples, sample_rate=self.sample_rate)
+        dry = self.voice(
+            controls[0], note, gate_s, n_samples=n_samples, sample_rate=self.sample_rate
+        )
 
         def apply(effect: int, audio: Tensor, rows: Tensor) -> Tensor:
             return self.effects[effect](audio, controls[effect + 1].select(rows), self.sample_rate)
@@ -56,7 +60,9 @@ class Proxy(Twin):
 
     def _controls(self, device: int, knobs: Tensor, weights: list[Tensor]) -> Controls:
         mine = {
-            ref.choice.key: weight for ref, weight in zip(RACK.choices, weights, strict=True) if ref.device == device
+            ref.choice.key: weight
+            for ref, weight in zip(RACK.choices, weights, strict=True)
+            if ref.device == device
         }
         module = self.voice if device == 0 else self.effects[device - 1]
         return Controls(RACK.devices[device], knobs[:, self._columns[device]], mine, module.knobs)
@@ -65,9 +71,9 @@ class Proxy(Twin):
     def load(cls, folder: Path, *, sample_rate: int | None = None) -> Twin:
         """The proxy in a folder, of whichever kind it is.
 
-        `sample_rate` asks for another rate than the one it was calibrated at, which only a DDSP proxy can sound at.
-        Raises StageError when there is no proxy (or not at that rate), SchemaMismatch when it was trained for another
-        schema.
+        `sample_rate` asks for another rate than the one it was calibrated at, which only a DDSP
+        proxy can sound at. Raises StageError when there is no proxy (or not at that rate),
+        SchemaMismatch when it was trained for another schema.
         """
         description = described(folder)
         if description["kind"] == NeuralProxy.KIND:

@@ -1,7 +1,10 @@
-"""The reverb's early reflections, read back from the host: short bright notes without and with the reverb, divided.
+"""The reverb's early reflections, read back from the host.
 
-The reverb is linear, so wet = h ∗ dry, and h follows from several notes at once by least squares over their spectra.
-Only the first tenth of a second is kept: in a large room nothing else sounds that early, and it is the same for every setting.
+Short bright notes without and with the reverb, divided.
+
+The reverb is linear, so wet = h ∗ dry, and h follows from several notes at once by least squares
+over their spectra. Only the first tenth of a second is kept: in a large room nothing else sounds
+that early, and it is the same for every setting.
 """
 
 from __future__ import annotations
@@ -68,14 +71,18 @@ def patches() -> list[Patch]:
 
 
 def from_clips(clips: Sequence[NDArray[np.float32]], rate: int) -> Tensor:
-    """Clips of `patches()` → early reflections [2, samples at RATE], of a fully wet reverb whose shelf is out of the way."""
+    """Clips of `patches()` → early reflections [2, samples at RATE], of a fully wet reverb whose
+    shelf is out of the way.
+    """
     dry_wet = float(RACK.knobs[RACK.knob_index["reverb.dry_wet"]].knob.to_physical(1.0)) / 100.0
     heard = [np.asarray(resample(clip, rate, RATE), np.float64) for clip in clips]
     n_fft, half = 2 * heard[0].shape[-1], len(heard) // 2
     numerator, energy = np.zeros(1), np.zeros(1)
     for dry, mixed in zip(heard[:half], heard[half:], strict=True):
         source, result = np.fft.rfft(dry.mean(axis=0), n_fft), np.fft.rfft(mixed, n_fft)
-        wet = (result - math.cos(0.5 * math.pi * dry_wet) * source) / math.sin(0.5 * math.pi * dry_wet)
+        wet = (result - math.cos(0.5 * math.pi * dry_wet) * source) / math.sin(
+            0.5 * math.pi * dry_wet
+        )
         numerator, energy = numerator + np.conj(source) * wet, energy + np.abs(source) ** 2
     response = np.fft.irfft(numerator / (energy + WEAKEST * energy.max()), n_fft)
     length, fade = round(LENGTH_S * RATE), round(FADE_S * RATE)

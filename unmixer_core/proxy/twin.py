@@ -1,4 +1,7 @@
-"""What every kind of proxy is: a module that sounds patches at a rate, and a folder that says which kind it holds."""
+"""What every kind of proxy is.
+
+A module that sounds patches at a rate, and a folder that says which kind it holds.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ REBUILD = "dvc repro --force train_proxy"
 
 
 class Twin(nn.Module):
-    """A stand-in for the host: patch → sound, with a gradient to every knob, choice weight and chain slot."""
+    """A stand-in for the host: patch → sound, with a gradient to every knob, choice weight and
+    chain slot.
+    """
 
     KIND: ClassVar[str]
 
@@ -40,38 +45,58 @@ class Twin(nn.Module):
     ) -> Tensor:
         """Sound of a batch of patches.
 
-        knobs [batch, K] in unit; choices LongTensor [batch, C] or C weight tensors [batch, items]; chain LongTensor
-        [batch, 8] of effect ids (−1 = end) or slot weights [batch, 8, 9] (last = end); note [batch] (MIDI, may be
-        fractional), gate_s [batch] → audio [batch, 2, clip_s · sample_rate] at the host's level.
+        knobs [batch, K] in unit; choices LongTensor [batch, C] or C weight tensors [batch, items];
+        chain LongTensor [batch, 8] of effect ids (−1 = end) or slot weights [batch, 8, 9] (last =
+        end); note [batch] (MIDI, may be fractional), gate_s [batch] → audio [batch, 2, clip_s ·
+        sample_rate] at the host's level.
         """
 
     def description(self) -> dict[str, Any]:
         """What must be known to build the module again."""
-        return {"schema": RACK.digest, "kind": self.KIND, "sample_rate": self.sample_rate, "clip_s": self.clip_s}
+        return {
+            "schema": RACK.digest,
+            "kind": self.KIND,
+            "sample_rate": self.sample_rate,
+            "clip_s": self.clip_s,
+        }
 
     def save(self, folder: Path) -> None:
-        """Weights as safetensors, and a description that carries the kind and the schema's digest."""
+        """Weights as safetensors, and a description that carries the kind and the schema's
+        digest.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.contiguous() for key, value in self.state_dict().items()}, folder / WEIGHTS)
-        (folder / DESCRIPTION).write_text(json.dumps(self.description(), indent=2) + "\n", encoding="utf-8")
+        save_file(
+            {key: value.contiguous() for key, value in self.state_dict().items()}, folder / WEIGHTS
+        )
+        (folder / DESCRIPTION).write_text(
+            json.dumps(self.description(), indent=2) + "\n", encoding="utf-8"
+        )
 
     def restore(self, folder: Path) -> None:
         """The weights that `save` wrote.
 
         Raises:
-            StageError: they are missing, damaged, or of a proxy with other parameters (an older version of this code).
+            StageError: they are missing, damaged, or of a proxy with other parameters
+                (an older version of this code).
         """
         try:
             self.load_state_dict(load_file(folder / WEIGHTS))
         except (OSError, SafetensorError) as error:
-            raise StageError(f"the proxy in {folder} cannot be read ({error}); run `{REBUILD}`.") from error
+            raise StageError(
+                f"the proxy in {folder} cannot be read ({error}); run `{REBUILD}`."
+            ) from error
         except RuntimeError as error:  # torch lists every parameter
-            raise StageError(f"the proxy in {folder} is of another version of this code; run `{REBUILD}`.") from error
+            raise StageError(
+                f"the proxy in {folder} is of another version of this code; run `{REBUILD}`."
+            ) from error
 
 
 def described(folder: Path) -> dict[str, Any]:
-    """The description of a saved proxy. Raises StageError when there is none or it is damaged, SchemaMismatch when
-    the schema is another."""
+    """The description of a saved proxy.
+
+    Raises StageError when there is none or it is damaged, SchemaMismatch when the schema is
+    another.
+    """
     path = folder / DESCRIPTION
     if not path.exists():
         raise StageError(f"{folder} holds no proxy; run `dvc repro train_proxy`.")
@@ -79,7 +104,9 @@ def described(folder: Path) -> dict[str, Any]:
         description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         schema = description["schema"]
     except (OSError, ValueError, KeyError) as error:
-        raise StageError(f"the proxy in {folder} cannot be read ({error!r}); run `{REBUILD}`.") from error
+        raise StageError(
+            f"the proxy in {folder} cannot be read ({error!r}); run `{REBUILD}`."
+        ) from error
     if schema != RACK.digest:
         raise SchemaMismatch(str(folder), schema, RACK.digest, REBUILD)
     return description

@@ -1,8 +1,10 @@
-"""A recording → what the un-mixer listens to: its first note, aligned as the host renders it, with what was noticed.
+"""A recording → what the un-mixer listens to.
 
-The host plays a note at time 0 into a clip of `clip_s`; so the recording is cut there, brought to the clip's rate, and its
-note and gate are estimated where they are not given. Everything that may mislead the answer becomes a remark; what cannot
-be answered at all is refused (AudioError).
+Its first note, aligned as the host renders it, with what was noticed.
+
+The host plays a note at time 0 into a clip of `clip_s`; so the recording is cut there, brought to
+the clip's rate, and its note and gate are estimated where they are not given. Everything that may
+mislead the answer becomes a remark; what cannot be answered at all is refused (AudioError).
 """
 
 from __future__ import annotations
@@ -21,23 +23,25 @@ from unmixer_core.errors import AudioError
 from unmixer_core.recording import envelope, pitch, sound_file
 
 SILENT_PEAK = 1e-4
+#: Constant part, relative to the peak, above which it is taken out.
 OFFSET = 0.05
-"""Constant part, relative to the peak, above which it is taken out."""
 SHORTEST_S, SHORT_S = 0.02, 0.15
 N_GATES = 4
 CLIPPED_RUN, CLIPPED_SHARE = 3, 0.002
+#: Salience of what is left without the note, and of another note beside it, above which more than
+#: one note seems to sound: 8 % of single rendered notes with one oscillator exceed one of them, 22
+#: % of those with a second oscillator.
 POLYPHONIC, RIVAL = 0.2, 0.6
-"""Salience of what is left without the note, and of another note beside it, above which more than one note seems to
-sound: 8 % of single rendered notes with one oscillator exceed one of them, 22 % of those with a second oscillator."""
 CHANGE_ST, CHANGE_FRAMES = 0.8, 5
+#: Times TONAL: salience of a pitch that is beyond doubt. Share of the best's salience below which
+#: another note is none of it: single tones have less than 0.2 of one a semitone to a fifth away.
 SURE, UNLIKE = 4.0, 0.3
-"""Times TONAL: salience of a pitch that is beyond doubt. Share of the best's salience below which another note is none of it:
-single tones have less than 0.2 of one a semitone to a fifth away."""
+#: Salience a candidate loses per octave outside the notes the model was trained on.
 OUTSIDE = 0.2
-"""Salience a candidate loses per octave outside the notes the model was trained on."""
+#: Seconds of the quietest moment, how far it lies below the loudest, and from which flatness of its
+#: spectrum (white: 1) on it is the recording's noise. Inside a note chorus and saturation look like
+#: noise, so nothing is said of it there.
 HISS_S, HISS_DB, HISS_FLAT = 0.05, (6.0, 50.0), 0.2
-"""Seconds of the quietest moment, how far it lies below the loudest, and from which flatness of its spectrum (white: 1) on it
-is the recording's noise. Inside a note chorus and saturation look like noise, so nothing is said of it there."""
 SETTLED_S = 0.05
 PITCH_S = 0.6
 FADE_S = 0.005
@@ -47,9 +51,12 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Heard:
-    """A note to be un-mixed: clip float32 [2, samples] at `rate`, from its onset; its note (MIDI) and gate; the notes it may
-    be, best first; remarks, one sentence each; facts about the file; what a person told ("note", "gate_s"), which then
-    stays; and the gates it may be, best first (none: that one)."""
+    """A note to be un-mixed: clip float32 [2, samples] at `rate`, from its onset.
+
+    Its note (MIDI) and gate; the notes it may be, best first; remarks, one sentence each; facts
+    about the file; what a person told ("note", "gate_s"), which then stays; and the gates it may
+    be, best first (none: that one).
+    """
 
     clip: Array
     rate: int
@@ -71,7 +78,10 @@ def listen(
     note: int | None = None,
     gate_s: float | None = None,
 ) -> Heard:
-    """The first note of a file. `note_range`: the notes the model knows. Raises AudioError when there is none to be had."""
+    """The first note of a file. `note_range`: the notes the model knows.
+
+    Raises AudioError when there is none to be had.
+    """
     sound = sound_file.read(path)
     remarks = _about_file(sound)
     samples, clipped = _levelled(sound, path)
@@ -83,10 +93,14 @@ def listen(
     if more:
         remarks.append(f"The sound goes on after {clip_s:g} s; only that much of it is compared.")
     if end_s - start_s < SHORT_S:
-        remarks.append(f"The sound lasts {1000 * (end_s - start_s):.0f} ms: too short to tell most knobs.")
+        remarks.append(
+            f"The sound lasts {1000 * (end_s - start_s):.0f} ms: too short to tell most knobs."
+        )
     candidates = _notes(clip, rate, note_range, note, remarks)
     clip = _first_pitch(clip, rate, remarks)
-    gates_s = _gates(clip, rate, min(end_s - start_s, clip_s)) if gate_s is None else [float(gate_s)]
+    gates_s = (
+        _gates(clip, rate, min(end_s - start_s, clip_s)) if gate_s is None else [float(gate_s)]
+    )
     about = {
         "file": sound_file.shown(path),
         "rate_hz": sound.rate,
@@ -97,20 +111,27 @@ def listen(
     }
     told = tuple(name for name, value in (("note", note), ("gate_s", gate_s)) if value is not None)
     gates = tuple(round(gate, 3) for gate in gates_s)
-    return Heard(clip, rate, candidates[0], gates[0], tuple(candidates), tuple(remarks), about, told, gates)
+    return Heard(
+        clip, rate, candidates[0], gates[0], tuple(candidates), tuple(remarks), about, told, gates
+    )
 
 
 def _about_file(sound: sound_file.Sound) -> list[str]:
     remarks = []
     if sound.channels > 2:
-        remarks.append(f"The file has {sound.channels} channels; the first two are taken for left and right.")
+        remarks.append(
+            f"The file has {sound.channels} channels; the first two are taken for left and right."
+        )
     if sound.longer:
         remarks.append(f"Only the first {sound_file.MAX_S:g} s of the file were read.")
     return remarks
 
 
 def _levelled(sound: sound_file.Sound, path: Path) -> tuple[Array, bool]:
-    """Without offset, two channels; and whether the recording is clipped. Refuses silence and absurd levels."""
+    """Without offset, two channels; and whether the recording is clipped.
+
+    Refuses silence and absurd levels.
+    """
     samples, silent = sound.samples, f"{sound_file.shown(path)} is silent"
     if sound.longer:
         silent += f" in its first {sound_file.MAX_S:g} s, and no more is read"
@@ -118,7 +139,9 @@ def _levelled(sound: sound_file.Sound, path: Path) -> tuple[Array, bool]:
     if loudest < SILENT_PEAK:
         raise AudioError(f"{silent}: nothing there is above -80 dBFS.")
     if loudest > 1e6:
-        raise AudioError(f"{sound_file.shown(path)} holds samples up to {loudest:.1e}, but full scale is 1.")
+        raise AudioError(
+            f"{sound_file.shown(path)} holds samples up to {loudest:.1e}, but full scale is 1."
+        )
     offset = np.median(samples, axis=1, keepdims=True)
     centred = samples - np.where(np.abs(offset) > OFFSET * loudest, offset, 0.0)
     if audio.peak(centred) < SILENT_PEAK:
@@ -128,7 +151,9 @@ def _levelled(sound: sound_file.Sound, path: Path) -> tuple[Array, bool]:
 
 
 def _clipped(samples: Array) -> bool:
-    """True when a noticeable share of the loud samples stands in flat runs at the extremes of a channel."""
+    """True when a noticeable share of the loud samples stands in flat runs at the extremes of a
+    channel.
+    """
     for channel in samples:
         top = np.abs(channel).max()
         if top < 0.25:
@@ -136,18 +161,25 @@ def _clipped(samples: Array) -> bool:
         flat = np.abs(channel) >= 0.9995 * top
         runs = np.convolve(flat, np.ones(CLIPPED_RUN), "valid") >= CLIPPED_RUN
         levels = len(np.unique(np.round(channel[flat][:1000], 6)))
-        if runs.sum() > CLIPPED_SHARE * max(1, int((np.abs(channel) > 0.5 * top).sum())) and levels < 20 and top > 0.95:
+        if (
+            runs.sum() > CLIPPED_SHARE * max(1, int((np.abs(channel) > 0.5 * top).sum()))
+            and levels < 20
+            and top > 0.95
+        ):
             return True
     return False
 
 
-def _first(samples: Array, sound: sound_file.Sound, path: Path, remarks: list[str]) -> tuple[float, float]:
+def _first(
+    samples: Array, sound: sound_file.Sound, path: Path, remarks: list[str]
+) -> tuple[float, float]:
     """Start and end in seconds of the first note; others are named."""
     stretches = envelope.sounding(samples, sound.rate)
     stretches = [s for s in stretches if s[1] - s[0] >= SHORTEST_S / 2] or stretches[:1]
     if not stretches or stretches[-1][1] - stretches[0][0] < SHORTEST_S:
         raise AudioError(
-            f"{sound_file.shown(path)} sounds for less than {1000 * SHORTEST_S:.0f} ms: nothing to un-mix."
+            f"{sound_file.shown(path)} sounds for less than {1000 * SHORTEST_S:.0f} ms: nothing "
+            f"to un-mix."
         )
     start_s, end_s = stretches[0]
     others = [s for s in stretches[1:] if _another(samples, sound.rate, stretches[0], s)]
@@ -163,7 +195,10 @@ def _first(samples: Array, sound: sound_file.Sound, path: Path, remarks: list[st
 
 
 def _hiss(samples: Array, rate: int, remarks: list[str]) -> None:
-    """A remark when the quietest moment of the recording is broadband noise: before, after or between what sounds."""
+    """A remark when the quietest moment of the recording is broadband noise.
+
+    Before, after or between what sounds.
+    """
     n = round(HISS_S * rate)
     power = np.square(samples.astype(np.float64)).mean(axis=0)
     if n < 64 or len(power) < 2 * n:
@@ -175,30 +210,45 @@ def _hiss(samples: Array, rate: int, remarks: list[str]) -> None:
     bins = density.mean(axis=0)[2:-2] + 1e-30
     if HISS_DB[0] < below_db < HISS_DB[1] and np.exp(np.log(bins).mean()) / bins.mean() > HISS_FLAT:
         remarks.append(
-            f"Noise {below_db:.0f} dB below the note runs through the recording; it will be taken for the synth's."
+            f"Noise {below_db:.0f} dB below the note runs through the recording; it will be taken "
+            f"for the synth's."
         )
 
 
-def _another(samples: Array, rate: int, first: tuple[float, float], other: tuple[float, float]) -> bool:
-    """Whether a later stretch is a note of its own and no echo: an echo is quieter and has the note's pitch."""
+def _another(
+    samples: Array, rate: int, first: tuple[float, float], other: tuple[float, float]
+) -> bool:
+    """Whether a later stretch is a note of its own and no echo.
+
+    An echo is quieter and has the note's pitch.
+    """
     before, after = (samples[:, round(a * rate) : round(b * rate)] for a, b in (first, other))
     return audio.peak(after) > 0.7 * audio.peak(before) or _other_pitch(before, after, rate)
 
 
 def _other_pitch(before: Array, after: Array, rate: int) -> bool:
-    """Whether two stretches surely have two pitches: both clear, neither even a candidate of the other, and no harmonic."""
+    """Whether two stretches surely have two pitches.
+
+    Both clear, neither even a candidate of the other, and no harmonic.
+    """
     if min(before.shape[1], after.shape[1]) < rate * pitch.SIZE / pitch.RATE:
         return False
-    one, two = (pitch.detect(_mono(part[:, : round(PITCH_S * rate)], rate)) for part in (before, after))
+    one, two = (
+        pitch.detect(_mono(part[:, : round(PITCH_S * rate)], rate)) for part in (before, after)
+    )
     if min(one.salience, two.salience) < SURE * pitch.TONAL:
         return False
     apart = abs(two.notes[0] - one.notes[0])
-    if apart < CHANGE_ST or any(abs(apart - harmonic) < CHANGE_ST for harmonic in pitch.HARMONICS_ST):
+    if apart < CHANGE_ST or any(
+        abs(apart - harmonic) < CHANGE_ST for harmonic in pitch.HARMONICS_ST
+    ):
         return False
     return max(one.share(two.notes[0]), two.share(one.notes[0])) < UNLIKE
 
 
-def _clip(samples: Array, rate_in: int, start_s: float, end_s: float, rate: int, clip_s: float) -> tuple[Array, bool]:
+def _clip(
+    samples: Array, rate_in: int, start_s: float, end_s: float, rate: int, clip_s: float
+) -> tuple[Array, bool]:
     """The stretch at `rate`, cut or padded with silence to `clip_s`; and whether it was longer."""
     begin, wanted = round(start_s * rate_in), round((end_s - start_s) * rate_in)
     more = (end_s - start_s) > clip_s + 0.05
@@ -212,19 +262,26 @@ def _clip(samples: Array, rate_in: int, start_s: float, end_s: float, rate: int,
 def _notes(
     clip: Array, rate: int, note_range: tuple[int, int], told: int | None, remarks: list[str]
 ) -> tuple[int, ...]:
-    """Candidate notes, best first, then the octaves of the best; the one that a person told alone, but with every remark."""
+    """Candidate notes, best first, then the octaves of the best.
+
+    The one that a person told alone, but with every remark.
+    """
     mono = _mono(clip, rate)
     begin = int(SETTLED_S * pitch.RATE)
     used = mono[begin : begin + int(PITCH_S * pitch.RATE)]
     found = pitch.detect(used if np.any(used) else mono)
     if found.salience < pitch.TONAL:
-        remarks.append("No clear pitch: the sound is noise or a drum, which Wavetable has no oscillator for.")
+        remarks.append(
+            "No clear pitch: the sound is noise or a drum, which Wavetable has no oscillator for."
+        )
     low, high = note_range
     worth = [
         s - OUTSIDE * max(0.0, (low - n) / 12, (n - high) / 12)
         for n, s in zip(found.notes, found.saliences, strict=True)
     ]
-    ranked = [int(np.floor(found.notes[i] + 0.5)) for i in np.argsort(-np.array(worth), kind="stable")]
+    ranked = [
+        int(np.floor(found.notes[i] + 0.5)) for i in np.argsort(-np.array(worth), kind="stable")
+    ]
     best = ranked[0]
     peeled, (rival, beside) = pitch.peeled(used, found.notes[int(np.argmax(worth))]), found.rival()
     if found.salience > pitch.TONAL and (peeled.salience > POLYPHONIC or beside > RIVAL):
@@ -233,7 +290,10 @@ def _notes(
         remarks.append(f"More than one note seems to sound ({which}); one patch plays one note.")
     played = best if told is None else told
     if not low <= played <= high:
-        remarks.append(f"The note {name(played)} lies outside {name(low)} to {name(high)}, where the model was trained.")
+        remarks.append(
+            f"The note {name(played)} lies outside {name(low)} to {name(high)}, where the model "
+            f"was trained."
+        )
     if told is not None:
         return (told,)
     octaves = [n for n in (best - 12, best + 12) if low <= n <= high]
@@ -253,17 +313,24 @@ def _first_pitch(clip: Array, rate: int, remarks: list[str]) -> Array:
     away = _octaveless(notes[at] - home) > CHANGE_ST
     for i in range(len(at) - 2 * CHANGE_FRAMES):
         later = notes[at[i : i + 2 * CHANGE_FRAMES]]
-        if away[i : i + 2 * CHANGE_FRAMES].all() and np.ptp(later) < CHANGE_ST and away[i:].mean() > 0.9:
+        if (
+            away[i : i + 2 * CHANGE_FRAMES].all()
+            and np.ptp(later) < CHANGE_ST
+            and away[i:].mean() > 0.9
+        ):
             begin = int(at[i]) * pitch.HOP * rate // pitch.RATE
             remarks.append(
-                f"The pitch changes to {name(round(float(later.mean())))} at {begin / rate:.2f} s; the rest is left out."
+                f"The pitch changes to {name(round(float(later.mean())))} at {begin / rate:.2f} "
+                f"s; the rest is left out."
             )
             return _silenced(clip, begin, rate)
     return clip
 
 
 def _octaveless(semitones: Array) -> Array:
-    """Distance to the nearest octave or twelfth, which a tracker may jump to on one and the same note."""
+    """Distance to the nearest octave or twelfth, which a tracker may jump to on one and the same
+    note.
+    """
     jumps = np.array([0, 12, -12, 24, -24, 19, -19, 7, -7, 5, -5])
     return np.abs(semitones[:, None] - jumps).min(axis=1)
 
@@ -299,12 +366,13 @@ def _loudness(clip: Array, rate: int) -> float:
 
 def name(note: int) -> str:
     """A MIDI note as Live writes it: 60 is C3."""
-    return (
-        f"{('C', 'C#', 'D', 'D#', 'E', 'F', 'F#', 'G', 'G#', 'A', 'A#', 'B')[note % 12]}{note // 12 - 2} (MIDI {note})"
-    )
+    names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+    return f"{names[note % 12]}{note // 12 - 2} (MIDI {note})"
 
 
 def playable(note: int, gate_s: float) -> Sequence[str]:
     """What is wrong with a note or a gate that a person gave, as phrases; empty when nothing is."""
     wrong = [] if 0 <= note <= 127 else [f"the note {note} is no MIDI note from 0 to 127"]
-    return wrong + ([] if 0.0 < gate_s <= 60.0 else [f"the gate {gate_s:g} s is not above 0 and at most 60 s"])
+    return wrong + (
+        [] if 0.0 < gate_s <= 60.0 else [f"the gate {gate_s:g} s is not above 0 and at most 60 s"]
+    )

@@ -1,9 +1,11 @@
-"""Which note a sound is: a sawtooth-like comb over the spectrum, after SWIPE (Camacho and Harris, JASA 124(3), 2008).
+"""Which note a sound is: a sawtooth-like comb over the spectrum, after SWIPE (Camacho and Harris,
+JASA 124(3), 2008).
 
-A candidate's comb rewards energy at its harmonics and punishes energy half-way between them, which is what keeps a pitch
-apart from the octave below it. Magnitudes enter by their square root, as loudness would. Unlike a voice, a synthesizer's
-note may hold a second oscillator or a sub octave: such a sound has more than one right answer, so candidates are ranked.
-No library's tracker is used because voices are what those were made for: Praat's names fewer of our notes and no second
+A candidate's comb rewards energy at its harmonics and punishes energy half-way between them, which
+is what keeps a pitch apart from the octave below it. Magnitudes enter by their square root, as
+loudness would. Unlike a voice, a synthesizer's note may hold a second oscillator or a sub octave:
+such a sound has more than one right answer, so candidates are ranked. No library's tracker is used
+because voices are what those were made for: Praat's names fewer of our notes and no second
 candidate (`python -m benchmarks.unmix --clips 0`).
 """
 
@@ -19,10 +21,10 @@ RATE = 44100
 SIZE, HOP = 4096, 1024
 LOW, HIGH, STEP = 24.0, 96.0, 0.25
 TOP_HZ = 6000.0
+#: Harmonics weigh like frequency to the power of minus this, twice.
 DECAY = 0.25
-"""Harmonics weigh like frequency to the power of minus this, twice."""
+#: Below this salience a frame has no pitch: white noise reaches about 0.02.
 TONAL = 0.05
-"""Below this salience a frame has no pitch: white noise reaches about 0.02."""
 HARMONICS_ST = (12.0, 19.0, 24.0, 28.0, 31.0, 36.0, 48.0)
 
 Array = NDArray[np.float32]
@@ -30,7 +32,9 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Pitch:
-    """Candidate notes (MIDI, fractional), best first, with their saliences (cosine between spectrum and comb, at most 1)."""
+    """Candidate notes (MIDI, fractional), best first, with their saliences (cosine between
+    spectrum and comb, at most 1).
+    """
 
     notes: tuple[float, ...]
     saliences: tuple[float, ...]
@@ -44,9 +48,13 @@ class Pitch:
         return self.saliences[0]
 
     def rival(self) -> tuple[int, float]:
-        """The most salient candidate that is no octave and no low harmonic of the best, and its salience beside the best's."""
+        """The most salient candidate that is no octave and no low harmonic of the best, and its
+        salience beside the best's.
+        """
         apart = [
-            (note, salience) for note, salience in zip(self.notes, self.saliences, strict=True) if self._apart(note)
+            (note, salience)
+            for note, salience in zip(self.notes, self.saliences, strict=True)
+            if self._apart(note)
         ]
         note, salience = max(apart, key=lambda pair: pair[1], default=(self.notes[0], 0.0))
         return int(np.floor(note + 0.5)), max(salience, 0.0) / max(self.salience, TONAL)
@@ -72,21 +80,31 @@ def detect(mono: Array, n: int = 4) -> Pitch:
 
 
 def track(mono: Array) -> tuple[Array, Array]:
-    """Note (fractional MIDI) and salience of each frame, a frame every HOP samples: both [frames]."""
+    """Note (fractional MIDI) and salience of each frame, a frame every HOP samples.
+
+    Both [frames].
+    """
     rows = spectra(mono)
     salience = _unit(rows) @ _combs().T
     return _grid()[salience.argmax(axis=1)].astype(np.float32), salience.max(axis=1)
 
 
 def spectra(mono: Array) -> Array:
-    """Square roots of magnitudes [frames, SIZE/2 + 1] of a sound [time]; short sounds are padded with silence."""
+    """Square roots of magnitudes [frames, SIZE/2 + 1] of a sound [time].
+
+    Short sounds are padded with silence.
+    """
     padded = np.pad(mono, (0, max(0, SIZE - len(mono))))
     frames = np.lib.stride_tricks.sliding_window_view(padded, SIZE)[::HOP]
-    return np.sqrt(np.abs(np.fft.rfft(frames * np.hanning(SIZE).astype(np.float32), axis=1))).astype(np.float32)
+    return np.sqrt(
+        np.abs(np.fft.rfft(frames * np.hanning(SIZE).astype(np.float32), axis=1))
+    ).astype(np.float32)
 
 
 def peeled(mono: Array, note: float) -> Pitch:
-    """What remains salient once everything at harmonics of `note` and of its octaves below is taken out of the spectrum."""
+    """What remains salient once everything at harmonics of `note` and of its octaves below is
+    taken out of the spectrum.
+    """
     spectrum = spectra(mono).mean(axis=0)
     hertz = np.fft.rfftfreq(SIZE, 1.0 / RATE)
     place = (

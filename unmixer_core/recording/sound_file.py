@@ -1,9 +1,12 @@
-"""Sound files of strangers: read with limits, block by block, and refused in one sentence; and written where they ask.
+"""Sound files of strangers: read with limits, block by block, and refused in one sentence.
 
-A header may claim anything, so nothing is allocated for what it claims: blocks are read until the decoder has no more, or
-until `MAX_S` seconds. Only regular files are opened (a pipe would wait for ever), and libsndfile is told no format: it
-recognises WAV, AIFF, FLAC, OGG and MP3 by content, whatever the file is called. Files are opened here and not by libsndfile,
-which knows neither names outside UTF-8 nor why a file cannot be written.
+And written where they ask.
+
+A header may claim anything, so nothing is allocated for what it claims: blocks are read until the
+decoder has no more, or until `MAX_S` seconds. Only regular files are opened (a pipe would wait for
+ever), and libsndfile is told no format: it recognises WAV, AIFF, FLAC, OGG and MP3 by content,
+whatever the file is called. Files are opened here and not by libsndfile, which knows neither names
+outside UTF-8 nor why a file cannot be written.
 """
 
 from __future__ import annotations
@@ -27,18 +30,31 @@ MAX_S = 60.0
 MIN_RATE, MAX_RATE = 4000, 384_000
 MAX_CHANNELS = 64
 MAX_BYTES = 2 << 30
+#: Samples read at a time, over all channels.
 BLOCK_SAMPLES = 1 << 18
-"""Samples read at a time, over all channels."""
 FORMATS = {"WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3", "W64", "CAF", "AU"}
+#: What libsndfile says of an MP3 file that is there and that its decoder refuses.
 NO_FILE = "File does not exist"
-"""What libsndfile says of an MP3 file that is there and that its decoder refuses."""
-SUFFIXES = (".wav", ".aif", ".aiff", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".w64", ".caf", ".au")
+SUFFIXES = (
+    ".wav",
+    ".aif",
+    ".aiff",
+    ".flac",
+    ".ogg",
+    ".oga",
+    ".opus",
+    ".mp3",
+    ".w64",
+    ".caf",
+    ".au",
+)
 
 
 @dataclass(frozen=True)
 class Sound:
-    """What a file holds: samples float32 [channel, time] (its first one or two channels), rate in Hz, channels in the
-    file, and whether it went on after MAX_S seconds."""
+    """What a file holds: samples float32 [channel, time] (its first one or two channels), rate
+    in Hz, channels in the file, and whether it went on after MAX_S seconds.
+    """
 
     samples: NDArray[np.float32]
     rate: int
@@ -47,10 +63,17 @@ class Sound:
 
 
 def read(path: Path) -> Sound:
-    """Decode a file's first two channels. Raises AudioError, one sentence, for everything that is no usable sound."""
+    """Decode a file's first two channels.
+
+    Raises AudioError, one sentence, for everything that is no usable sound.
+    """
     _regular(path)
     try:
-        with path.open("rb") as opened, _hushed(), soundfile.SoundFile(opened.fileno(), closefd=False) as file:
+        with (
+            path.open("rb") as opened,
+            _hushed(),
+            soundfile.SoundFile(opened.fileno(), closefd=False) as file,
+        ):
             _plausible(path, file)
             samples = _blocks(file)
             channels, rate = int(file.channels), int(file.samplerate)
@@ -65,11 +88,16 @@ def read(path: Path) -> Sound:
 
 
 def write(path: Path, clip: NDArray[np.float32], rate: int, subtype: str | None = None) -> None:
-    """float32 [channel, time] → a file whose format follows its suffix; written to a temporary name, then moved. Raises
-    AudioError when the format cannot hold it, OSError when the file cannot be written."""
+    """float32 [channel, time] → a file whose format follows its suffix.
+
+    Written to a temporary name, then moved. Raises AudioError when the format cannot hold it,
+    OSError when the file cannot be written.
+    """
     encoded = io.BytesIO()
     try:
-        soundfile.write(encoded, clip.T, rate, subtype=subtype, format=path.suffix.lstrip(".").upper())
+        soundfile.write(
+            encoded, clip.T, rate, subtype=subtype, format=path.suffix.lstrip(".").upper()
+        )
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
         raise AudioError(f"{shown(path)} cannot be written as audio ({_reason(error)}).") from None
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -84,7 +112,10 @@ def write(path: Path, clip: NDArray[np.float32], rate: int, subtype: str | None 
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """What C code writes to standard error goes nowhere: MP3's decoder warns there of every bad frame."""
+    """What C code writes to standard error goes nowhere.
+
+    MP3's decoder warns there of every bad frame.
+    """
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -106,7 +137,10 @@ def _regular(path: Path) -> None:
     if about.st_size == 0:
         raise AudioError(f"{shown(path)} is empty.")
     if about.st_size > MAX_BYTES:
-        raise AudioError(f"{shown(path)} has {about.st_size >> 20} MiB, more than the {MAX_BYTES >> 20} that are read.")
+        raise AudioError(
+            f"{shown(path)} has {about.st_size >> 20} MiB, more than the {MAX_BYTES >> 20} that "
+            f"are read."
+        )
 
 
 def _kind(mode: int) -> str:
@@ -116,11 +150,17 @@ def _kind(mode: int) -> str:
 
 def _plausible(path: Path, file: soundfile.SoundFile) -> None:
     if file.format not in FORMATS:
-        raise AudioError(f"{shown(path)} is of the format {file.format}; WAV, AIFF, FLAC, OGG and MP3 are read.")
+        raise AudioError(
+            f"{shown(path)} is of the format {file.format}; WAV, AIFF, FLAC, OGG and MP3 are read."
+        )
     if not MIN_RATE <= file.samplerate <= MAX_RATE:
-        raise AudioError(f"{shown(path)} claims {file.samplerate} Hz; {MIN_RATE} to {MAX_RATE} Hz are read.")
+        raise AudioError(
+            f"{shown(path)} claims {file.samplerate} Hz; {MIN_RATE} to {MAX_RATE} Hz are read."
+        )
     if not 1 <= file.channels <= MAX_CHANNELS:
-        raise AudioError(f"{shown(path)} claims {file.channels} channels; 1 to {MAX_CHANNELS} are read.")
+        raise AudioError(
+            f"{shown(path)} claims {file.channels} channels; 1 to {MAX_CHANNELS} are read."
+        )
 
 
 def _blocks(file: soundfile.SoundFile) -> NDArray[np.float32]:

@@ -1,9 +1,12 @@
-"""Rendered clips on disk while a render runs: shards that grow row by row, a journal of finished rows, and the final move.
+"""Rendered clips on disk while a render runs.
 
-Killed at any moment, nothing finished is lost: a row's samples are written first, its journal line after. A re-run
-checks each journaled row against its SHA-256 and renders again only what is missing or damaged, so that the result
-equals an uninterrupted run byte for byte. The working folder lies outside DVC's outs (DVC deletes those before a stage
-starts); `publish` links the finished shards into the out folder, so that a forced re-run starts from them.
+Shards that grow row by row, a journal of finished rows, and the final move.
+
+Killed at any moment, nothing finished is lost: a row's samples are written first, its journal line
+after. A re-run checks each journaled row against its SHA-256 and renders again only what is missing
+or damaged, so that the result equals an uninterrupted run byte for byte. The working folder lies
+outside DVC's outs (DVC deletes those before a stage starts); `publish` links the finished shards
+into the out folder, so that a forced re-run starts from them.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ from unmixer_core.schema.patch import Patches
 
 @dataclass(frozen=True)
 class Row:
-    """One finished clip: its row, the redraw that was kept, its patch digest and what was measured of it."""
+    """One finished clip: its row, the redraw that was kept, its patch digest and what was
+    measured of it.
+    """
 
     index: int
     attempt: int
@@ -41,7 +46,13 @@ class ClipStore:
     """Shards of `shard_clips` clips int16 [row, 2, time] under `folder`, for n clips in all."""
 
     def __init__(self, folder: Path, n: int, shard_clips: int, samples: int, rate: int) -> None:
-        self.folder, self.n, self.shard_clips, self.samples, self.rate = folder, n, shard_clips, samples, rate
+        self.folder, self.n, self.shard_clips, self.samples, self.rate = (
+            folder,
+            n,
+            shard_clips,
+            samples,
+            rate,
+        )
         folder.mkdir(parents=True, exist_ok=True)
         self._maps = [self._open(shard) for shard in range(-(-n // shard_clips))]
         self.rows = self._read_journal()
@@ -51,7 +62,11 @@ class ClipStore:
 
     def _torn(self) -> bool:
         with (self.folder / "journal.jsonl").open("rb") as file:
-            return file.seek(0, os.SEEK_END) > 0 and file.seek(-1, os.SEEK_END) >= 0 and file.read(1) != b"\n"
+            return (
+                file.seek(0, os.SEEK_END) > 0
+                and file.seek(-1, os.SEEK_END) >= 0
+                and file.read(1) != b"\n"
+            )
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{clips.shard_name(shard)}.npy"
@@ -69,7 +84,10 @@ class ClipStore:
         return np.lib.format.open_memmap(path, mode="w+", dtype=np.int16, shape=shape)
 
     def _read_journal(self) -> dict[int, Row]:
-        """The journaled rows whose samples are still what was written; a torn last line is ignored."""
+        """The journaled rows whose samples are still what was written.
+
+        A torn last line is ignored.
+        """
         path = self.folder / "journal.jsonl"
         rows: dict[int, Row] = {}
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
@@ -78,14 +96,19 @@ class ClipStore:
             except (ValueError, TypeError):
                 continue
             rows[row.index] = row
-        self.damaged = sorted(i for i, row in rows.items() if clips.sha256(self._row(i)) != row.sha256)
+        self.damaged = sorted(
+            i for i, row in rows.items() if clips.sha256(self._row(i)) != row.sha256
+        )
         return {i: row for i, row in rows.items() if i not in set(self.damaged)}
 
     def _row(self, index: int) -> NDArray[np.int16]:
         return self._maps[index // self.shard_clips][index % self.shard_clips]
 
     def _writable(self, shard: int) -> NDArray[np.int16]:
-        """The shard, opened for writing; one that is linked elsewhere is copied first, so that the link never changes."""
+        """The shard, opened for writing.
+
+        One that is linked elsewhere is copied first, so that the link never changes.
+        """
         array = self._maps[shard]
         if array.flags.writeable:
             return array
@@ -98,17 +121,30 @@ class ClipStore:
         self._maps[shard] = np.load(path, mmap_mode="r+")
         return self._maps[shard]
 
-    def put(self, index: int, attempt: int, digest: str, clip: audio.Clip, loudness_lufs: float) -> None:
+    def put(
+        self, index: int, attempt: int, digest: str, clip: audio.Clip, loudness_lufs: float
+    ) -> None:
         """Store a finished clip float32 [2, time]."""
         stored, gain = clips.to_int16(clip)
         self._writable(index // self.shard_clips)[index % self.shard_clips] = stored
-        row = Row(index, attempt, digest, self.rate, gain, audio.peak(clip), loudness_lufs, clips.sha256(stored))
+        row = Row(
+            index,
+            attempt,
+            digest,
+            self.rate,
+            gain,
+            audio.peak(clip),
+            loudness_lufs,
+            clips.sha256(stored),
+        )
         self._journal.write(json.dumps(asdict(row)) + "\n")
         self._journal.flush()
         self.rows[index] = row
 
     def publish(self, out: Path, patches: Patches) -> None:
-        """Finished shards (hard links, or copies where links do not work), manifests and patches → `out`."""
+        """Finished shards (hard links, or copies where links do not work), manifests and patches
+        → `out`.
+        """
         out.mkdir(parents=True, exist_ok=True)
         for shard, array in enumerate(self._maps):
             if isinstance(array, np.memmap):

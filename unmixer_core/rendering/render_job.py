@@ -1,4 +1,7 @@
-"""Patches → clips through a host, with what makes a render usable checked: silent or runaway ones are redrawn and counted."""
+"""Patches → clips through a host, with what makes a render usable checked.
+
+Silent or runaway ones are redrawn and counted.
+"""
 
 from __future__ import annotations
 
@@ -54,16 +57,21 @@ class Tally:
 
 
 def host_digest() -> str:
-    """16 hex digits that change whenever equal patches may sound different: Live's address, or our host's code and vita's version.
+    """16 hex digits that change whenever equal patches may sound different.
 
-    Finished clips are only taken over from an earlier run with the same digest. How many hosts there are, where, and which
-    engine drives them does not count; of several Lives, only that they are Lives.
+    Live's address, or our host's code and vita's version.
+
+    Finished clips are only taken over from an earlier run with the same digest. How many hosts
+    there are, where, and which engine drives them does not count; of several Lives, only that they
+    are Lives.
     """
     kinds = sounds()
     texts = [kind.encode() for kind in kinds if kind != EMBEDDED]
     if EMBEDDED in kinds:
         folder = Path(__file__).parents[1] / "headless"
-        code = b"".join(path.name.encode() + path.read_bytes() for path in sorted(folder.rglob("*.py")))
+        code = b"".join(
+            path.name.encode() + path.read_bytes() for path in sorted(folder.rglob("*.py"))
+        )
         texts.insert(0, version("vita").encode() + code)
     return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
@@ -77,16 +85,28 @@ class RenderJob:
     """
 
     def __init__(
-        self, table: Patches, host: Host, store: ClipStore, sample: SeededSettings, render: RenderSettings
+        self,
+        table: Patches,
+        host: Host,
+        store: ClipStore,
+        sample: SeededSettings,
+        render: RenderSettings,
     ) -> None:
-        self.table, self.host, self.store, self.sample, self.render = table, host, store, sample, render
+        self.table, self.host, self.store, self.sample, self.render = (
+            table,
+            host,
+            store,
+            sample,
+            render,
+        )
         self.tally = Tally(resumed=len(store.rows))
 
     def run(self) -> Iterator[int]:
         """Yields row numbers as they are finished.
 
-        What the host cannot set (a template set on stock AbletonOSC) is as the host has it, in `patches()` too. Raises
-        StageError when a patch cannot be rendered, or stays silent or clipped; what was finished is kept.
+        What the host cannot set (a template set on stock AbletonOSC) is as the host has it, in
+        `patches()` too. Raises StageError when a patch cannot be rendered, or stays silent or
+        clipped; what was finished is kept.
         """
         self._check_resumed()
         yield from sorted(self.store.rows)
@@ -96,22 +116,32 @@ class RenderJob:
             try:
                 yield from self._round(pending, again)
             except HostError as error:
-                kept = f"{len(self.store.rows)} of {len(self.table)} clips are finished and kept, `dvc repro` goes on."
+                kept = (
+                    f"{len(self.store.rows)} of {len(self.table)} clips are finished and kept, "
+                    f"`dvc repro` goes on."
+                )
                 raise HostError(f"{str(error).rstrip('.')}; {kept}") from error
             if self.tally.failures:
                 first = self.tally.failures[0]
                 raise StageError(
-                    f"{len(self.tally.failures)} patches were not rendered (first: {first}); the rest is kept, `dvc repro` goes on."
+                    f"{len(self.tally.failures)} patches were not rendered (first: {first}); the "
+                    f"rest is kept, `dvc repro` goes on."
                 )
             if max(again.values(), default=0) > self.render.max_redraws:
                 raise StageError(
-                    f"a patch stayed silent or clipped after {self.render.max_redraws} redraws; see render.* and the host's sound."
+                    f"a patch stayed silent or clipped after {self.render.max_redraws} redraws; "
+                    f"see render.* and the host's sound."
                 )
             pending = again
 
     def _round(self, pending: dict[int, int], again: dict[int, int]) -> Iterator[int]:
-        """One try of each pending row; rows whose sound is not usable go to `again` with their next attempt."""
-        tries = [(row, attempt, self._patch(row, attempt)) for row, attempt in sorted(pending.items())]
+        """One try of each pending row.
+
+        Rows whose sound is not usable go to `again` with their next attempt.
+        """
+        tries = [
+            (row, attempt, self._patch(row, attempt)) for row, attempt in sorted(pending.items())
+        ]
         for position, result in self.host.map([patch for _, _, patch in tries]):
             row, attempt, patch = tries[position]
             if isinstance(result, RenderFailure):
@@ -133,11 +163,14 @@ class RenderJob:
         return frozen_of(redraw(self.table, row, attempt, self.sample), frozen)
 
     def _check_resumed(self) -> None:
-        """Raises StageError when clips of an earlier run have another sound frozen into them than the host has now."""
+        """Raises StageError when clips of an earlier run have another sound frozen into them
+        than the host has now.
+        """
         for row, kept in self.store.rows.items():
             if self._patch(row, kept.attempt).digest != kept.digest:
                 raise StageError(
-                    f"clip {row} of an earlier run was rendered with other frozen choices than the template set has now; "
+                    f"clip {row} of an earlier run was rendered with other frozen choices than "
+                    f"the template set has now; "
                     "put the template back, or delete .unmixer/ to render anew."
                 )
 

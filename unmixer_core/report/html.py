@@ -1,7 +1,10 @@
-"""A report a person can look at: one list of blocks, written as a self-contained HTML page and as Markdown.
+"""A report a person can look at.
 
-Self-contained means: pictures are inline PNG, sounds are inline Ogg Vorbis (about 20 KiB a 2 s clip), styles are
-inline, and nothing is fetched from anywhere. Numbers in tables are formatted once, here.
+One list of blocks, written as a self-contained HTML page and as Markdown.
+
+Self-contained means: pictures are inline PNG, sounds are inline Ogg Vorbis (about 20 KiB a 2 s
+clip), styles are inline, and nothing is fetched from anywhere. Numbers in tables are formatted
+once, here.
 """
 
 from __future__ import annotations
@@ -45,23 +48,41 @@ class Report:
         """A paragraph."""
         self.blocks.append((f"<p>{html.escape(text)}</p>", f"{text}\n"))
 
-    def table(self, frame: pd.DataFrame, caption: str = "", best: Mapping[str, str] | None = None) -> None:
-        """A table with its index as first column. `best`: column -> "min" or "max", whose best cell is set in bold."""
-        winners = {column: _winner(frame[column], how) for column, how in (best or {}).items() if column in frame}
-        self.blocks.append((_html_table(frame, caption, winners), _markdown_table(frame, caption, winners)))
+    def table(
+        self, frame: pd.DataFrame, caption: str = "", best: Mapping[str, str] | None = None
+    ) -> None:
+        """A table with its index as first column.
+
+        `best`: column -> "min" or "max", whose best cell is set in bold.
+        """
+        winners = {
+            column: _winner(frame[column], how)
+            for column, how in (best or {}).items()
+            if column in frame
+        }
+        self.blocks.append(
+            (_html_table(frame, caption, winners), _markdown_table(frame, caption, winners))
+        )
 
     def figure(self, figure: Figure, caption: str = "") -> None:
-        """A picture as inline PNG. Markdown keeps its caption only: the picture is in the HTML page."""
+        """A picture as inline PNG.
+
+        Markdown keeps its caption only: the picture is in the HTML page.
+        """
         picture = f'<img alt="{html.escape(caption)}" src="data:image/png;base64,{png(figure)}">'
         words = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
         self.blocks.append(
-            (f"<figure>{picture}{words}</figure>", f"*({caption}: see report.html)*\n" if caption else "")
+            (
+                f"<figure>{picture}{words}</figure>",
+                f"*({caption}: see report.html)*\n" if caption else "",
+            )
         )
 
     def players(self, clips: Mapping[str, np.ndarray], sample_rate: int) -> None:
         """One player per named clip ([channel, time]), all at the same peak level."""
         cells = "".join(
-            f"<div>{html.escape(name)}<br>{player(audio, sample_rate)}</div>" for name, audio in clips.items()
+            f"<div>{html.escape(name)}<br>{player(audio, sample_rate)}</div>"
+            for name, audio in clips.items()
         )
         self.blocks.append((f'<div class="players">{cells}</div>', ""))
 
@@ -93,7 +114,9 @@ def png(figure: Figure) -> str:
 
 
 def player(audio: np.ndarray, sample_rate: int, *, as_it_is: bool = False) -> str:
-    """An `<audio>` element with the clip ([channel, time]) inline as Ogg Vorbis, set to a common peak (or `as_it_is`)."""
+    """An `<audio>` element with the clip ([channel, time]) inline as Ogg Vorbis, set to a common
+    peak (or `as_it_is`).
+    """
     peak = PEAK if as_it_is else max(float(np.abs(audio).max(initial=0.0)), 1e-9)
     buffer = io.BytesIO()
     samples = np.ascontiguousarray((audio * (PEAK / peak)).T, dtype=np.float32)
@@ -124,7 +147,9 @@ def _html_table(frame: pd.DataFrame, caption: str, winners: Mapping[str, object]
     lines = []
     for label, row in frame.iterrows():
         cells = "".join(
-            f'<td class="best">{_cell(v)}</td>' if winners.get(str(c)) == label else f"<td>{_cell(v)}</td>"
+            f'<td class="best">{_cell(v)}</td>'
+            if winners.get(str(c)) == label
+            else f"<td>{_cell(v)}</td>"
             for c, v in row.items()
         )
         lines.append(f"<tr><td>{html.escape(str(label))}</td>{cells}</tr>")
@@ -141,6 +166,9 @@ def _markdown_table(frame: pd.DataFrame, caption: str, winners: Mapping[str, obj
     lines.append("| | " + " | ".join(map(str, frame.columns)) + " |")
     lines.append("|---" * (len(frame.columns) + 1) + "|")
     for label, row in frame.iterrows():
-        cells = [f"**{number(v)}**" if winners.get(str(c)) == label else number(v) for c, v in row.items()]
+        cells = [
+            f"**{number(v)}**" if winners.get(str(c)) == label else number(v)
+            for c, v in row.items()
+        ]
         lines.append(f"| {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"

@@ -1,7 +1,7 @@
 """Pictures for reports and run logs: every function takes values and returns a matplotlib Figure.
 
-Figures are made through the object interface (no pyplot), so nothing global is touched and stages may draw from
-threads.
+Figures are made through the object interface (no pyplot), so nothing global is touched and stages
+may draw from threads.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def spectrogram_db(audio: np.ndarray, n_fft: int = 1024, hop: int = 256) -> np.n
 
 
 def spectrograms(clips: Mapping[str, np.ndarray], sample_rate: int, width: float = 3.0) -> Figure:
-    """One spectrogram per named clip ([channel, time]) side by side, each `width` inches, on a logarithmic frequency axis."""
+    """One spectrogram per named clip ([channel, time]) side by side, each `width` inches, on a
+    logarithmic frequency axis.
+    """
     figure = Figure(figsize=(width * len(clips), 1.6 + 0.27 * width), layout="constrained")
     for axes, (name, audio) in zip(_axes(figure, len(clips)), clips.items(), strict=True):
         _draw_spectrogram(axes, audio, sample_rate)
@@ -53,7 +55,9 @@ def _draw_spectrogram(axes: Axes, audio: np.ndarray, sample_rate: int) -> None:
     )
     hertz = bins * sample_rate / 2.0 / (picture.shape[0] - 1)
     shown = [h for h in (100, 300, 1000, 3000, 10000) if hertz[0] <= h <= hertz[-1]]
-    axes.set_yticks([float(np.searchsorted(hertz, h)) for h in shown], [_hertz(h) for h in shown], fontsize=7)
+    axes.set_yticks(
+        [float(np.searchsorted(hertz, h)) for h in shown], [_hertz(h) for h in shown], fontsize=7
+    )
     axes.set_xlabel("s", fontsize=7)
     axes.tick_params(axis="x", labelsize=7)
 
@@ -63,10 +67,14 @@ def _hertz(value: int) -> str:
 
 
 def boxes(groups: Mapping[str, Sequence[float]], label: str) -> Figure:
-    """Horizontal box plot: one box per named group of numbers (whiskers 5..95 %), in the given order."""
+    """Horizontal box plot: one box per named group of numbers (whiskers 5..95 %), in the given
+    order.
+    """
     figure = Figure(figsize=(6.4, 0.9 + 0.36 * len(groups)), layout="constrained")
     axes = figure.subplots()
-    filled = {name: np.asarray(values, dtype=float) for name, values in groups.items() if len(values)}
+    filled = {
+        name: np.asarray(values, dtype=float) for name, values in groups.items() if len(values)
+    }
     if filled:
         names = list(filled)[::-1]
         axes.boxplot(
@@ -83,16 +91,31 @@ def boxes(groups: Mapping[str, Sequence[float]], label: str) -> Figure:
     return figure
 
 
-def confusion(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = "") -> Figure:
-    """Row-normalised confusion matrix with the share written in each cell. matrix: counts [true, predicted]."""
+def confusion(
+    matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], title: str = ""
+) -> Figure:
+    """Row-normalised confusion matrix with the share written in each cell.
+
+    matrix: counts [true, predicted].
+    """
     counts = np.asarray(matrix, dtype=float)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1.0)
-    figure = Figure(figsize=(1.8 + 0.55 * len(columns), 1.2 + 0.4 * len(rows)), layout="constrained")
+    figure = Figure(
+        figsize=(1.8 + 0.55 * len(columns), 1.2 + 0.4 * len(rows)), layout="constrained"
+    )
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, aspect="auto")
     for row, column in np.argwhere(counts > 0):
         shade = "white" if shares[row, column] > 0.5 else "black"
-        axes.text(column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center", fontsize=7, color=shade)
+        axes.text(
+            column,
+            row,
+            f"{100 * shares[row, column]:.0f}",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color=shade,
+        )
     axes.set_xticks(range(len(columns)), columns, fontsize=7, rotation=40, ha="right")
     axes.set_yticks(range(len(rows)), rows, fontsize=7)
     axes.set_xlabel("predicted", fontsize=8)
@@ -101,13 +124,19 @@ def confusion(matrix: np.ndarray, rows: Sequence[str], columns: Sequence[str], t
     return figure
 
 
-def reliability(pit: np.ndarray, levels: Sequence[float] = tuple(np.linspace(0.05, 0.95, 19))) -> Figure:
-    """Nominal against measured coverage of central intervals. pit: probability integral transforms in [0, 1], any
-    shape.
+def reliability(
+    pit: np.ndarray, levels: Sequence[float] = tuple(np.linspace(0.05, 0.95, 19))
+) -> Figure:
+    """Nominal against measured coverage of central intervals.
+
+    pit: probability integral transforms in [0, 1], any shape.
     """
     values = np.asarray(pit, dtype=float)
     values = values[np.isfinite(values)]
-    measured = [float(np.mean(np.abs(values - 0.5) <= level / 2.0)) if values.size else np.nan for level in levels]
+    measured = [
+        float(np.mean(np.abs(values - 0.5) <= level / 2.0)) if values.size else np.nan
+        for level in levels
+    ]
     figure = Figure(figsize=(3.4, 3.2), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="#999999", linewidth=1)
@@ -119,8 +148,13 @@ def reliability(pit: np.ndarray, levels: Sequence[float] = tuple(np.linspace(0.0
     return figure
 
 
-def bars(values: Mapping[str, float], label: str, reference: Mapping[str, float] | None = None) -> Figure:
-    """Horizontal bars, one per name; `reference` puts a black tick on the same names (ceiling or majority)."""
+def bars(
+    values: Mapping[str, float], label: str, reference: Mapping[str, float] | None = None
+) -> Figure:
+    """Horizontal bars, one per name.
+
+    `reference` puts a black tick on the same names (ceiling or majority).
+    """
     names = list(values)[::-1]
     figure = Figure(figsize=(6.0, 0.9 + 0.24 * len(names)), layout="constrained")
     axes = figure.subplots()
@@ -134,13 +168,20 @@ def bars(values: Mapping[str, float], label: str, reference: Mapping[str, float]
     return figure
 
 
-def curves(lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str) -> Figure:
+def curves(
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], x_label: str, y_label: str
+) -> Figure:
     """Named lines (x values, y values); a line of one point is drawn as a marker."""
     figure = Figure(figsize=(6.0, 3.4), layout="constrained")
     axes = figure.subplots()
     for index, (name, (x, y)) in enumerate(lines.items()):
         axes.plot(
-            x, y, marker="o" if len(x) < 2 else None, color=COLOURS[index % len(COLOURS)], label=name, linewidth=1.4
+            x,
+            y,
+            marker="o" if len(x) < 2 else None,
+            color=COLOURS[index % len(COLOURS)],
+            label=name,
+            linewidth=1.4,
         )
     axes.set_xlabel(x_label, fontsize=8)
     axes.set_ylabel(y_label, fontsize=8)

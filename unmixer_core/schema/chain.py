@@ -1,8 +1,9 @@
 """Ordered effect chains: codes and names, and which of two orders can be told apart by ear.
 
-Linear time-invariant effects commute, so a chain is only identifiable up to swaps of neighbours that are both LTI.
-`canonical` picks one representative of each such class (the lexicographically least order reachable by those swaps);
-two chains sound alike exactly when their canonical forms are equal.
+Linear time-invariant effects commute, so a chain is only identifiable up to swaps of neighbours
+that are both LTI. `canonical` picks one representative of each such class (the lexicographically
+least order reachable by those swaps); two chains sound alike exactly when their canonical forms are
+equal.
 """
 
 from __future__ import annotations
@@ -17,12 +18,19 @@ from unmixer_core.schema.rack import RACK
 
 END = -1
 MAX_EFFECTS = 8
-_ID = {name: i for i, name in enumerate(RACK.effect_names)} | {key: i for i, key in enumerate(RACK.effect_keys)}
-LTI = frozenset(name for name, device in zip(RACK.effect_names, RACK.effects, strict=True) if device.lti)
+_ID = {name: i for i, name in enumerate(RACK.effect_names)} | {
+    key: i for i, key in enumerate(RACK.effect_keys)
+}
+LTI = frozenset(
+    name for name, device in zip(RACK.effect_names, RACK.effects, strict=True) if device.lti
+)
 
 
 def encode(names: Sequence[str]) -> NDArray[np.int8]:
-    """Effect names (or keys) in order → int8 [8] of effect ids, −1 padded. Raises ValueError on unknown or repeated ones."""
+    """Effect names (or keys) in order → int8 [8] of effect ids, −1 padded.
+
+    Raises ValueError on unknown or repeated ones.
+    """
     unknown = [name for name in names if name not in _ID]
     if unknown:
         raise ValueError(f"unknown effect {unknown[0]!r}; known are {', '.join(RACK.effect_names)}")
@@ -37,18 +45,28 @@ def decode(codes: Iterable[int]) -> tuple[str, ...]:
     values = [int(code) for code in codes]
     length = values.index(END) if END in values else len(values)
     chain, rest = values[:length], values[length:]
-    if any(code != END for code in rest) or len(set(chain)) != length or any(not 0 <= c < MAX_EFFECTS for c in chain):
+    if (
+        any(code != END for code in rest)
+        or len(set(chain)) != length
+        or any(not 0 <= c < MAX_EFFECTS for c in chain)
+    ):
         raise ValueError(f"not an effect chain: {values}")
     return tuple(RACK.effect_names[code] for code in chain)
 
 
 def commutes(first: str, second: str) -> bool:
-    """True when swapping these two neighbours cannot be heard: both are linear and time-invariant."""
+    """True when swapping these two neighbours cannot be heard.
+
+    Both are linear and time-invariant.
+    """
     return first in LTI and second in LTI
 
 
 def canonical(names: Sequence[str]) -> tuple[str, ...]:
-    """The representative of all orders that sound like this one: runs of LTI neighbours sorted by name."""
+    """The representative of all orders that sound like this one.
+
+    Runs of LTI neighbours sorted by name.
+    """
     result: list[str] = []
     run: list[str] = []
     for name in names:
@@ -61,7 +79,9 @@ def canonical(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def audible_pairs(names: Sequence[str]) -> set[tuple[str, str]]:
-    """Ordered pairs (earlier, later) whose order can be heard: no sequence of inaudible swaps reverses them.
+    """Ordered pairs (earlier, later) whose order can be heard.
+
+    No sequence of inaudible swaps reverses them.
 
     A pair of LTI effects is audible too when a non-LTI effect stands between them.
     """
@@ -71,4 +91,6 @@ def audible_pairs(names: Sequence[str]) -> set[tuple[str, str]]:
         if name not in LTI:
             run += 1
         runs[name] = run
-    return {(a, b) for a, b in combinations(names, 2) if not (commutes(a, b) and runs[a] == runs[b])}
+    return {
+        (a, b) for a, b in combinations(names, 2) if not (commutes(a, b) and runs[a] == runs[b])
+    }

@@ -1,8 +1,10 @@
-"""Wavetable and our eight effects as data, and the one ordered list (`RACK`) that every width, mask and address derives from.
+"""Wavetable and our eight effects as data, and the one ordered list (`RACK`) that every width, mask
+and address derives from.
 
-Names, ranges and laws are Live 12's, from AbletonOSC's dumps (`TABLES`, the full parameter tables) and presets. The
-learned range of a knob is the part of Live's range that musicians use and that can be heard in a two-second note.
-A new effect is one `Device` here, one function in ddsp/ and one mapping in headless/voice.py.
+Names, ranges and laws are Live 12's, from AbletonOSC's dumps (`TABLES`, the full parameter tables)
+and presets. The learned range of a knob is the part of Live's range that musicians use and that can
+be heard in a two-second note. A new effect is one `Device` here, one function in ddsp/ and one
+mapping in headless/voice.py.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from unmixer_core.schema.knob import (
     Ratio,
 )
 
+#: The wavetables of the embedded host's one category, in order; real Live resolves them by name.
 WAVETABLES = (
     "Basic Shapes",
     "Sub 1",
@@ -43,7 +46,6 @@ WAVETABLES = (
     "Bit Sweep",
     "Squarrely",
 )
-"""The wavetables of the embedded host's one category, in order; real Live resolves them by name."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Device:
-    """A Live device: what is learned of it, and what is always set. `linear` says whether it commutes with its like."""
+    """A Live device: what is learned of it, and what is always set.
+
+    `linear` says whether it commutes with its like.
+    """
 
     key: str
     name: str
@@ -78,9 +83,14 @@ class Device:
 
 
 def _read_tables() -> tuple[dict[str, str], dict[str, tuple[Parameter, ...]]]:
-    data = json.loads(resources.files("unmixer_core.schema").joinpath("tables.json").read_text(encoding="utf-8"))
+    data = json.loads(
+        resources.files("unmixer_core.schema").joinpath("tables.json").read_text(encoding="utf-8")
+    )
     classes = {name: device["class_name"] for name, device in data.items()}
-    return classes, {name: tuple(Parameter(*row) for row in device["parameters"]) for name, device in data.items()}
+    return classes, {
+        name: tuple(Parameter(*row) for row in device["parameters"])
+        for name, device in data.items()
+    }
 
 
 CLASS_NAMES, TABLES = _read_tables()
@@ -104,12 +114,25 @@ def _knob(
     when: tuple[Condition, ...] = (),
     modulated_by: tuple[str, ...] = (),
 ) -> Knob:
-    return Knob(key, name, unit, law, *raw_range, default, Address("parameter", name), integer, when, modulated_by)
+    return Knob(
+        key,
+        name,
+        unit,
+        law,
+        *raw_range,
+        default,
+        Address("parameter", name),
+        integer,
+        when,
+        modulated_by,
+    )
 
 
 def _amount(key: str, source: str, target: str, when: tuple[Condition, ...] = ()) -> Knob:
     name = f"{source} → {target}"
-    return Knob(key, name, "%", PERCENT, -1.0, 1.0, 0.5, Address("modulation", target, source), when=when)
+    return Knob(
+        key, name, "%", PERCENT, -1.0, 1.0, 0.5, Address("modulation", target, source), when=when
+    )
 
 
 def _choice(
@@ -124,7 +147,13 @@ def _choice(
 ) -> Choice:
     raws = raws or tuple(float(i) for i in range(len(items)))
     return Choice(
-        key, name, items, raws, default, Address("property" if kind == "property" else "parameter", name), when
+        key,
+        name,
+        items,
+        raws,
+        default,
+        Address("property" if kind == "property" else "parameter", name),
+        when,
     )
 
 
@@ -141,9 +170,26 @@ WAVETABLE = Device(
     name="Wavetable",
     knobs=(
         _knob("osc_1_pos", "Osc 1 Pos", "%", PERCENT, (0.0, 1.0), 0.0),
-        _knob("osc_1_effect_1", "Osc 1 Effect 1", "%", BIPOLAR_PERCENT, (0.0, 1.0), when=(Condition("osc_1_effect_mode", (3,)),)),
-        _knob("osc_1_effect_2", "Osc 1 Effect 2", "%", PERCENT, (0.0, 1.0), 0.0, when=(Condition("osc_1_effect_mode", (1, 2)),)),
-        _knob("osc_2_transp", "Osc 2 Transp", "st", Linear(), (-12.0, 12.0), integer=True, when=OSC_2),
+        _knob(
+            "osc_1_effect_1",
+            "Osc 1 Effect 1",
+            "%",
+            BIPOLAR_PERCENT,
+            (0.0, 1.0),
+            when=(Condition("osc_1_effect_mode", (3,)),),
+        ),
+        _knob(
+            "osc_1_effect_2",
+            "Osc 1 Effect 2",
+            "%",
+            PERCENT,
+            (0.0, 1.0),
+            0.0,
+            when=(Condition("osc_1_effect_mode", (1, 2)),),
+        ),
+        _knob(
+            "osc_2_transp", "Osc 2 Transp", "st", Linear(), (-12.0, 12.0), integer=True, when=OSC_2
+        ),
         _knob("osc_2_detune", "Osc 2 Detune", "ct", Linear(100.0, -50.0), (0.2, 0.8), when=OSC_2),
         _knob("osc_2_pos", "Osc 2 Pos", "%", PERCENT, (0.0, 1.0), 0.0, when=OSC_2),
         _knob("osc_2_gain", "Osc 2 Gain", "dB", Amplitude(), (0.1, 1.0), 1.0, when=OSC_2),
@@ -161,27 +207,61 @@ WAVETABLE = Device(
         _knob("env_2_sustain", "Env 2 Sustain", "%", PERCENT, (0.0, 1.0), modulated_by=ENV_2),
         _amount("env_2_to_filter_1_freq", "Env 2", "Filter 1 Freq", FILTER),
         _amount("env_2_to_osc_1_pos", "Env 2", "Osc 1 Pos"),
-        _knob("lfo_1_rate", "LFO 1 Rate", "Hz", Power(29.99, 3.0, 0.01), (0.2, 0.75), modulated_by=LFO_1),
+        _knob(
+            "lfo_1_rate",
+            "LFO 1 Rate",
+            "Hz",
+            Power(29.99, 3.0, 0.01),
+            (0.2, 0.75),
+            modulated_by=LFO_1,
+        ),
         _amount("lfo_1_to_filter_1_freq", "LFO 1", "Filter 1 Freq", FILTER),
         _amount("lfo_1_to_osc_1_pos", "LFO 1", "Osc 1 Pos"),
         _knob("unison_amount", "Unison Amount", "%", PERCENT, (0.0, 1.0), 0.3, when=UNISON),
     ),
     choices=(
         _choice("osc_1_wavetable", "oscillator_1_wavetable_index", WAVETABLES, kind="property"),
-        _choice("osc_1_effect_mode", "oscillator_1_effect_mode", ("None", "FM", "Classic", "Modern"), kind="property"),
+        _choice(
+            "osc_1_effect_mode",
+            "oscillator_1_effect_mode",
+            ("None", "FM", "Classic", "Modern"),
+            kind="property",
+        ),
         _choice("osc_2_on", "Osc 2 On", OFF_ON),
-        _choice("osc_2_wavetable", "oscillator_2_wavetable_index", WAVETABLES, kind="property", when=OSC_2),
+        _choice(
+            "osc_2_wavetable",
+            "oscillator_2_wavetable_index",
+            WAVETABLES,
+            kind="property",
+            when=OSC_2,
+        ),
         _choice("sub_on", "Sub On", OFF_ON),
         _choice("filter_1_on", "Filter 1 On", OFF_ON, default=1),
-        _choice("filter_1_type", "Filter 1 Type", ("Lowpass", "Highpass", "Bandpass", "Notch"), when=FILTER),
-        _choice("filter_1_slope", "Filter 1 Slope", ("12 dB", "24 dB"), when=(*FILTER, Condition("filter_1_type", (0, 1, 2)))),
+        _choice(
+            "filter_1_type",
+            "Filter 1 Type",
+            ("Lowpass", "Highpass", "Bandpass", "Notch"),
+            when=FILTER,
+        ),
+        _choice(
+            "filter_1_slope",
+            "Filter 1 Slope",
+            ("12 dB", "24 dB"),
+            when=(*FILTER, Condition("filter_1_type", (0, 1, 2))),
+        ),
         _choice("unison_mode", "unison_mode", ("None", "Classic"), kind="property"),
     ),
     fixed={
-        "Osc 1 On": 1.0, "Osc 1 Gain": 1.0, "Filter 1 LP/HP": 1.0, "Filter 1 BP/NO/Morph": 1.0, "LFO 1 Retrigger": 1.0,
-        "LFO 1 Amount": 1.0, "Filter 2 On": 0.0, "Volume": 0.8413951,
+        "Osc 1 On": 1.0,
+        "Osc 1 Gain": 1.0,
+        "Filter 1 LP/HP": 1.0,
+        "Filter 1 BP/NO/Morph": 1.0,
+        "LFO 1 Retrigger": 1.0,
+        "LFO 1 Amount": 1.0,
+        "Filter 2 On": 0.0,
+        "Volume": 0.8413951,
     },
-)  # fmt: skip
+)
 
 AUTO_FILTER = Device(
     key="auto_filter",
@@ -209,7 +289,12 @@ SATURATOR = Device(
         _knob("dry_wet", "Dry/Wet", "%", PERCENT, (0.3, 1.0), 1.0),
     ),
     choices=(
-        _choice("type", "Type", ("Analog Clip", "Hard Curve", "Sinoid Fold", "Digital Clip"), (0.0, 4.0, 5.0, 6.0)),
+        _choice(
+            "type",
+            "Type",
+            ("Analog Clip", "Hard Curve", "Sinoid Fold", "Digital Clip"),
+            (0.0, 4.0, 5.0, 6.0),
+        ),
     ),
     fixed={"Color On": 0.0, "Post Clip Mode": 0.0, "Output": 1.0},
 )
@@ -242,14 +327,26 @@ EQ_EIGHT = Device(
         _knob("high_freq", "8 Frequency A", "Hz", EQ_FREQUENCY, (0.69, 0.92)),
         _knob("high_gain", "8 Gain A", "dB", Linear(), (-15.0, 15.0)),
     ),
-    choices=(_choice("low_type", "1 Filter Type A", ("12 dB Highpass", "Low Shelf"), (1.0, 2.0), 1),),
+    choices=(
+        _choice("low_type", "1 Filter Type A", ("12 dB Highpass", "Low Shelf"), (1.0, 2.0), 1),
+    ),
     fixed={
-        "1 Filter On A": 1.0, "4 Filter On A": 1.0, "4 Filter Type A": 3.0, "8 Filter On A": 1.0, "8 Filter Type A": 5.0,
-        "2 Filter On A": 0.0, "3 Filter On A": 0.0, "5 Filter On A": 0.0, "6 Filter On A": 0.0, "7 Filter On A": 0.0,
-        "Adaptive Q": 0.0, "Scale": 1.0, "Output Gain": 0.0,
+        "1 Filter On A": 1.0,
+        "4 Filter On A": 1.0,
+        "4 Filter Type A": 3.0,
+        "8 Filter On A": 1.0,
+        "8 Filter Type A": 5.0,
+        "2 Filter On A": 0.0,
+        "3 Filter On A": 0.0,
+        "5 Filter On A": 0.0,
+        "6 Filter On A": 0.0,
+        "7 Filter On A": 0.0,
+        "Adaptive Q": 0.0,
+        "Scale": 1.0,
+        "Output Gain": 0.0,
     },
     lti=True,
-)  # fmt: skip
+)
 
 CHORUS_ENSEMBLE = Device(
     key="chorus_ensemble",
@@ -271,9 +368,21 @@ PHASER_FLANGER = Device(
         _knob("mod_freq", "Mod Freq", "Hz", Exponential(0.01, 40.0), (0.3, 0.72)),
         _knob("amount", "Amount", "%", PERCENT, (0.1, 1.0), 0.8),
         _knob(
-            "center_freq", "Center Freq", "Hz", Exponential(70.0, 18500.0), (0.2, 0.8), when=(Condition("mode", (0,)),)
+            "center_freq",
+            "Center Freq",
+            "Hz",
+            Exponential(70.0, 18500.0),
+            (0.2, 0.8),
+            when=(Condition("mode", (0,)),),
         ),
-        _knob("flange_time", "Flange Time", "ms", Exponential(0.1, 20.0), (0.2, 0.85), when=(Condition("mode", (1,)),)),
+        _knob(
+            "flange_time",
+            "Flange Time",
+            "ms",
+            Exponential(0.1, 20.0),
+            (0.2, 0.85),
+            when=(Condition("mode", (1,)),),
+        ),
         _knob("feedback", "Feedback", "%", Linear(99.0), (0.0, 0.9), 0.3),
         _knob("dry_wet", "Dry/Wet", "%", PERCENT, (0.3, 1.0)),
     ),
@@ -292,7 +401,14 @@ DELAY = Device(
         _knob("dry_wet", "Dry/Wet", "%", PERCENT, (0.15, 0.7)),
     ),
     choices=(_choice("ping_pong", "Ping Pong", OFF_ON),),
-    fixed={"Link": 1.0, "L Sync": 0.0, "R Sync": 0.0, "Filter On": 1.0, "Dly < Mod": 0.0, "Filter < Mod": 0.0},
+    fixed={
+        "Link": 1.0,
+        "L Sync": 0.0,
+        "R Sync": 0.0,
+        "Filter On": 1.0,
+        "Dly < Mod": 0.0,
+        "Filter < Mod": 0.0,
+    },
     lti=True,
 )
 
@@ -303,12 +419,29 @@ REVERB = Device(
         _knob("predelay", "Predelay", "ms", Exponential(0.5, 250.0), (0.0, 0.8)),
         _knob("decay_time", "Decay Time", "s", Exponential(0.2, 60.0), (0.1, 0.65)),
         _knob("room_size", "Room Size", "", Exponential(0.22, 500.0), (0.2, 0.9)),
-        _knob("hi_filter_freq", "HiFilter Freq", "Hz", Exponential(20.0, 16000.0), (0.65, 0.97), 0.7),
+        _knob(
+            "hi_filter_freq", "HiFilter Freq", "Hz", Exponential(20.0, 16000.0), (0.65, 0.97), 0.7
+        ),
         _knob("dry_wet", "Dry/Wet", "%", PERCENT, (0.15, 0.7)),
     ),
     choices=(),
-    fixed={"HiFilter On": 1.0, "HiFilter Type": 1.0, "LowShelf On": 0.0, "Chorus On": 0.0, "ER Spin On": 0.0},
+    fixed={
+        "HiFilter On": 1.0,
+        "HiFilter Type": 1.0,
+        "LowShelf On": 0.0,
+        "Chorus On": 0.0,
+        "ER Spin On": 0.0,
+    },
     lti=True,
 )
 
-EFFECTS = (AUTO_FILTER, SATURATOR, COMPRESSOR, EQ_EIGHT, CHORUS_ENSEMBLE, PHASER_FLANGER, DELAY, REVERB)
+EFFECTS = (
+    AUTO_FILTER,
+    SATURATOR,
+    COMPRESSOR,
+    EQ_EIGHT,
+    CHORUS_ENSEMBLE,
+    PHASER_FLANGER,
+    DELAY,
+    REVERB,
+)

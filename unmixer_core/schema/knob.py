@@ -1,8 +1,11 @@
-"""A knob and its three faces: unit [0, 1] (learned), raw (what Live's DeviceParameter takes), physical (Hz, dB, s, …).
+"""A knob and its three faces.
 
-unit ↔ raw is affine over the learned range; raw ↔ physical is the law Live's own display follows, as collected in
-AbletonOSC's and Live's sources (see the `law` of each knob in devices.py). Laws use only arithmetic that a float, a
-numpy array and a torch tensor with gradient share, so that one definition serves sampling, the wire and the proxy.
+Unit [0, 1] (learned), raw (what Live's DeviceParameter takes), physical (Hz, dB, s, …).
+
+unit ↔ raw is affine over the learned range; raw ↔ physical is the law Live's own display follows,
+as collected in AbletonOSC's and Live's sources (see the `law` of each knob in devices.py). Laws use
+only arithmetic that a float, a numpy array and a torch tensor with gradient share, so that one
+definition serves sampling, the wire and the proxy.
 """
 
 from __future__ import annotations
@@ -104,8 +107,9 @@ class Ratio:
 class Address:
     """Where a value lives in Live.
 
-    `parameter`: a DeviceParameter, by `name`. `property`: a property of WavetableDevice that only the companion script
-    can set, `name` in the Live Object Model. `modulation`: the amount from `source` to the parameter `name`.
+    `parameter`: a DeviceParameter, by `name`. `property`: a property of WavetableDevice that only
+    the companion script can set, `name` in the Live Object Model. `modulation`: the amount from
+    `source` to the parameter `name`.
     """
 
     kind: Literal["parameter", "property", "modulation"]
@@ -115,7 +119,9 @@ class Address:
 
 @dataclass(frozen=True)
 class Condition:
-    """A knob or choice is audible only while the choice `key` (same device) is one of the item indices `items`."""
+    """A knob or choice is audible only while the choice `key` (same device) is one of the item
+    indices `items`.
+    """
 
     key: str
     items: tuple[int, ...]
@@ -135,11 +141,14 @@ class Knob:
     address: Address
     integer: bool = False
     when: tuple[Condition, ...] = ()
+    #: Keys of bipolar amount knobs of which at least one must be away from zero for this knob to be
+    #: heard.
     modulated_by: tuple[str, ...] = field(default=())
-    """Keys of bipolar amount knobs of which at least one must be away from zero for this knob to be heard."""
 
     def to_raw(self, unit: Value) -> Value:
-        """unit → raw; a float or array of an `integer` knob is rounded, a tensor is not (its gradient is needed)."""
+        """unit → raw; a float or array of an `integer` knob is rounded, a tensor is not (its
+        gradient is needed).
+        """
         raw = self.raw_low + (self.raw_high - self.raw_low) * unit
         if not self.integer or hasattr(raw, "requires_grad"):
             return raw
@@ -163,7 +172,9 @@ class Knob:
 
 @dataclass(frozen=True)
 class Choice:
-    """A discrete control: `items` are Live's display names, `raws` the values to write, `default` an item index."""
+    """A discrete control: `items` are Live's display names, `raws` the values to write,
+    `default` an item index.
+    """
 
     key: str
     name: str

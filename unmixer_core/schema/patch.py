@@ -1,4 +1,6 @@
-"""A patch (one sound's settings and the note that plays it) and a table of them, stored as parquet with the schema digest."""
+"""A patch (one sound's settings and the note that plays it) and a table of them, stored as
+parquet with the schema digest.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ REBUILD = "dvc repro --force sample_patches render_patches"
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """knobs float32 [K] in unit, choices int64 [C] item indices, chain int8 [8] effect ids (−1 padded), MIDI note, gate."""
+    """knobs float32 [K] in unit, choices int64 [C] item indices, chain int8 [8] effect ids (−1
+    padded), MIDI note, gate.
+    """
 
     knobs: FloatArray
     choices: NDArray[np.int64]
@@ -38,7 +42,13 @@ class Patch:
     @classmethod
     def init(cls, note: int = 48, gate_s: float = 1.0, effects: Sequence[str] = ()) -> Patch:
         """Every control at its default."""
-        return cls(RACK.knob_defaults.copy(), RACK.choice_defaults.copy(), chains.encode(effects), note, gate_s)
+        return cls(
+            RACK.knob_defaults.copy(),
+            RACK.choice_defaults.copy(),
+            chains.encode(effects),
+            note,
+            gate_s,
+        )
 
     @property
     def effects(self) -> tuple[str, ...]:
@@ -51,9 +61,13 @@ class Patch:
         return RACK.active(self.choices, self.chain, self.knobs)[0]
 
     def canonical(self) -> Patch:
-        """The same sound with every control that cannot be heard at its default, integers rounded to a step."""
+        """The same sound with every control that cannot be heard at its default, integers
+        rounded to a step.
+        """
         knob_mask, choice_mask = RACK.active(self.choices, self.chain, self.knobs)
-        knobs = np.where(knob_mask, np.clip(self.knobs, 0.0, 1.0), RACK.knob_defaults).astype(np.float32)
+        knobs = np.where(knob_mask, np.clip(self.knobs, 0.0, 1.0), RACK.knob_defaults).astype(
+            np.float32
+        )
         for i, ref in enumerate(RACK.knobs):
             if ref.knob.integer:
                 knobs[i] = ref.knob.to_unit(ref.knob.to_raw(float(knobs[i])))
@@ -62,10 +76,18 @@ class Patch:
 
     @property
     def digest(self) -> str:
-        """16 hex digits, equal for patches that sound the same by construction. Gate is compared in whole milliseconds."""
+        """16 hex digits, equal for patches that sound the same by construction.
+
+        Gate is compared in whole milliseconds.
+        """
         same = self.canonical()
         timing = np.array([self.note, round(self.gate_s * 1000)], dtype=np.int64)
-        parts = (same.knobs.tobytes(), same.choices.astype(np.int64).tobytes(), same.chain.tobytes(), timing.tobytes())
+        parts = (
+            same.knobs.tobytes(),
+            same.choices.astype(np.int64).tobytes(),
+            same.chain.tobytes(),
+            timing.tobytes(),
+        )
         return hashlib.sha256(RACK.digest.encode() + b"".join(parts)).hexdigest()[:16]
 
     def knob(self, key: str) -> float:
@@ -78,7 +100,10 @@ class Patch:
         return RACK.choices[index].choice.items[int(self.choices[index])]
 
     def with_values(self, values: Mapping[str, float | str]) -> Patch:
-        """A copy with some controls set: knob ids take unit values, choice ids take item names. Raises KeyError if unknown."""
+        """A copy with some controls set: knob ids take unit values, choice ids take item names.
+
+        Raises KeyError if unknown.
+        """
         knobs, choices = self.knobs.copy(), self.choices.copy()
         for key, value in values.items():
             if isinstance(value, str):
@@ -89,7 +114,10 @@ class Patch:
         return replace(self, knobs=knobs, choices=choices)
 
     def to_dict(self) -> dict[str, Any]:
-        """What a person reads and a file keeps: devices in order, each value in physical, raw and unit."""
+        """What a person reads and a file keeps.
+
+        Devices in order, each value in physical, raw and unit.
+        """
         devices = [RACK.synth, *(RACK.effects[code] for code in self.chain if code != chains.END)]
         knob_mask, choice_mask = RACK.active(self.choices, self.chain, self.knobs)
         described = []
@@ -114,7 +142,9 @@ class Patch:
                     "item": choice.items[int(self.choices[column])],
                     "active": bool(choice_mask[column]),
                 }
-            described.append({"device": device.name, "key": device.key, "knobs": knobs, "choices": choices})
+            described.append(
+                {"device": device.name, "key": device.key, "knobs": knobs, "choices": choices}
+            )
         return {
             "schema": RACK.digest,
             "note": int(self.note),
@@ -125,14 +155,23 @@ class Patch:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Patch:
-        """The inverse of to_dict; controls that are not given keep their default. Raises SchemaMismatch, ValueError."""
+        """The inverse of to_dict; controls that are not given keep their default.
+
+        Raises SchemaMismatch, ValueError.
+        """
         if data.get("schema") not in (None, RACK.digest):
             raise SchemaMismatch("the patch", str(data["schema"]), RACK.digest, "unmix")
         patch = cls.init(int(data["note"]), float(data["gate_s"]), data["chain"])
         values: dict[str, float | str] = {}
         for device in data["devices"]:
-            values |= {f"{device['key']}.{key}": float(entry["unit"]) for key, entry in device["knobs"].items()}
-            values |= {f"{device['key']}.{key}": str(entry["item"]) for key, entry in device["choices"].items()}
+            values |= {
+                f"{device['key']}.{key}": float(entry["unit"])
+                for key, entry in device["knobs"].items()
+            }
+            values |= {
+                f"{device['key']}.{key}": str(entry["item"])
+                for key, entry in device["choices"].items()
+            }
         return patch.with_values(values)
 
 
@@ -154,7 +193,13 @@ class Patches:
 
     def __getitem__(self, index: int) -> Patch:
         row = int(index)
-        return Patch(self.knobs[row], self.choices[row], self.chain[row], int(self.note[row]), float(self.gate_s[row]))
+        return Patch(
+            self.knobs[row],
+            self.choices[row],
+            self.chain[row],
+            int(self.note[row]),
+            float(self.gate_s[row]),
+        )
 
     def __iter__(self) -> Iterator[Patch]:
         return (self[i] for i in range(len(self)))
@@ -192,8 +237,15 @@ class Patches:
         return cls(*(np.concatenate([getattr(t, f.name) for t in tables]) for f in fields(cls)))
 
     def write(self, path: Path) -> None:
-        """Parquet: one column per control id, chain as eight columns; the digest in the metadata; written then moved."""
-        columns: dict[str, Any] = {"id": self.id, "phase": self.phase.tolist(), "split": self.split.tolist()}
+        """Parquet: one column per control id, chain as eight columns; the digest in the metadata.
+
+        Written then moved.
+        """
+        columns: dict[str, Any] = {
+            "id": self.id,
+            "phase": self.phase.tolist(),
+            "split": self.split.tolist(),
+        }
         columns |= {"note": self.note, "gate_s": self.gate_s}
         columns |= {f"chain_{i}": self.chain[:, i] for i in range(chains.MAX_EFFECTS)}
         columns |= {ref.id: self.choices[:, i] for i, ref in enumerate(RACK.choices)}
@@ -206,7 +258,9 @@ class Patches:
 
     @classmethod
     def read(cls, path: Path) -> Patches:
-        """Raises StageError when missing or unreadable, SchemaMismatch when made with another list of controls."""
+        """Raises StageError when missing or unreadable, SchemaMismatch when made with another
+        list of controls.
+        """
         with _opened(path) as file:
             return _from_arrow(_reading(path, file.read))
 
@@ -240,7 +294,9 @@ def _reading(path: Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except (pa.ArrowInvalid, OSError) as error:
-        raise StageError(f"the patch table {path} cannot be read ({error}); run `{REBUILD}`.") from error
+        raise StageError(
+            f"the patch table {path} cannot be read ({error}); run `{REBUILD}`."
+        ) from error
 
 
 def _from_arrow(table: pa.Table) -> Patches:

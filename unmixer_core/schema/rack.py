@@ -1,4 +1,6 @@
-"""The one ordered list: every learned knob and choice of Wavetable and the eight effects, and which of them can be heard."""
+"""The one ordered list: every learned knob and choice of Wavetable and the eight effects, and
+which of them can be heard.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,16 @@ from unmixer_core.schema.knob import Choice, Condition, Knob
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.integer]
+#: A modulation amount this close to zero (in unit, around 0.5) is not heard.
 SILENT_AMOUNT = 0.02
-"""A modulation amount this close to zero (in unit, around 0.5) is not heard."""
 
 
 @dataclass(frozen=True)
 class KnobRef:
-    """A knob at its place in the list: `id` is "wavetable.osc_1_pos"; `device` is 0 for Wavetable, effect id + 1 else."""
+    """A knob at its place in the list: `id` is "wavetable.osc_1_pos".
+
+    `device` is 0 for Wavetable, effect id + 1 else.
+    """
 
     id: str
     device: int
@@ -52,8 +57,14 @@ class Rack:
     def __init__(self, synth: Device, effects: tuple[Device, ...]) -> None:
         self.synth, self.effects = synth, effects
         self.devices = (synth, *effects)
-        self.knobs = [KnobRef(f"{d.key}.{k.key}", i, k) for i, d in enumerate(self.devices) for k in d.knobs]
-        self.choices = [ChoiceRef(f"{d.key}.{c.key}", i, c) for i, d in enumerate(self.devices) for c in d.choices]
+        self.knobs = [
+            KnobRef(f"{d.key}.{k.key}", i, k) for i, d in enumerate(self.devices) for k in d.knobs
+        ]
+        self.choices = [
+            ChoiceRef(f"{d.key}.{c.key}", i, c)
+            for i, d in enumerate(self.devices)
+            for c in d.choices
+        ]
         self.knob_index = {ref.id: i for i, ref in enumerate(self.knobs)}
         self.choice_index = {ref.id: i for i, ref in enumerate(self.choices)}
         self.device_of_knob = np.array([ref.device for ref in self.knobs])
@@ -62,7 +73,9 @@ class Rack:
         self.effect_keys = tuple(d.key for d in effects)
         self.sizes = tuple(len(ref.choice.items) for ref in self.choices)
         self.knob_defaults = np.array([ref.knob.default for ref in self.knobs], dtype=np.float32)
-        self.choice_defaults = np.array([ref.choice.default for ref in self.choices], dtype=np.int64)
+        self.choice_defaults = np.array(
+            [ref.choice.default for ref in self.choices], dtype=np.int64
+        )
 
     @property
     def n_knobs(self) -> int:
@@ -74,7 +87,9 @@ class Rack:
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits that change whenever a control, its range, law or place in the list does."""
+        """16 hex digits that change whenever a control, its range, law or place in the list
+        does.
+        """
         description = [
             [
                 d.key,
@@ -88,7 +103,9 @@ class Rack:
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
     def devices_on(self, chain: IntArray) -> BoolArray:
-        """Which devices sound: chain [..., 8] of effect ids (−1 = none) → [..., 9], Wavetable first."""
+        """Which devices sound: chain [..., 8] of effect ids (−1 = none) → [..., 9], Wavetable
+        first.
+        """
         chain = np.asarray(chain)
         present = (chain[..., None] == np.arange(len(self.effects))).any(axis=-2)
         return np.concatenate([np.ones((*chain.shape[:-1], 1), dtype=bool), present], axis=-1)
@@ -98,15 +115,18 @@ class Rack:
     ) -> tuple[BoolArray, BoolArray]:
         """Which controls can be heard.
 
-        choices [..., C] item indices, chain [..., 8] effect ids (−1 padded), knobs [..., K] unit or None → knob mask
-        [..., K], choice mask [..., C]. Without `knobs`, an envelope or LFO counts as heard whatever its amounts.
+        choices [..., C] item indices, chain [..., 8] effect ids (−1 padded), knobs [..., K] unit or
+        None → knob mask [..., K], choice mask [..., C]. Without `knobs`, an envelope or LFO counts
+        as heard whatever its amounts.
         """
         choices = np.asarray(choices)
         on = self.devices_on(chain)
         knob_mask, choice_mask = on[..., self.device_of_knob], on[..., self.device_of_choice]
         for mask, gates in ((knob_mask, self._knob_gates), (choice_mask, self._choice_gates)):
             for gate in gates:
-                mask[..., gate.controls] &= gate.allowed[np.arange(len(gate.controls)), choices[..., gate.columns]]
+                mask[..., gate.controls] &= gate.allowed[
+                    np.arange(len(gate.controls)), choices[..., gate.columns]
+                ]
         if knobs is not None:
             self._silence_unmodulated(knob_mask, np.asarray(knobs))
         return knob_mask, choice_mask
@@ -121,7 +141,10 @@ class Rack:
     def _amounts(self) -> list[list[int]]:
         """Per knob, the columns of the amounts that make it heard."""
         return [
-            [self.knob_index[f"{self.devices[ref.device].key}.{key}"] for key in ref.knob.modulated_by]
+            [
+                self.knob_index[f"{self.devices[ref.device].key}.{key}"]
+                for key in ref.knob.modulated_by
+            ]
             for ref in self.knobs
         ]
 
@@ -137,9 +160,14 @@ class Rack:
         """The n-th gate holds every control's n-th condition."""
         gates = []
         for depth in range(max(len(when) for _, when in conditions)):
-            rows = [(i, device, when[depth]) for i, (device, when) in enumerate(conditions) if len(when) > depth]
+            rows = [
+                (i, device, when[depth])
+                for i, (device, when) in enumerate(conditions)
+                if len(when) > depth
+            ]
             columns = [
-                self.choice_index[f"{self.devices[device].key}.{condition.key}"] for _, device, condition in rows
+                self.choice_index[f"{self.devices[device].key}.{condition.key}"]
+                for _, device, condition in rows
             ]
             allowed = np.zeros((len(rows), max(self.sizes)), dtype=bool)
             for row, (_, _, condition) in enumerate(rows):

@@ -1,9 +1,10 @@
-"""Predictions on frozen test clips, re-rendered by the host and judged by ear, beside baselines on the same clips.
+"""Predictions on frozen test clips, re-rendered by the host and judged by ear, beside baselines on
+the same clips.
 
-A `Job` is one patch to render for one clip under one row name ("prediction", "random", ...). `score` renders jobs in
-chunks while it measures the previous chunk, and writes every finished row into a ledger, so an interrupted evaluation
-continues. Rows become a table per phase (median with bootstrap interval), flat metrics, and the report of
-`unmixer_core.report.html`.
+A `Job` is one patch to render for one clip under one row name ("prediction", "random", ...).
+`score` renders jobs in chunks while it measures the previous chunk, and writes every finished row
+into a ledger, so an interrupted evaluation continues. Rows become a table per phase (median with
+bootstrap interval), flat metrics, and the report of `unmixer_core.report.html`.
 """
 
 from __future__ import annotations
@@ -27,14 +28,16 @@ from unmixer_core.schema.patch import PHASES, Patch, Patches
 from unmixer_core.scoring.baselines import UNHEARD_DB, Majority, at_note, fit_length, random_patches
 from unmixer_core.scoring.retrieval import Retrieval
 
+#: Rows of the table in reading order. `nearest` is the better of the training render as it is and
+#: its patch at the target's note.
 ROWS = ("init", "random", "mean", "nearest_as_is", "nearest", "prediction_mode", "prediction")
-"""Rows of the table in reading order. `nearest` is the better of the training render as it is and its patch at the
-target's note.
-"""
 MEASURES = ("mss_db", "wmfcc", "sot", "rms", "level_db")
 BEST = {"mss_db": "min", "wmfcc": "min", "sot": "min", "rms": "max", "level_db": "min"}
-CHUNK = 16  # jobs a render call: small enough to overlap with measuring, large enough to keep every host busy
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]  # (items, total, words) -> the same items
+# jobs a render call: small enough to overlap with measuring, large enough to keep every host busy
+CHUNK = 16
+Progress = Callable[
+    [Iterable[Any], int, str], Iterable[Any]
+]  # (items, total, words) -> the same items
 
 
 def quietly(items: Iterable[Any], total: int, words: str) -> Iterable[Any]:
@@ -55,7 +58,9 @@ class Settings(Protocol):
 
 @dataclass(frozen=True)
 class Job:
-    """One patch to render and to compare with test clip `clip` (its row number in the clips) under the name `row`."""
+    """One patch to render and to compare with test clip `clip` (its row number in the clips)
+    under the name `row`.
+    """
 
     row: str
     clip: int
@@ -65,8 +70,8 @@ class Job:
 
 @dataclass(frozen=True)
 class Target:
-    """A test clip: audio [2, time] at its true level, MSS features, phase, id, and whether baselines and details are
-    computed on it.
+    """A test clip: audio [2, time] at its true level, MSS features, phase, id, and whether
+    baselines and details are computed on it.
     """
 
     clip: int
@@ -80,7 +85,10 @@ class Target:
 
 
 def choose(patches: Patches | PatchTable, settings: Settings) -> dict[str, np.ndarray]:
-    """The judged test clips of every phase: the first n_<phase> of the frozen split (0 = all), as row numbers."""
+    """The judged test clips of every phase.
+
+    The first n_<phase> of the frozen split (0 = all), as row numbers.
+    """
     limits = {"dry": settings.n_dry, "nonlinear": settings.n_nonlinear, "full": settings.n_full}
     chosen = {phase: patches.where(phase=phase, split="test") for phase in PHASES}
     return {phase: rows[: limits[phase] or None] for phase, rows in chosen.items() if len(rows)}
@@ -95,7 +103,10 @@ def targets(
 ) -> list[Target]:
     """Targets of all phases, in order. Raises StageError when there is no test clip."""
     if not any(len(rows) for rows in chosen.values()):
-        raise StageError("the clips hold no test split; run `dvc repro render_patches` with sample.n_test above 0.")
+        raise StageError(
+            "the clips hold no test split; run `dvc repro render_patches` with sample.n_test "
+            "above 0."
+        )
     result = []
     for phase, rows in chosen.items():
         for place, clip in enumerate(map(int, rows)):
@@ -115,9 +126,12 @@ def targets(
     return result
 
 
-def baseline_jobs(test: Sequence[Target], train: Patches, nearest: Mapping[int, Patch], seed: int) -> list[Job]:
-    """Init, random, mean and re-rendered nearest patches for the targets that ask for baselines. nearest: clip ->
-    training patch.
+def baseline_jobs(
+    test: Sequence[Target], train: Patches, nearest: Mapping[int, Patch], seed: int
+) -> list[Job]:
+    """Init, random, mean and re-rendered nearest patches for the targets that ask for baselines.
+
+    nearest: clip -> training patch.
     """
     asked = [t for t in test if t.baseline]
     majority = Majority.of(train)
@@ -135,20 +149,34 @@ def baseline_jobs(test: Sequence[Target], train: Patches, nearest: Mapping[int, 
     return jobs
 
 
-def prediction_jobs(test: Sequence[Target], point: Sequence[Patch], best: Sequence[Patch]) -> list[Job]:
-    """The candidate that the proxy ranks first, for every target; the point estimate for those that ask for baselines."""
+def prediction_jobs(
+    test: Sequence[Target], point: Sequence[Patch], best: Sequence[Patch]
+) -> list[Job]:
+    """The candidate that the proxy ranks first, for every target.
+
+    The point estimate for those that ask for baselines.
+    """
     jobs = []
     for target, first, chosen in zip(test, point, best, strict=True):
-        jobs += [Job("prediction_mode", target.clip, first, target.detail)] if target.baseline else []
+        jobs += (
+            [Job("prediction_mode", target.clip, first, target.detail)] if target.baseline else []
+        )
         jobs += [Job("prediction", target.clip, chosen, target.detail)]
     return jobs
 
 
 def measure(sound: np.ndarray, target: Target, sample_rate: int, detail: bool) -> dict[str, float]:
-    """Every audio metric of one rendered sound [2, time] against its target; nan for those that were not asked."""
+    """Every audio metric of one rendered sound [2, time] against its target.
+
+    Nan for those that were not asked.
+    """
     sound = fit_length(sound, target.audio.shape[-1])
     values = dict.fromkeys(MEASURES, float("nan"))
-    values["mss_db"] = float(metrics_sound.mss_from_features(target.features, metrics_sound.mss_features(sound, sample_rate)))
+    values["mss_db"] = float(
+        metrics_sound.mss_from_features(
+            target.features, metrics_sound.mss_features(sound, sample_rate)
+        )
+    )
     if detail:
         values["wmfcc"] = float(metrics_sound.wmfcc(sound, target.audio, sample_rate))
         values["sot"] = float(metrics_sound.sot(sound, target.audio, sample_rate))
@@ -158,8 +186,9 @@ def measure(sound: np.ndarray, target: Target, sample_rate: int, detail: bool) -
 
 
 class Ledger:
-    """Measured rows on disk, one JSON object a line, so that nothing finished is measured twice. A torn last line is
-    dropped.
+    """Measured rows on disk, one JSON object a line, so that nothing finished is measured twice.
+
+    A torn last line is dropped.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -198,8 +227,9 @@ def score(
 ) -> tuple[pd.DataFrame, dict[tuple[str, int], np.ndarray]]:
     """Render every job and measure it against its target.
 
-    Returns rows (phase, row, id, digest and MEASURES) in the order of jobs, and the sounds of the (row, clip) pairs in
-    `keep`. A patch that the host cannot render counts with UNHEARD_DB, so failures are never dropped from a median.
+    Returns rows (phase, row, id, digest and MEASURES) in the order of jobs, and the sounds of the
+    (row, clip) pairs in `keep`. A patch that the host cannot render counts with UNHEARD_DB, so
+    failures are never dropped from a median.
     """
     by_clip = {t.clip: t for t in test}
     wanted = {_key(job): job for job in jobs}  # equal patches of one clip are rendered once
@@ -207,7 +237,9 @@ def score(
     waiting = [job for key, job in wanted.items() if key not in ledger.rows or key in heard]
     sounds_of: dict[str, np.ndarray] = {}
     with ThreadPoolExecutor(max(1, threads)) as pool:
-        for chunk, sounds in progress(rendered(renderer, waiting), -(-len(waiting) // CHUNK), "re-render and measure"):
+        for chunk, sounds in progress(
+            rendered(renderer, waiting), -(-len(waiting) // CHUNK), "re-render and measure"
+        ):
             done = pool.map(
                 lambda pair: _judge(pair[0], pair[1], by_clip[pair[0].clip], sample_rate),
                 zip(chunk, sounds, strict=True),
@@ -216,12 +248,21 @@ def score(
                 ledger.add(_key(job), values)
                 if _key(job) in heard and isinstance(sound, np.ndarray):
                     sounds_of[_key(job)] = sound
-    kept = {(j.row, j.clip): sounds_of[_key(j)] for j in jobs if (j.row, j.clip) in keep and _key(j) in sounds_of}
-    return pd.DataFrame([_row(job, by_clip[job.clip], ledger.rows[_key(job)]) for job in jobs]), kept
+    kept = {
+        (j.row, j.clip): sounds_of[_key(j)]
+        for j in jobs
+        if (j.row, j.clip) in keep and _key(j) in sounds_of
+    }
+    return pd.DataFrame(
+        [_row(job, by_clip[job.clip], ledger.rows[_key(job)]) for job in jobs]
+    ), kept
 
 
 def rendered(renderer: Any, jobs: Sequence[Job]) -> Iterator[tuple[Sequence[Job], list[Any]]]:
-    """Chunks of jobs with their sounds; the next chunk is being rendered while the caller works on this one."""
+    """Chunks of jobs with their sounds.
+
+    The next chunk is being rendered while the caller works on this one.
+    """
     chunks = [jobs[i : i + CHUNK] for i in range(0, len(jobs), CHUNK)]
     with ThreadPoolExecutor(1) as ahead:
         coming: Future[list[Any]] | None = None
@@ -229,7 +270,11 @@ def rendered(renderer: Any, jobs: Sequence[Job]) -> Iterator[tuple[Sequence[Job]
             current = coming or ahead.submit(renderer.render, [job.patch for job in chunk])
             following = chunks[place + 1 : place + 2]
             sounds = current.result()
-            coming = ahead.submit(renderer.render, [job.patch for job in following[0]]) if following else None
+            coming = (
+                ahead.submit(renderer.render, [job.patch for job in following[0]])
+                if following
+                else None
+            )
             yield chunk, sounds
 
 
@@ -240,7 +285,13 @@ def _judge(job: Job, sound: Any, target: Target, sample_rate: int) -> dict[str, 
 
 
 def _row(job: Job, target: Target, values: Mapping[str, float]) -> dict[str, Any]:
-    return {"phase": target.phase, "row": job.row, "id": target.id, "digest": job.patch.digest, **values}
+    return {
+        "phase": target.phase,
+        "row": job.row,
+        "id": target.id,
+        "digest": job.patch.digest,
+        **values,
+    }
 
 
 def _key(job: Job) -> str:
@@ -248,15 +299,25 @@ def _key(job: Job) -> str:
 
 
 def prior(patches: Patches | PatchTable, at_most: int = 20_000) -> Patches:
-    """The training patches that chance and the mean are read from, evenly spaced where there are more."""
+    """The training patches that chance and the mean are read from, evenly spaced where there are
+    more.
+    """
     train = patches.where(split="train")
     return patches.select(train[spread(len(train), at_most)])
 
 
 def index(
-    clips: Clips, n: int, sample_rate: int, threads: int, progress: Progress = quietly, spool: Path | None = None
+    clips: Clips,
+    n: int,
+    sample_rate: int,
+    threads: int,
+    progress: Progress = quietly,
+    spool: Path | None = None,
 ) -> Retrieval:
-    """The training renders to search: n of them, evenly spaced (0: all). Many of them are kept in the folder `spool`."""
+    """The training renders to search: n of them, evenly spaced (0: all).
+
+    Many of them are kept in the folder `spool`.
+    """
     train = clips.patches.where(split="train")
     rows = train[spread(len(train), n)]
     return Retrieval.build(
@@ -271,7 +332,9 @@ def index(
 
 @dataclass(frozen=True)
 class Neighbours:
-    """The training clips that sound most like a target, nearest first, and the MSS in dB of the first as it is."""
+    """The training clips that sound most like a target, nearest first, and the MSS in dB of the
+    first as it is.
+    """
 
     clips: tuple[int, ...]
     mss_db: float
@@ -293,16 +356,21 @@ def nearest_rows(
     audio_of: Callable[[int], np.ndarray],
     sample_rate: int,
 ) -> pd.DataFrame:
-    """Adds `nearest_as_is` for every target, and turns `nearest_rerendered` into `nearest`: per clip the better of
-    both.
+    """Adds `nearest_as_is` for every target, and turns `nearest_rerendered` into `nearest`.
+
+    Per clip the better of both.
     """
     as_is = []
     for target in test:
         near = found[target.clip]
         values = (
-            measure(audio_of(near.clips[0]), target, sample_rate, True) if target.detail else {"mss_db": near.mss_db}
+            measure(audio_of(near.clips[0]), target, sample_rate, True)
+            if target.detail
+            else {"mss_db": near.mss_db}
         )
-        as_is.append({"phase": target.phase, "row": "nearest_as_is", "id": target.id, "digest": "", **values})
+        as_is.append(
+            {"phase": target.phase, "row": "nearest_as_is", "id": target.id, "digest": "", **values}
+        )
     table = pd.concat([rows, pd.DataFrame(as_is)], ignore_index=True)
     both = table[table["row"].isin(["nearest_as_is", "nearest_rerendered"])]
     paired = both[both["id"].isin(both.loc[both["row"] == "nearest_rerendered", "id"])]
@@ -311,10 +379,11 @@ def nearest_rows(
 
 
 def summarise(rows: pd.DataFrame, names: Sequence[str], settings: Any) -> dict[str, float]:
-    """Flat metrics `<phase>.<row>.<measure>` (median), `.mss_db_low/_high` (bootstrap interval), `.n`.
+    """Flat metrics `<phase>.<row>.<measure>` (median), `.mss_db_low/_high` (bootstrap interval),
+    `.n`.
 
-    On the clips that have both: `.beats_nearest` is the share on which the row's MSS is below that of `nearest`, and
-    `.mss_db_vs_nearest` the ratio of the medians.
+    On the clips that have both: `.beats_nearest` is the share on which the row's MSS is below that
+    of `nearest`, and `.mss_db_vs_nearest` the ratio of the medians.
     """
     flat: dict[str, float] = {}
     for phase in [p for p in PHASES if (rows["phase"] == p).any()]:
@@ -330,12 +399,20 @@ def summarise(rows: pd.DataFrame, names: Sequence[str], settings: Any) -> dict[s
                 if values.size:
                     flat[f"{phase}.{name}.{measure_name}"] = float(np.median(values))
             low, high = statistics.bootstrap(
-                mine["mss_db"].to_numpy(), n=settings.bootstrap, confidence=settings.confidence, seed=settings.seed
+                mine["mss_db"].to_numpy(),
+                n=settings.bootstrap,
+                confidence=settings.confidence,
+                seed=settings.seed,
             )
-            flat[f"{phase}.{name}.mss_db_low"], flat[f"{phase}.{name}.mss_db_high"] = float(low), float(high)
+            flat[f"{phase}.{name}.mss_db_low"], flat[f"{phase}.{name}.mss_db_high"] = (
+                float(low),
+                float(high),
+            )
             shared = mine.index.intersection(bar.index)
             if len(shared) and name != "nearest":
-                flat[f"{phase}.{name}.beats_nearest"] = float((mine.loc[shared, "mss_db"] < bar.loc[shared]).mean())
+                flat[f"{phase}.{name}.beats_nearest"] = float(
+                    (mine.loc[shared, "mss_db"] < bar.loc[shared]).mean()
+                )
                 flat[f"{phase}.{name}.mss_db_vs_nearest"] = float(
                     mine.loc[shared, "mss_db"].median() / max(bar.loc[shared].median(), 1e-9)
                 )
@@ -344,7 +421,11 @@ def summarise(rows: pd.DataFrame, names: Sequence[str], settings: Any) -> dict[s
 
 def spread(total: int, n: int) -> np.ndarray:
     """n of the places 0 ... total - 1, evenly spaced (0, or more than there are: all)."""
-    return np.arange(total) if n <= 0 or n >= total else np.linspace(0, total - 1, n).round().astype(np.int64)
+    return (
+        np.arange(total)
+        if n <= 0 or n >= total
+        else np.linspace(0, total - 1, n).round().astype(np.int64)
+    )
 
 
 def some(test: Sequence[Target], n: int) -> list[Target]:
@@ -358,7 +439,9 @@ def shown(test: Sequence[Target], n: int) -> list[Target]:
 
 
 def plot_rows(rows: pd.DataFrame) -> pd.DataFrame:
-    """What `dvc plots` draws: the sorted MSS of each row of each phase (columns phase, row, share, mss_db)."""
+    """What `dvc plots` draws: the sorted MSS of each row of each phase (columns phase, row,
+    share, mss_db).
+    """
     parts = []
     for (phase, row), part in rows[rows["row"].isin(ROWS)].groupby(["phase", "row"], sort=False):
         values = np.sort(part["mss_db"].to_numpy())

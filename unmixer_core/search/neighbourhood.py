@@ -1,4 +1,6 @@
-"""Patches that differ from one in a single decision (another item of a choice, one effect more, fewer, or moved) or in two."""
+"""Patches that differ from one in a single decision (another item of a choice, one effect more,
+fewer, or moved) or in two.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,25 @@ from unmixer_core.schema.rack import RACK
 
 
 def changes(patch: Patch, constraints: Constraints) -> list[Patch]:
-    """Every audibly different patch one decision away that keeps the constraints. Knobs stay as they are."""
+    """Every audibly different patch one decision away that keeps the constraints.
+
+    Knobs stay as they are.
+    """
     found: dict[str, Patch] = {}
-    for other in (*_items(patch, constraints), *(() if constraints.chain is not None else _orders(patch))):
+    for other in (
+        *_items(patch, constraints),
+        *(() if constraints.chain is not None else _orders(patch)),
+    ):
         found.setdefault(other.digest, other)
     found.pop(patch.digest, None)
     return list(found.values())
 
 
 def both(patch: Patch, changed: Sequence[Patch]) -> list[Patch]:
-    """Every patch two decisions away: those of two of the changed patches together, unless one undoes the other."""
+    """Every patch two decisions away.
+
+    Those of two of the changed patches together, unless one undoes the other.
+    """
     found: dict[str, Patch] = {}
     for one, other in combinations(changed, 2):
         items = [p.choices != patch.choices for p in (one, other)]
@@ -35,7 +46,11 @@ def both(patch: Patch, changed: Sequence[Patch]) -> list[Patch]:
             second = replace(second, chain=other.chain) if orders[1] else second
             second = replace(second, gate_s=other.gate_s) if gates[1] else second
             found.setdefault(second.digest, second)
-    return [second for digest, second in found.items() if digest not in {patch.digest, *(p.digest for p in changed)}]
+    return [
+        second
+        for digest, second in found.items()
+        if digest not in {patch.digest, *(p.digest for p in changed)}
+    ]
 
 
 def _items(patch: Patch, constraints: Constraints) -> Iterator[Patch]:

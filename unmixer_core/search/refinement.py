@@ -1,7 +1,8 @@
 """ITF that stops when its time is up, with the best state of every candidate so far.
 
-`finetune.refine` runs a number of steps, but how long a step takes depends on the chains. So the proxy and the distance are
-watched while it runs: what was tried and how near it came is remembered here, and may be used at any moment.
+`finetune.refine` runs a number of steps, but how long a step takes depends on the chains. So the
+proxy and the distance are watched while it runs: what was tried and how near it came is remembered
+here, and may be used at any moment.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from unmixer_core.inference import finetune
 from unmixer_core.schema.patch import Patch
 
 EVERY_S = 0.1
+#: Which candidates are in a batch -> the distance of that batch.
 Distances = Callable[[Sequence[int]], finetune.Distance]
-"""Which candidates are in a batch -> the distance of that batch."""
 
 
 class _Enough(Exception):
@@ -31,7 +32,10 @@ class _Enough(Exception):
 
 
 class _Watched:
-    """A proxy that remembers the knobs it was last asked for; everything else is the proxy's own."""
+    """A proxy that remembers the knobs it was last asked for.
+
+    Everything else is the proxy's own.
+    """
 
     def __init__(self, proxy: Any, distance: finetune.Distance, n: int) -> None:
         self._proxy, self._distance = proxy, distance
@@ -68,11 +72,14 @@ def refine(
     progress: Callable[[], None],
     threads: int = 1,
 ) -> list[Patch | None]:
-    """`finetune.refine` for at most about `seconds` (a step is never cut): the nearest state of each candidate by proxy.
+    """`finetune.refine` for at most about `seconds` (a step is never cut).
 
-    Candidates are shared out over `threads`, one compute thread each (`finetune.refine_side_by_side` says why).
-    `progress` is called in the caller's thread; what it raises ends the refinement. None stands for a candidate that the
-    proxy cannot sound (a distance that is not finite from the start).
+    The nearest state of each candidate by proxy.
+
+    Candidates are shared out over `threads`, one compute thread each
+    (`finetune.refine_side_by_side` says why). `progress` is called in the caller's thread; what it
+    raises ends the refinement. None stands for a candidate that the proxy cannot sound (a distance
+    that is not finite from the start).
     """
     end, stop = time.perf_counter() + seconds, threading.Event()
     n = max(1, min(threads, len(patches)))
@@ -86,9 +93,15 @@ def refine(
         watched = _Watched(proxy, distances(share), len(share))
         with suppress(_Enough):
             finetune.refine(
-                watched, target_audio, [patches[i] for i in share], settings, locked,
-                sample_rate=sample_rate, distance=watched.distance, progress=check,
-            )  # fmt: skip
+                watched,
+                target_audio,
+                [patches[i] for i in share],
+                settings,
+                locked,
+                sample_rate=sample_rate,
+                distance=watched.distance,
+                progress=check,
+            )
         return watched.knobs
 
     with finetune.frozen(proxy), finetune.one_thread_each(), ThreadPoolExecutor(n) as pool:
@@ -104,4 +117,7 @@ def refine(
         for share, part in zip(shares, working, strict=True)
         for i, found in zip(share, part.result(), strict=True)
     }
-    return [None if (k := knobs[i]) is None else replace(patch, knobs=k) for i, patch in enumerate(patches)]
+    return [
+        None if (k := knobs[i]) is None else replace(patch, knobs=k)
+        for i, patch in enumerate(patches)
+    ]

@@ -1,8 +1,11 @@
-"""A process of our own that answers JSON lines: all decoding, searching and rendering happens in one, never in the server.
+"""A process of our own that answers JSON lines.
 
-So the server answers while others compute, a sound that breaks a decoder breaks nothing else, and memory that a library
-leaks goes with its process. A child is asked one thing at a time; it may tell several lines before the last one, which
-holds "done" or "failed" (a sentence). A child ends when its standard input does, so none outlives its parent.
+All decoding, searching and rendering happens in one, never in the server.
+
+So the server answers while others compute, a sound that breaks a decoder breaks nothing else, and
+memory that a library leaks goes with its process. A child is asked one thing at a time; it may tell
+several lines before the last one, which holds "done" or "failed" (a sentence). A child ends when
+its standard input does, so none outlives its parent.
 """
 
 from __future__ import annotations
@@ -27,10 +30,10 @@ READY_WITHIN_S = 120.0
 LINE_BYTES = 4 << 20
 ORDINARY = re.compile(".*", re.DOTALL)
 BARE = re.compile(r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|DYLD_\w+|PYTHON\w+|VIRTUAL_ENV")
+#: Names of variables that no child needs: the service's token, keys of clouds.
 SECRET = re.compile(
     r"(?i)^(aws|azure|google|gcp|gcloud|cloudsdk|boto|s3|hf|wandb|mlflow|dvc)_|token|secret|passw|credential|auth|(^|_)key(_|$)|apikey"
 )
-"""Names of variables that no child needs: the service's token, keys of clouds."""
 Message = dict[str, Any]
 
 
@@ -39,7 +42,10 @@ class ChildEnded(UnmixerError):
 
 
 class Failed(UnmixerError):
-    """The process says, in a sentence, why it cannot do what it was asked; `why` in a word, where that matters."""
+    """The process says, in a sentence, why it cannot do what it was asked.
+
+    `why` in a word, where that matters.
+    """
 
     def __init__(self, sentence: str, why: str = "") -> None:
         super().__init__(sentence)
@@ -47,40 +53,64 @@ class Failed(UnmixerError):
 
 
 class Child:
-    """`python -m <module> <words>` as seen from the server. `threads`: compute threads of its libraries; `bare`: it reads
-    what strangers sent, so it gets of the environment only what Python needs."""
+    """`python -m <module> <words>` as seen from the server.
 
-    def __init__(self, module: str, words: Sequence[str] = (), threads: int = 1, bare: bool = False) -> None:
+    `threads`: compute threads of its libraries; `bare`: it reads what strangers sent, so it gets of
+    the environment only what Python needs.
+    """
+
+    def __init__(
+        self, module: str, words: Sequence[str] = (), threads: int = 1, bare: bool = False
+    ) -> None:
         self.module, self.words, self.threads, self.bare = module, tuple(words), threads, bare
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
 
     @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process is not None and self._process.returncode is None else None
+        return (
+            self._process.pid
+            if self._process is not None and self._process.returncode is None
+            else None
+        )
 
     async def start(self) -> None:
-        """Starts it and waits for its first word. Raises Failed with its reason, ChildEnded when it has none."""
+        """Starts it and waits for its first word.
+
+        Raises Failed with its reason, ChildEnded when it has none.
+        """
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", self.module, *self.words, cwd=ROOT, limit=LINE_BYTES,
+            sys.executable,
+            "-m",
+            self.module,
+            *self.words,
+            cwd=ROOT,
+            limit=LINE_BYTES,
             env=environment(os.environ, self.threads, self.bare),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
-        )  # fmt: skip
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            start_new_session=True,
+        )
         try:
             async with asyncio.timeout(READY_WITHIN_S):
                 first = await self._read()
         except BaseException as error:
             await self.stop()
             if isinstance(error, TimeoutError):
-                raise ChildEnded(f"{self.module} did not get ready within {READY_WITHIN_S:.0f} s.") from None
+                raise ChildEnded(
+                    f"{self.module} did not get ready within {READY_WITHIN_S:.0f} s."
+                ) from None
             raise
         if "failed" in first:
             await self.stop()
             raise Failed(first["failed"])
 
     async def ask(self, request: Message, patience_s: float) -> AsyncGenerator[Message, None]:
-        """What it tells, the last line (with "done") included. Raises Failed, or ChildEnded when it ends or is silent for
-        `patience_s`. A child that is left in the middle of an answer is stopped: by `aclosing`, at once."""
+        """What it tells, the last line (with "done") included.
+
+        Raises Failed, or ChildEnded when it ends or is silent for `patience_s`. A child that is
+        left in the middle of an answer is stopped: by `aclosing`, at once.
+        """
         async with self._turn:
             whole = False
             try:
@@ -93,7 +123,9 @@ class Child:
                         raise Failed(message["failed"], message.get("why", ""))
                     yield message
             except TimeoutError:
-                raise ChildEnded(f"the process stood still for {patience_s:.0f} s and was stopped.") from None
+                raise ChildEnded(
+                    f"the process stood still for {patience_s:.0f} s and was stopped."
+                ) from None
             finally:
                 if not whole:
                     await self.stop()
@@ -139,22 +171,36 @@ class Child:
         """Waits until it has ended; the error says how."""
         assert self._process is not None
         code = await self._process.wait()
-        return ChildEnded(f"the process ended {f'by signal {-code}' if code < 0 else f'with status {code}'}.")
+        return ChildEnded(
+            f"the process ended {f'by signal {-code}' if code < 0 else f'with status {code}'}."
+        )
 
 
 def environment(given: Mapping[str, str], threads: int, bare: bool) -> dict[str, str]:
-    """What a child gets of ours: no secrets (SECRET). Renders are the embedded host's, whatever Live is named: Live is for
-    pushing."""
+    """What a child gets of ours: no secrets (SECRET).
+
+    Renders are the embedded host's, whatever Live is named: Live is for pushing.
+    """
     kept = {
-        name: value for name, value in given.items()
-        if (BARE if bare else ORDINARY).fullmatch(name) and not SECRET.search(name) and name != "UNMIXER_LIVE_HOST"
-    }  # fmt: skip
+        name: value
+        for name, value in given.items()
+        if (BARE if bare else ORDINARY).fullmatch(name)
+        and not SECRET.search(name)
+        and name != "UNMIXER_LIVE_HOST"
+    }
     names = ("UNMIXER_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    return kept | dict.fromkeys(names, str(threads)) | {"GOMP_SPINCOUNT": "20000", "UNMIXER_TRACKING": "off"}
+    return (
+        kept
+        | dict.fromkeys(names, str(threads))
+        | {"GOMP_SPINCOUNT": "20000", "UNMIXER_TRACKING": "off"}
+    )
 
 
 class Wire:
-    """The child's end: `tell` writes a line, iterating yields what is asked. Other prints go to standard error."""
+    """The child's end: `tell` writes a line, iterating yields what is asked.
+
+    Other prints go to standard error.
+    """
 
     def __init__(self) -> None:
         self._out: TextIO = os.fdopen(os.dup(1), "w", encoding="utf-8")
@@ -168,7 +214,9 @@ class Wire:
             self._out.flush()
 
     def __iter__(self) -> Iterator[Message]:
-        """Requests, for ever; the process ends at once when the parent is gone, whatever it is doing."""
+        """Requests, for ever; the process ends at once when the parent is gone, whatever it is
+        doing.
+        """
         threading.Thread(target=self._listen, daemon=True).start()
         while True:
             yield self._asked.get()

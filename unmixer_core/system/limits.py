@@ -1,4 +1,7 @@
-"""What keeps a re-render from the recording: where in time and frequency the two still differ, in a person's words."""
+"""What keeps a re-render from the recording.
+
+Where in time and frequency the two still differ, in a person's words.
+"""
 
 from __future__ import annotations
 
@@ -16,24 +19,37 @@ ATTACK_S = 0.06
 FLOOR_DB = -70.0
 SIZE, HOP = 2048, 512
 BINS_PER_OCTAVE = 6
+#: Mean difference below which a person would call the sounds the same.
 PLAIN_DB = 1.5
-"""Mean difference below which a person would call the sounds the same."""
 NOTABLE_DB = 3.0
 
 
-def sentences(target: NDArray[np.float32], rerender: NDArray[np.float32], rate: int, gate_s: float) -> list[str]:
-    """target, rerender: [2, time] of one length at one level. The largest differences first; at most three sentences."""
+def sentences(
+    target: NDArray[np.float32], rerender: NDArray[np.float32], rate: int, gate_s: float
+) -> list[str]:
+    """target, rerender: [2, time] of one length at one level.
+
+    The largest differences first; at most three sentences.
+    """
     frames_s, hertz, wanted = _levels(target, rate)
     _, _, had = _levels(rerender, rate)
     gap = np.abs(wanted - had)
     heard = np.maximum(wanted, had) > FLOOR_DB
     if not heard.any() or gap[heard].mean() < PLAIN_DB:
         return ["Nothing that is left would be heard as a difference."]
-    return [*_bands(gap, heard, wanted - had, hertz), *_times(gap, heard, frames_s, gate_s), *_width(target, rerender)][:3]
+    return [
+        *_bands(gap, heard, wanted - had, hertz),
+        *_times(gap, heard, frames_s, gate_s),
+        *_width(target, rerender),
+    ][:3]
 
 
-def _levels(sound: NDArray[np.float32], rate: int) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Frame times in s [F], band centres in Hz [B], levels in dB below the sound's own loudest band [B, F]."""
+def _levels(
+    sound: NDArray[np.float32], rate: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Frame times in s [F], band centres in Hz [B], levels in dB below the sound's own loudest
+    band [B, F].
+    """
     mid = np.pad(sound.mean(axis=0, dtype=np.float64), (SIZE // 2, SIZE))
     frames = np.lib.stride_tricks.sliding_window_view(mid, SIZE)[::HOP]
     power = np.abs(np.fft.rfft(frames * np.hanning(SIZE), axis=1)) ** 2
@@ -53,10 +69,21 @@ def _bands(gap: NDArray, heard: NDArray, signed: NDArray, hertz: NDArray) -> lis
     for name, (low, high) in BANDS_HZ.items():
         rows = (hertz >= low) & (hertz < high)
         if heard[rows].any():
-            found.append((float((gap * heard)[rows].sum()) / total, float(signed[rows][heard[rows]].mean()), name))
+            found.append(
+                (
+                    float((gap * heard)[rows].sum()) / total,
+                    float(signed[rows][heard[rows]].mean()),
+                    name,
+                )
+            )
     share, direction, name = max(found)
-    which = "too quiet" if direction > 1.0 else "too loud" if direction < -1.0 else "of another shape"
-    return [f"{100 * share:.0f} % of what is left lies in {name}, where the patch is {which} ({abs(direction):.0f} dB on average)."]
+    which = (
+        "too quiet" if direction > 1.0 else "too loud" if direction < -1.0 else "of another shape"
+    )
+    return [
+        f"{100 * share:.0f} % of what is left lies in {name}, where the patch is {which} "
+        f"({abs(direction):.0f} dB on average)."
+    ]
 
 
 def _times(gap: NDArray, heard: NDArray, frames_s: NDArray, gate_s: float) -> list[str]:
@@ -67,7 +94,9 @@ def _times(gap: NDArray, heard: NDArray, frames_s: NDArray, gate_s: float) -> li
         "the tail after the key is released": frames_s >= gate_s,
     }
     means = {
-        name: float(gap[:, columns][heard[:, columns]].mean()) for name, columns in parts.items() if heard[:, columns].any()
+        name: float(gap[:, columns][heard[:, columns]].mean())
+        for name, columns in parts.items()
+        if heard[:, columns].any()
     }
     name = max(means, key=lambda part: means[part])
     if len(means) < 2 or means[name] < max(NOTABLE_DB, 1.25 * float(gap[heard].mean())):
@@ -76,13 +105,22 @@ def _times(gap: NDArray, heard: NDArray, frames_s: NDArray, gate_s: float) -> li
 
 
 def _width(target: NDArray[np.float32], rerender: NDArray[np.float32]) -> list[str]:
-    """Stereo: the share of energy at the sides, when it differs clearly. The distance (MSS) does not hear it."""
+    """Stereo: the share of energy at the sides, when it differs clearly.
+
+    The distance (MSS) does not hear it.
+    """
     wanted, had = (_side(sound) for sound in (target, rerender))
     if abs(wanted - had) < 0.15:
         return []
-    return [f"The recording is {'wider' if wanted > had else 'narrower'} than the patch, which the similarity does not count."]
+    return [
+        f"The recording is {'wider' if wanted > had else 'narrower'} than the patch, which the "
+        f"similarity does not count."
+    ]
 
 
 def _side(sound: NDArray[np.float32]) -> float:
-    mid, side = (np.square(part, dtype=np.float64).mean() for part in (sound[0] + sound[1], sound[0] - sound[1]))
+    mid, side = (
+        np.square(part, dtype=np.float64).mean()
+        for part in (sound[0] + sound[1], sound[0] - sound[1])
+    )
     return float(side / max(mid + side, 1e-20))

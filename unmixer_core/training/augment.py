@@ -1,6 +1,9 @@
-"""Changes of log-mel frames that leave the patch as it is: noise, a level offset, a shift in time, masked bands and frames.
+"""Changes of log-mel frames that leave the patch as it is.
 
-Masking after Park et al., "SpecAugment" (Interspeech 2019). Shapes: b clips, c channels, m mels, f frames.
+Noise, a level offset, a shift in time, masked bands and frames.
+
+Masking after Park et al., "SpecAugment" (Interspeech 2019). Shapes: b clips, c channels, m mels, f
+frames.
 """
 
 from __future__ import annotations
@@ -25,13 +28,20 @@ class AugmentSettings(Protocol):
     mask_frames: int
 
 
-def augment(x: Tensor, settings: AugmentSettings, spec: FeatureSpec, generator: torch.Generator) -> Tensor:
-    """A changed copy of features [b, c, m, f], values kept at or above the floor (-1). The generator lives on the CPU."""
+def augment(
+    x: Tensor, settings: AugmentSettings, spec: FeatureSpec, generator: torch.Generator
+) -> Tensor:
+    """A changed copy of features [b, c, m, f], values kept at or above the floor (-1).
+
+    The generator lives on the CPU.
+    """
     per_db = -2.0 / spec.floor_db
     b, _, mels, frames = x.shape
     white = draw(torch.randn, x.shape, generator=generator) * (settings.noise_db * per_db)
     gain = draw(torch.randn, (b, 1, 1, 1), generator=generator) * (settings.gain_db * per_db)
-    x = _shifted(x, draw(partial(torch.randint, settings.shift_frames + 1), (b,), generator=generator))
+    x = _shifted(
+        x, draw(partial(torch.randint, settings.shift_frames + 1), (b,), generator=generator)
+    )
     x = torch.where(x > -1.0, (x + (white + gain).to(x)).clamp_min(-1.0), x)
     hidden = _spans(b, mels, settings.mask_mels, generator)[:, None, :, None]
     hidden = hidden | _spans(b, frames, settings.mask_frames, generator)[:, None, None, :]

@@ -1,7 +1,9 @@
-"""The three phases of the curriculum and what they read: dry synth -> non-linear effects -> full chain.
+"""The three phases of the curriculum and what they read.
 
-A phase is its new clips, the earlier ones it replays, the proxy's clips that it rehearses on first, and the validation
-clips of every phase so far.
+Dry synth -> non-linear effects -> full chain.
+
+A phase is its new clips, the earlier ones it replays, the proxy's clips that it rehearses on first,
+and the validation clips of every phase so far.
 """
 
 from __future__ import annotations
@@ -44,8 +46,9 @@ class PhaseSettings(Protocol):
 
 @dataclass(frozen=True)
 class PhaseData:
-    """Rows of the features: new training clips of a phase, earlier ones to replay, validation clips by phase; rows from
-    `n_host` on are the proxy's: `rehearsal` those of this phase, `rehearsed` those of earlier ones.
+    """Rows of the features: new training clips of a phase, earlier ones to replay, validation
+    clips by phase; rows from `n_host` on are the proxy's: `rehearsal` those of this phase,
+    `rehearsed` those of earlier ones.
     """
 
     features: Features
@@ -58,8 +61,13 @@ class PhaseData:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many training clips of the host and of the proxy the phase is given, earlier ones included."""
-        return {"host": len(self.new) + len(self.earlier), "proxy": len(self.rehearsal) + len(self.rehearsed)}
+        """How many training clips of the host and of the proxy the phase is given, earlier ones
+        included.
+        """
+        return {
+            "host": len(self.new) + len(self.earlier),
+            "proxy": len(self.rehearsal) + len(self.rehearsed),
+        }
 
     @property
     def phase(self) -> str:
@@ -68,8 +76,10 @@ class PhaseData:
 
     @classmethod
     def of(cls, host: Features, phase: str, proxy: Features | None = None) -> PhaseData:
-        """`proxy`: frames of the proxy's clips, if any. Raises StageError when the phase has no training or no validation
-        clips, or the proxy's frames do not fit the host's.
+        """`proxy`: frames of the proxy's clips, if any.
+
+        Raises StageError when the phase has no training or no validation clips, or the proxy's
+        frames do not fit the host's.
         """
         features, patches = host.joined(proxy) if proxy is not None else host, host.patches
         known = PHASES[: PHASES.index(phase) + 1]
@@ -77,7 +87,8 @@ class PhaseData:
         valid = {name: patches.where(phase=name, split="valid") for name in known}
         if not len(rows[phase]) or not len(valid[phase]):
             raise StageError(
-                f"the features hold no training or no validation clips of phase {phase}; see params.yaml `sample`."
+                f"the features hold no training or no validation clips of phase {phase}; see "
+                f"params.yaml `sample`."
             )
         made = {name: _after(len(host), features.patches.where(phase=name)) for name in known}
         return cls(
@@ -95,17 +106,21 @@ class PhaseData:
         return Targets.of(self.features.patches.select(rows))[torch.arange(len(rows))]
 
     def statistics(self, at_most: int = 1000) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation (at least 0.1) per channel and mel band [2, m] over the host's training clips of
-        every phase.
+        """Mean and standard deviation (at least 0.1) per channel and mel band [2, m] over the
+        host's training clips of every phase.
         """
         rows = self.features.patches.where(split="train")
         rows = rows[rows < self.n_host]
         x = self.features.batch(rows[:: max(1, len(rows) // at_most)])
         return x.mean((0, 3)), x.std((0, 3)).clamp_min(0.1)
 
-    def epoch_rows(self, epoch: int, *, seed: int, replay: float, rehearsal: bool = False) -> NDArray[np.int64]:
-        """The shuffled rows of one epoch: all new clips of the host (or, in a rehearsal, of the proxy), and `replay` times
-        as many earlier ones, as far as there are.
+    def epoch_rows(
+        self, epoch: int, *, seed: int, replay: float, rehearsal: bool = False
+    ) -> NDArray[np.int64]:
+        """The shuffled rows of one epoch.
+
+        All new clips of the host (or, in a rehearsal, of the proxy), and `replay` times as many
+        earlier ones, as far as there are.
         """
         new, earlier = (self.rehearsal, self.rehearsed) if rehearsal else (self.new, self.earlier)
         rng = np.random.default_rng([seed, epoch])
@@ -115,8 +130,9 @@ class PhaseData:
 
 @dataclass(frozen=True)
 class Schedule:
-    """The epochs of a phase: `rehearsals` on the proxy's clips first, then those on the host's. A batch has a clip for each
-    of `ranks`.
+    """The epochs of a phase: `rehearsals` on the proxy's clips first, then those on the host's.
+
+    A batch has a clip for each of `ranks`.
     """
 
     data: PhaseData
@@ -134,10 +150,13 @@ class Schedule:
     def batches(self, epoch: int) -> list[NDArray[np.int64]]:
         """An epoch's rows in shuffled batches; equal for equal seed and epoch."""
         s = self.settings
-        rows = self.data.epoch_rows(epoch, seed=s.seed, replay=s.replay, rehearsal=epoch < self.rehearsals)
+        rows = self.data.epoch_rows(
+            epoch, seed=s.seed, replay=s.replay, rehearsal=epoch < self.rehearsals
+        )
         if len(rows) < self.ranks or s.batch < self.ranks:
             raise ConfigError(
-                f"{self.ranks} ranks cannot share batches of {min(len(rows), s.batch)} clips; start fewer."
+                f"{self.ranks} ranks cannot share batches of {min(len(rows), s.batch)} clips; "
+                f"start fewer."
             )
         return batches_of(rows, s.batch, max(2, self.ranks))
 
@@ -154,7 +173,10 @@ class Schedule:
 
 
 def batches_of(rows: NDArray[np.int64], size: int, least: int = 2) -> list[NDArray[np.int64]]:
-    """Chunks of at least `least` rows (batch normalisation needs two); fewer last rows join the chunk before them."""
+    """Chunks of at least `least` rows (batch normalisation needs two).
+
+    Fewer last rows join the chunk before them.
+    """
     count = max(1, math.ceil((len(rows) - least + 1) / size))
     return [rows[i * size : (i + 1) * size if i < count - 1 else len(rows)] for i in range(count)]
 
@@ -169,9 +191,12 @@ def _together(parts: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Sounds:
-    """The spectral loss (`training.ProxyTerm`): predicted samples through the frozen proxy, beside the true sound.
+    """The spectral loss (`training.ProxyTerm`).
 
-    `clips` are aligned with the features. Both sounds are compared at one level, which is not the model's to predict.
+    Predicted samples through the frozen proxy, beside the true sound.
+
+    `clips` are aligned with the features. Both sounds are compared at one level, which is not the
+    model's to predict.
     """
 
     proxy: Twin
@@ -179,15 +204,21 @@ class Sounds:
 
     @classmethod
     def open(cls, proxy: Path, renders: Path, device: torch.device | str) -> Sounds:
-        """Raises StageError, SchemaMismatch, AudioError when the proxy or the clips are missing or do not fit."""
+        """Raises StageError, SchemaMismatch, AudioError when the proxy or the clips are missing
+        or do not fit.
+        """
         frozen = Proxy.load(proxy).to(device).eval().requires_grad_(False)
         return cls(frozen, Clips.open(renders))
 
     def __call__(self, draw: Draw, targets: Targets, rows: NDArray[np.int64]) -> Tensor:
         """Distance [b] of samples to clips `rows` [b]."""
         rate = int(self.proxy.sample_rate)
-        true = np.stack([audio.resample(self.clips.audio(int(row)), self.clips.rate, rate) for row in rows])
+        true = np.stack(
+            [audio.resample(self.clips.audio(int(row)), self.clips.rate, rate) for row in rows]
+        )
         wanted = losses.level_matched(torch.from_numpy(true).to(draw.knobs))
-        found = losses.level_matched(losses.rendered(self.proxy, draw, targets.note, targets.gate_s))
+        found = losses.level_matched(
+            losses.rendered(self.proxy, draw, targets.note, targets.gate_s)
+        )
         length = min(wanted.shape[-1], found.shape[-1])
         return spectral.multiscale_spectral(found[..., :length], wanted[..., :length], rate)

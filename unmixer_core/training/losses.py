@@ -1,10 +1,12 @@
 """The hybrid loss of the inverse model (specification 2.2, methods.md section 3).
 
-    L = lambda_p NLL(knobs) + lambda_c CE(choices) + lambda_o NLL(chain) + lambda_e BCE(presence) + lambda_s L_spectral
+    L = lambda_p NLL(knobs) + lambda_c CE(choices) + lambda_o NLL(chain)
+        + lambda_e BCE(presence) + lambda_s L_spectral
 
-The parametric terms are teacher-forced: knobs are scored given the true classes and chain. The spectral term renders a
-sample of the predicted distribution through the proxy, so its gradient reaches the encoder through the reparameterised
-knobs and, where switched on, through the straight-through choices and chain slots.
+The parametric terms are teacher-forced: knobs are scored given the true classes and chain. The
+spectral term renders a sample of the predicted distribution through the proxy, so its gradient
+reaches the encoder through the reparameterised knobs and, where switched on, through the
+straight-through choices and chain slots.
 """
 
 from __future__ import annotations
@@ -44,15 +46,22 @@ class LossSettings(Protocol):
 
 
 class Renderer(Protocol):
-    """The proxy: (knobs [b, K], choices, chain slots, note [b], gate_s [b]) -> audio [b, 2, time]."""
+    """The proxy: (knobs [b, K], choices, chain slots, note [b], gate_s [b]) -> audio [b, 2,
+    time].
+    """
 
-    def __call__(self, knobs: Tensor, choices: list[Tensor], chain: Tensor, note: Tensor, gate_s: Tensor) -> Tensor: ...
+    def __call__(
+        self, knobs: Tensor, choices: list[Tensor], chain: Tensor, note: Tensor, gate_s: Tensor
+    ) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Terms:
-    """Batch means, before their lambdas: knobs in nats per active knob, choices in nats per audible choice, chain in nats
-    per clip, present in nats per question (effect presence and use of each modulation amount)."""
+    """Batch means, before their lambdas.
+
+    Knobs in nats per active knob, choices in nats per audible choice, chain in nats per clip,
+    present in nats per question (effect presence and use of each modulation amount).
+    """
 
     knobs: Tensor
     choices: Tensor
@@ -61,10 +70,18 @@ class Terms:
 
     def total(self, settings: LossSettings) -> Tensor:
         s = settings
-        return s.lambda_p * self.knobs + s.lambda_c * self.choices + s.lambda_o * self.chain + s.lambda_e * self.present
+        return (
+            s.lambda_p * self.knobs
+            + s.lambda_c * self.choices
+            + s.lambda_o * self.chain
+            + s.lambda_e * self.present
+        )
 
     def floats(self) -> dict[str, float]:
-        return {name: float(getattr(self, name).detach()) for name in ("knobs", "choices", "chain", "present")}
+        return {
+            name: float(getattr(self, name).detach())
+            for name in ("knobs", "choices", "chain", "present")
+        }
 
 
 def parametric(model: Unmixer, belief: Belief, targets: Targets, settings: LossSettings) -> Terms:
@@ -72,12 +89,16 @@ def parametric(model: Unmixer, belief: Belief, targets: Targets, settings: LossS
     return Terms(
         knob_nll(model, belief, context_of(targets), targets, settings.nll_cap),
         choice_cross_entropy(belief.classes.choices, targets, settings.label_smoothing),
-        chain_nll(model.chain_log_probs(belief, targets.chain), targets.chain, settings.label_smoothing),
+        chain_nll(
+            model.chain_log_probs(belief, targets.chain), targets.chain, settings.label_smoothing
+        ),
         presence_cross_entropy(belief, targets),
     )
 
 
-def knob_nll(model: Unmixer, belief: Belief, context: Context, targets: Targets, cap: float) -> Tensor:
+def knob_nll(
+    model: Unmixer, belief: Belief, context: Context, targets: Targets, cap: float
+) -> Tensor:
     """Mean over clips of the negative log density (in logit space) per scored knob."""
     goal, mask = to_logit(targets.knobs), scored_knobs(targets)
     total, count = goal.new_zeros(len(goal)), mask.sum(-1).clamp_min(1)
@@ -106,19 +127,25 @@ def scored_knobs(targets: Targets) -> Tensor:
 
 
 def choice_cross_entropy(logits: list[Tensor], targets: Targets, smoothing: float) -> Tensor:
-    """Mean over clips of the cross-entropy per audible choice, each weighted by the logarithm of its number of items
-    (what there is to learn: 2.8 nats of a wavetable, 0.7 of a switch)."""
+    """Mean over clips of the cross-entropy per audible choice, each weighted by the logarithm of
+    its number of items (what there is to learn: 2.8 nats of a wavetable, 0.7 of a switch).
+    """
     each = [
         F.cross_entropy(score, targets.choices[:, i], reduction="none", label_smoothing=smoothing)
         for i, score in enumerate(logits)
     ]
-    weight = targets.choice_mask * torch.tensor([math.log(score.shape[1]) for score in logits]).to(each[0])
+    weight = targets.choice_mask * torch.tensor([math.log(score.shape[1]) for score in logits]).to(
+        each[0]
+    )
     return ((torch.stack(each, dim=-1) * weight).sum(-1) / weight.sum(-1).clamp_min(1e-6)).mean()
 
 
 def chain_nll(log_probs: Tensor, chain: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Mean over clips of -log p(chain): log_probs [b, 8, 9] teacher-forced, chain [b, 8] (-1 = none); what follows the
-    first END does not count. Smoothing spreads over the classes that are still free."""
+    """Mean over clips of -log p(chain).
+
+    log_probs [b, 8, 9] teacher-forced, chain [b, 8] (-1 = none); what follows the first END does
+    not count. Smoothing spreads over the classes that are still free.
+    """
     slots = slots_of(chain).to(log_probs)
     live = torch.cat([torch.ones_like(chain[:, :1], dtype=torch.bool), chain[:, :-1] >= 0], dim=1)
     right = (log_probs * slots).sum(-1)
@@ -128,18 +155,25 @@ def chain_nll(log_probs: Tensor, chain: Tensor, smoothing: float = 0.0) -> Tenso
 
 
 def presence_cross_entropy(belief: Belief, targets: Targets) -> Tensor:
-    """Mean binary cross-entropy of effect presence and, where audible, of each modulation amount's use."""
+    """Mean binary cross-entropy of effect presence and, where audible, of each modulation
+    amount's use.
+    """
     present = F.binary_cross_entropy_with_logits(belief.classes.present, targets.present)
     audible = targets.knob_mask[:, list(AMOUNTS)].float()
-    moving = F.binary_cross_entropy_with_logits(belief.classes.moving, targets.moving.float(), weight=audible)
+    moving = F.binary_cross_entropy_with_logits(
+        belief.classes.moving, targets.moving.float(), weight=audible
+    )
     return present + 0.5 * moving
 
 
-# --- through the proxy ---------------------------------------------------------------------------------------------
+# --- through the proxy ------------------------------------------------------------------------
 
 
 def level_matched(audio: Tensor) -> Tensor:
-    """Audio [b, channel, time] at unit root mean square: level is stored apart and not the model's to predict."""
+    """Audio [b, channel, time] at unit root mean square.
+
+    Level is stored apart and not the model's to predict.
+    """
     return audio / audio.square().mean((-2, -1), keepdim=True).add(1e-10).sqrt()
 
 
@@ -149,10 +183,12 @@ def rendered(proxy: Renderer, draw: Draw, note: Tensor, gate_s: Tensor) -> Tenso
 
 
 def parted(draw: Draw) -> Draw:
-    """The same sample cut off from the model, each part that carried a gradient a leaf: what `carried` differentiates at.
+    """The same sample cut off from the model, each part that carried a gradient a leaf.
 
-    Knobs are conditioned on choices and slots, so a derivative taken at the parts of `draw` itself would hold the way
-    through the knobs twice.
+    What `carried` differentiates at.
+
+    Knobs are conditioned on choices and slots, so a derivative taken at the parts of `draw` itself
+    would hold the way through the knobs twice.
     """
 
     def leaf(x: Tensor) -> Tensor:
@@ -160,20 +196,28 @@ def parted(draw: Draw) -> Draw:
 
     context = draw.context
     choices = [leaf(choice) for choice in context.choices]
-    return replace(draw, knobs=leaf(draw.knobs), context=replace(context, choices=choices, slots=leaf(context.slots)))
+    return replace(
+        draw,
+        knobs=leaf(draw.knobs),
+        context=replace(context, choices=choices, slots=leaf(context.slots)),
+    )
 
 
 def carried(distance: Tensor, at: Draw, draw: Draw, limit: float | None) -> tuple[Tensor, int]:
-    """A stand-in for mean(distance) whose gradient at the sample is that of each clip's distance [b], clipped.
+    """A stand-in for mean(distance) whose gradient at the sample is that of each clip's distance
+    [b], clipped.
 
-    The gradient through a synthesizer reaches 1e20 for some clips, which would leave nothing of the other clips' or the
-    other terms' after clipping the sum. So each clip's is shortened to `limit` on its own, where it enters the model's
-    outputs (None: as it is); one that is not finite is dropped. Returns the stand-in and the number dropped.
+    The gradient through a synthesizer reaches 1e20 for some clips, which would leave nothing of the
+    other clips' or the other terms' after clipping the sum. So each clip's is shortened to `limit`
+    on its own, where it enters the model's outputs (None: as it is); one that is not finite is
+    dropped. Returns the stand-in and the number dropped.
 
     Args:
         distance: of the sample `at` [b], which is `parted(draw)`.
     """
-    pairs = [(leaf, x) for leaf, x in zip(_parts(at), _parts(draw), strict=True) if leaf.requires_grad]
+    pairs = [
+        (leaf, x) for leaf, x in zip(_parts(at), _parts(draw), strict=True) if leaf.requires_grad
+    ]
     leaves, parts = [leaf for leaf, _ in pairs], [x for _, x in pairs]
     found = torch.autograd.grad(distance.sum(), leaves, allow_unused=True)
     gradients = [torch.zeros_like(x) if g is None else g for x, g in zip(parts, found, strict=True)]
@@ -193,7 +237,9 @@ def _parts(draw: Draw) -> list[Tensor]:
 
 
 def _inner(gradients: list[Tensor], parts: list[Tensor]) -> Tensor:
-    return torch.stack([(g.detach() * x).flatten(1).sum(1) for g, x in zip(gradients, parts, strict=True)]).sum(0)
+    return torch.stack(
+        [(g.detach() * x).flatten(1).sum(1) for g, x in zip(gradients, parts, strict=True)]
+    ).sum(0)
 
 
 def _like(per_clip: Tensor, x: Tensor) -> Tensor:
@@ -207,4 +253,6 @@ def schedule(progress: float, start: float, ramp: float) -> float:
 
 def temperature(progress: float, settings: LossSettings) -> float:
     """Gumbel-Softmax temperature, linear over a phase."""
-    return settings.temperature_start + progress * (settings.temperature_end - settings.temperature_start)
+    return settings.temperature_start + progress * (
+        settings.temperature_end - settings.temperature_start
+    )

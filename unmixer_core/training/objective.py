@@ -1,8 +1,10 @@
-"""What one training step minimises, as a module that DDP can wrap: a share of a batch -> the hybrid loss.
+"""What one training step minimises, as a module that DDP can wrap.
 
-On CUDA, and on CPUs that compute in it, the encoder and what reads its vector directly run in bfloat16 where autocast
-allows it (UNMIXER_PRECISION: `bf16`, `float32`); densities and the chain decoder's walk get float32, and its hyperbolic
-parts stay float64.
+A share of a batch -> the hybrid loss.
+
+On CUDA, and on CPUs that compute in it, the encoder and what reads its vector directly run in
+bfloat16 where autocast allows it (UNMIXER_PRECISION: `bf16`, `float32`); densities and the chain
+decoder's walk get float32, and its hyperbolic parts stay float64.
 """
 
 from __future__ import annotations
@@ -31,15 +33,20 @@ PRECISIONS = {"bf16": torch.bfloat16, "float32": torch.float32}
 
 
 class ProxyTerm(Protocol):
-    """The loss through the proxy (`curriculum.Sounds`): b samples and their rows of the features -> distances [b]."""
+    """The loss through the proxy (`curriculum.Sounds`).
+
+    B samples and their rows of the features -> distances [b].
+    """
 
     def __call__(self, draw: Draw, targets: Targets, rows: NDArray[np.int64]) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class Part:
-    """A rank's part of a batch of `total` clips: targets and rows of its clips, `share` of the phase that is done, and the
-    proxy's term on the first `heard` clips of the whole batch, weighed by `weight` (None: not in this step).
+    """A rank's part of a batch of `total` clips.
+
+    Targets and rows of its clips, `share` of the phase that is done, and the proxy's term on the
+    first `heard` clips of the whole batch, weighed by `weight` (None: not in this step).
     """
 
     targets: Targets
@@ -52,12 +59,18 @@ class Part:
 
 
 class Objective(nn.Module):
-    """forward(features, part) -> (loss, values to log). Means are over the whole batch: what a rank returns is its summand
-    of each value, and `world` times its summand of the loss, since DDP averages gradients.
+    """forward(features, part) -> (loss, values to log).
+
+    Means are over the whole batch: what a rank returns is its summand of each value, and `world`
+    times its summand of the loss, since DDP averages gradients.
     """
 
-    def __init__(self, model: Unmixer, settings: LossSettings, limit: float | None, ranks: Ranks = ALONE) -> None:
-        """limit: largest norm of a clip's spectral gradient (see `losses.carried`), None for any."""
+    def __init__(
+        self, model: Unmixer, settings: LossSettings, limit: float | None, ranks: Ranks = ALONE
+    ) -> None:
+        """limit: largest norm of a clip's spectral gradient (see `losses.carried`), None for
+        any.
+        """
         super().__init__()
         self.model, self.settings, self.limit, self.ranks = model, settings, limit, ranks
 
@@ -75,11 +88,19 @@ class Objective(nn.Module):
         return total, values
 
     def _shared(self, total: int) -> AbstractContextManager[None]:
-        return nullcontext() if self.ranks.world == 1 else noise.share(self.ranks.rows(total), total)
+        return (
+            nullcontext() if self.ranks.world == 1 else noise.share(self.ranks.rows(total), total)
+        )
 
     def _through_proxy(self, belief: Belief, part: Part) -> tuple[Tensor, dict[str, float]]:
-        """The spectral term (see `losses.carried`) and what to log of it; nothing for a rank that hears no clip."""
-        heard, mine = min(part.heard, part.total), slice(0, self.ranks.count(min(part.heard, part.total)))
+        """The spectral term (see `losses.carried`) and what to log of it.
+
+        Nothing for a rank that hears no clip.
+        """
+        heard, mine = (
+            min(part.heard, part.total),
+            slice(0, self.ranks.count(min(part.heard, part.total))),
+        )
         weight, term, found = (
             self.ranks.weight(heard),
             belief.vector.new_zeros(()),
@@ -98,22 +119,29 @@ class Objective(nn.Module):
             at = losses.parted(draw)
             distance = part.proxy_term(at, targets, part.rows[mine])
             carried, dropped = losses.carried(distance, at, draw, self.limit)
-            term, spectral = carried * weight, float(distance.detach().mean()) * weight / self.ranks.world
+            term, spectral = (
+                carried * weight,
+                float(distance.detach().mean()) * weight / self.ranks.world,
+            )
             found = {"spectral": spectral, "spectral_dropped": float(dropped)}
         self.ranks.same_noise(belief.vector.device)
         return term, found
 
 
 def autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """bfloat16 where it helps: on CUDA and on CPUs that compute in it (a training step there takes 0.7 times as long), unless
-    UNMIXER_PRECISION says otherwise.
+    """bfloat16 where it helps: on CUDA and on CPUs that compute in it (a training step there takes
+    0.7 times as long), unless UNMIXER_PRECISION says otherwise.
 
     Raises:
         ConfigError: UNMIXER_PRECISION is neither bf16 nor float32.
     """
-    given = os.environ.get("UNMIXER_PRECISION") or ("bf16" if _computes_in_bf16(device) else "float32")
+    given = os.environ.get("UNMIXER_PRECISION") or (
+        "bf16" if _computes_in_bf16(device) else "float32"
+    )
     if given not in PRECISIONS:
-        raise ConfigError(f"UNMIXER_PRECISION = {given!r} is not allowed, it must be bf16 or float32.")
+        raise ConfigError(
+            f"UNMIXER_PRECISION = {given!r} is not allowed, it must be bf16 or float32."
+        )
     kind = PRECISIONS[given]
     return nullcontext() if kind is torch.float32 else torch.autocast(device.type, kind)
 
@@ -132,5 +160,7 @@ def _full(belief: Belief) -> Belief:
     classes = belief.classes
     return Belief(
         belief.vector.float(),
-        Classes([x.float() for x in classes.choices], classes.present.float(), classes.moving.float()),
+        Classes(
+            [x.float() for x in classes.choices], classes.present.float(), classes.moving.float()
+        ),
     )

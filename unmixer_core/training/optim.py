@@ -1,17 +1,18 @@
 """GCWD: gradient clipping with weight decay, one optimiser for flat and hyperbolic parameters.
 
-Spectral losses have gradients that range over tens of orders of magnitude, on which plain Adam diverges or stalls. Two
-readings of the idea are offered, `clip=`:
+Spectral losses have gradients that range over tens of orders of magnitude, on which plain Adam
+diverges or stalls. Two readings of the idea are offered, `clip=`:
 
-norm     AdamW on gradients scaled to a largest global norm (Pascanu et al., ICML 2013; decoupled decay of Loshchilov,
-         Hutter, ICLR 2019), the reading of the specification.
-element  each coordinate of the momentum is clipped to +-threshold and divided by it, so that large ones count as a sign,
-         then decoupled decay: Han, Lostanlen, Lagrange, "Gradient Clipping Improves Neural Network Optimization for
-         Perceptual Sound Matching", EUSIPCO 2025 (beta 0.965, threshold 0.01, decay 0.1 at lr 1e-3).
+norm     AdamW on gradients scaled to a largest global norm (Pascanu et al., ICML 2013; decoupled
+         decay of Loshchilov, Hutter, ICLR 2019), the reading of the specification.
+element  each coordinate of the momentum is clipped to +-threshold and divided by it, so that large
+         ones count as a sign, then decoupled decay: Han, Lostanlen, Lagrange, "Gradient Clipping
+         Improves Neural Network Optimization for Perceptual Sound Matching", EUSIPCO 2025 (beta 0.965, threshold 0.01,
+         decay 0.1 at lr 1e-3).
 none     plain AdamW, to compare with.
 
-Weight decay leaves norms, biases and points of a manifold alone. A `geoopt.ManifoldParameter` moves along its manifold
-(Becigneul, Ganea, "Riemannian Adaptive Optimization Methods", ICLR 2019).
+Weight decay leaves norms, biases and points of a manifold alone. A `geoopt.ManifoldParameter` moves
+along its manifold (Becigneul, Ganea, "Riemannian Adaptive Optimization Methods", ICLR 2019).
 """
 
 from __future__ import annotations
@@ -34,16 +35,22 @@ _PERCENTILE_SAMPLE = 50_000
 
 @dataclass(frozen=True)
 class StepReport:
-    """One step: global gradient norm before clipping; share clipped (of this step: 0 or 1; of coordinates for `element`)."""
+    """One step: global gradient norm before clipping; share clipped (of this step: 0 or 1.
+
+    Of coordinates for `element`).
+    """
 
     gradient_norm: float
     clipped_share: float
 
 
 class GCWD(torch.optim.Optimizer):
-    """See the module. `threshold` is the largest global norm (norm) or the momentum's limit (element); a `percentile` in
-    (0, 100] replaces it by that percentile of the last 500 norms (Seetharaman et al., "AutoClip", MLSP 2020) or of the
-    momentum's coordinates."""
+    """See the module.
+
+    `threshold` is the largest global norm (norm) or the momentum's limit (element); a `percentile`
+    in (0, 100] replaces it by that percentile of the last 500 norms (Seetharaman et al.,
+    "AutoClip", MLSP 2020) or of the momentum's coordinates.
+    """
 
     def __init__(
         self,
@@ -84,7 +91,8 @@ class GCWD(torch.optim.Optimizer):
         """Clip, decay and move.
 
         Raises:
-            TrainingError: a gradient is not finite; names the head, and no parameter or state has changed.
+            TrainingError: a gradient is not finite; names the head, and no parameter or state has
+            changed.
         """
         loss = None
         if closure is not None:
@@ -101,7 +109,10 @@ class GCWD(torch.optim.Optimizer):
         return loss
 
     def _norm(self) -> float:
-        """Global norm of all gradients; refuses what is not finite (float32 squares may overflow, so those are redone)."""
+        """Global norm of all gradients.
+
+        Refuses what is not finite (float32 squares may overflow, so those are redone).
+        """
         gradients = [p.grad for g in self.param_groups for p in g["params"] if p.grad is not None]
         if not gradients:
             return 0.0
@@ -111,7 +122,9 @@ class GCWD(torch.optim.Optimizer):
             return total
         self._refuse_non_finite()
         largest = max(g.abs().max().item() for g in gradients)
-        return largest * torch.stack([(g.double() / largest).norm() for g in gradients]).norm().item()
+        return (
+            largest * torch.stack([(g.double() / largest).norm() for g in gradients]).norm().item()
+        )
 
     def _refuse_non_finite(self) -> None:
         bad = [
@@ -121,18 +134,24 @@ class GCWD(torch.optim.Optimizer):
             if p.grad is not None and not torch.isfinite(p.grad).all()
         ]
         heads = sorted({name.split(".")[0] for name in bad})
-        # A head's bad gradient flows on into what heads share, which is only named when it stands alone.
+        # A head's bad gradient flows on into what heads share, which is only named when it stands
+        # alone.
         heads = [head for head in heads if head not in SHARED] or heads
         if heads:
             raise TrainingError(
-                f"The gradient of {' and '.join(heads)} is not finite (first in {bad[0]}), so the step was not taken; "
+                f"The gradient of {' and '.join(heads)} is not finite (first in {bad[0]}), so the "
+                f"step was not taken; "
                 "lower optim.lr or loss.lambda_s, or set optim.clip to norm."
             )
 
     def _scale(self, norm: float) -> float:
         if self.clip == "none" or norm == 0.0:
             return 1.0
-        limit = self.threshold if self.percentile is None else _percentile(torch.tensor(self.norms), self.percentile)
+        limit = (
+            self.threshold
+            if self.percentile is None
+            else _percentile(torch.tensor(self.norms), self.percentile)
+        )
         return min(1.0, limit / norm)
 
     def _step_adam(self, scale: float) -> None:
@@ -142,7 +161,14 @@ class GCWD(torch.optim.Optimizer):
                 if p.grad is not None:
                     move = _riemannian_adam if group["kind"] == "manifold" else _adam
                     move(
-                        p, p.grad * scale, self._moments(p), lr, group["weight_decay"], self.beta1, self.beta2, self.eps
+                        p,
+                        p.grad * scale,
+                        self._moments(p),
+                        lr,
+                        group["weight_decay"],
+                        self.beta1,
+                        self.beta2,
+                        self.eps,
                     )
 
     def _moments(self, p: Tensor) -> dict[str, Any]:
@@ -160,7 +186,11 @@ class GCWD(torch.optim.Optimizer):
         for group, p in moving:
             gradient = p.manifold.egrad2rgrad(p, p.grad) if group["kind"] == "manifold" else p.grad
             self._moments(p)["mean"].mul_(self.beta1).add_(gradient, alpha=1 - self.beta1)
-        limit = self.threshold if self.percentile is None else self._element_limit([p for _, p in moving])
+        limit = (
+            self.threshold
+            if self.percentile is None
+            else self._element_limit([p for _, p in moving])
+        )
         clipped = total = 0
         for group, p in moving:
             mean, lr = self.state[p]["mean"], group["lr"] * group["lr_scale"]
@@ -203,7 +233,14 @@ def _percentile(values: Tensor, percentile: float | None) -> float:
 
 
 def _adam(
-    p: Tensor, gradient: Tensor, state: dict[str, Any], lr: float, decay: float, beta1: float, beta2: float, eps: float
+    p: Tensor,
+    gradient: Tensor,
+    state: dict[str, Any],
+    lr: float,
+    decay: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
 ) -> None:
     state["mean"].lerp_(gradient, 1 - beta1)
     state["square"].mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)

@@ -1,10 +1,13 @@
-"""One training loop for the three phases of the curriculum: dry synth -> non-linear effects -> full chain.
+"""One training loop for the three phases of the curriculum.
 
-What differs between phases is a value: which clips are new, which share of earlier ones is replayed, how many epochs. A
-phase first rehearses on the proxy's clips, of which there are many, then learns from the host's, which are true.
-Each phase starts from the last one's model and reports what it gained and what it forgot of the earlier phases. An
-epoch's randomness depends on (seed, epoch) alone, and its end is saved, so a run that was killed and continued gives
-the same bits as one that was not. Several processes may share the work (`distributed`): the curve stays the same.
+Dry synth -> non-linear effects -> full chain.
+
+What differs between phases is a value: which clips are new, which share of earlier ones is
+replayed, how many epochs. A phase first rehearses on the proxy's clips, of which there are many,
+then learns from the host's, which are true. Each phase starts from the last one's model and reports
+what it gained and what it forgot of the earlier phases. An epoch's randomness depends on (seed,
+epoch) alone, and its end is saved, so a run that was killed and continued gives the same bits as
+one that was not. Several processes may share the work (`distributed`): the curve stays the same.
 """
 
 from __future__ import annotations
@@ -60,7 +63,9 @@ class Log(Protocol):
 
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
 
-    def progress(self, items: Iterable[Any], total: int | None = None, desc: str = "") -> Iterator[Any]: ...
+    def progress(
+        self, items: Iterable[Any], total: int | None = None, desc: str = ""
+    ) -> Iterator[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,10 @@ class Settings:
 
 @dataclass
 class Progress:
-    """Where a phase stands after an epoch: with model and optimiser, all that is needed to continue."""
+    """Where a phase stands after an epoch.
+
+    With model and optimiser, all that is needed to continue.
+    """
 
     averaged: dict[str, Tensor]
     epoch: int = 0
@@ -99,17 +107,34 @@ def train_phase(
     log: Log,
     device: torch.device | str,
 ) -> dict[str, float]:
-    """A stage's work: open the data, take the last phase's model (or build one), train, save; returns the report.
+    """A stage's work: open the data, take the last phase's model (or build one), train, save.
+
+    Returns the report.
 
     Raises:
         StageError, SchemaMismatch, AudioError: an input is missing or does not fit.
         TrainingError: a gradient is not finite.
     """
     with joined(device) as ranks:
-        data = PhaseData.of(Features.open(features, renders, device), phase, Features.open(proxy_frames))
-        model = checkpoint.load(initial).model if initial else new_model(data, architecture, settings.phase.seed)
+        data = PhaseData.of(
+            Features.open(features, renders, device), phase, Features.open(proxy_frames)
+        )
+        model = (
+            checkpoint.load(initial).model
+            if initial
+            else new_model(data, architecture, settings.phase.seed)
+        )
         sounds = Sounds.open(proxy, renders, device) if settings.loss.lambda_s > 0 else None
-        report = fit(model, data, settings, state=state, log=log, proxy_term=sounds, device=device, ranks=ranks)
+        report = fit(
+            model,
+            data,
+            settings,
+            state=state,
+            log=log,
+            proxy_term=sounds,
+            device=device,
+            ranks=ranks,
+        )
         if ranks.first:
             trained = {name: dict(vars(section)) for name, section in vars(settings).items()}
             about = {"phase": phase, "report": report, "clips": data.counts, "trained": trained}
@@ -118,7 +143,9 @@ def train_phase(
 
 
 def new_model(data: PhaseData, architecture: ModelSettings, seed: int) -> Unmixer:
-    """A fresh model whose weights depend on the seed alone, with the normalisation of the training features."""
+    """A fresh model whose weights depend on the seed alone, with the normalisation of the
+    training features.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Unmixer(data.features.spec, architecture)
@@ -138,7 +165,9 @@ def fit(
     stop_after: int | None = None,
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
-    """Train one phase in place; the model ends with the best validated weights. Returns `assessment.report`.
+    """Train one phase in place; the model ends with the best validated weights.
+
+    Returns `assessment.report`.
 
     Args:
         state: folder of the resumable state; an unfinished run found there is continued.
@@ -157,11 +186,16 @@ def fit(
     limit = None if settings.optim.clip == "none" else 1.0
     objective = ranks.wrapped(Objective(model, settings.loss, limit, ranks))
     optimiser = make_optimiser(model, settings)
-    progress = _resume(state / "epoch.pt", model, optimiser, device, ranks) or Progress(_weights(model))
+    progress = _resume(state / "epoch.pt", model, optimiser, device, ranks) or Progress(
+        _weights(model)
+    )
     for epoch in range(progress.epoch, min(len(schedule), stop_after or len(schedule))):
         heard = None if epoch < schedule.rehearsals else proxy_term
         _train_epoch(
-            Stepper(model, objective, optimiser, data, settings, heard, device, ranks), schedule, progress, log
+            Stepper(model, objective, optimiser, data, settings, heard, device, ranks),
+            schedule,
+            progress,
+            log,
         )
         judged.load_state_dict(progress.averaged)
         found = assess(judged, data, data.valid[data.phase], settings.loss, device, ranks)
@@ -184,7 +218,11 @@ def _train_epoch(stepper: Stepper, schedule: Schedule, progress: Progress, log: 
         torch.manual_seed(generator.initial_seed())  # dropout takes no generator
         for batch in log.progress(batches, len(batches), schedule.title(progress.epoch)):
             share = progress.step / schedule.steps
-            rate = settings.optim.lr * settings.phase.lr_scale * one_cycle(share, settings.optim.warmup)
+            rate = (
+                settings.optim.lr
+                * settings.phase.lr_scale
+                * one_cycle(share, settings.optim.warmup)
+            )
             values = stepper.step(batch, rate, share, progress.step, generator)
             progress.step += 1
             _average(progress, stepper.model, settings.optim.ema)
@@ -206,13 +244,22 @@ class Stepper:
     ranks: Ranks
 
     def step(
-        self, batch: NDArray[np.int64], rate: float, share: float, step: int, generator: torch.Generator
+        self,
+        batch: NDArray[np.int64],
+        rate: float,
+        share: float,
+        step: int,
+        generator: torch.Generator,
     ) -> dict[str, float]:
-        """One batch: this rank's rows forward, all terms, one optimiser step; this rank's summands of what may be logged.
-        `share` of the phase is done.
+        """One batch: this rank's rows forward, all terms, one optimiser step.
+
+        This rank's summands of what may be logged. `share` of the phase is done.
         """
         loss, rows = self.settings.loss, batch[self.ranks.rows(len(batch))]
-        targets, features = self.data.targets(rows).to(self.device), self._features(rows, len(batch), generator)
+        targets, features = (
+            self.data.targets(rows).to(self.device),
+            self._features(rows, len(batch), generator),
+        )
         weight = loss.lambda_s * losses.schedule(share, loss.spectral_start, loss.spectral_ramp)
         due = weight > 0 and step % loss.spectral_every == 0
         term = self.proxy_term if due else None
@@ -227,13 +274,20 @@ class Stepper:
 
     def _features(self, rows: NDArray[np.int64], total: int, generator: torch.Generator) -> Tensor:
         """Augmented frames of the rows, the noise that of the whole batch."""
-        shared = noise.share(self.ranks.rows(total), total) if self.ranks.world > 1 else nullcontext()
+        shared = (
+            noise.share(self.ranks.rows(total), total) if self.ranks.world > 1 else nullcontext()
+        )
         with shared:
             frames = self.data.features.batch(rows)
-            return augment(frames, self.settings.augment, self.data.features.spec, generator).to(self.device)
+            return augment(frames, self.settings.augment, self.data.features.spec, generator).to(
+                self.device
+            )
 
     def terms(self, values: Mapping[str, float]) -> dict[str, float]:
-        """What is logged of a step: the whole batch's values and what the optimiser did. Every rank has to ask."""
+        """What is logged of a step: the whole batch's values and what the optimiser did.
+
+        Every rank has to ask.
+        """
         report = self.optimiser.report
         return {f"train.{name}": value for name, value in self.ranks.summed(values).items()} | {
             "train.gradient_norm": report.gradient_norm,
@@ -259,18 +313,22 @@ def make_optimiser(model: Unmixer, settings: Settings) -> GCWD:
 
 
 def one_cycle(share: float, warmup: float) -> float:
-    """Learning-rate factor: cosine rise from 0.1 to 1 over `warmup`, then cosine fall to 0 (Smith, Topin, 2018)."""
+    """Learning-rate factor: cosine rise from 0.1 to 1 over `warmup`, then cosine fall to 0
+    (Smith, Topin, 2018).
+    """
     if share < warmup:
         return 0.55 - 0.45 * math.cos(math.pi * share / warmup)
     return 0.5 + 0.5 * math.cos(math.pi * (share - warmup) / max(1.0 - warmup, 1e-9))
 
 
-# --- state ---------------------------------------------------------------------------------------------------------
+# --- state ------------------------------------------------------------------------------------
 
 
 def _average(progress: Progress, model: Unmixer, decay: float) -> None:
-    """Exponential moving average of all weights and running statistics, quicker at first. The ball is convex, so a
-    manifold point's average is a point of it."""
+    """Exponential moving average of all weights and running statistics, quicker at first.
+
+    The ball is convex, so a manifold point's average is a point of it.
+    """
     decay = min(decay, (1 + progress.step) / (10 + progress.step))
     for name, value in _weights(model, clone=False).items():
         kept = progress.averaged[name]
@@ -285,12 +343,20 @@ def _weights(model: Unmixer, *, clone: bool = True) -> dict[str, Tensor]:
 def _save(path: Path, model: Unmixer, optimiser: GCWD, progress: Progress) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
-    torch.save({"model": _weights(model), "optimiser": optimiser.state_dict(), "progress": vars(progress)}, temporary)
+    torch.save(
+        {"model": _weights(model), "optimiser": optimiser.state_dict(), "progress": vars(progress)},
+        temporary,
+    )
     os.replace(temporary, path)
 
 
-def _resume(path: Path, model: Unmixer, optimiser: GCWD, device: torch.device | str, ranks: Ranks) -> Progress | None:
-    """Where an earlier run stopped, as the first rank finds it: other nodes need not see its folder."""
+def _resume(
+    path: Path, model: Unmixer, optimiser: GCWD, device: torch.device | str, ranks: Ranks
+) -> Progress | None:
+    """Where an earlier run stopped, as the first rank finds it.
+
+    Other nodes need not see its folder.
+    """
     there = ranks.first and path.exists()
     where = device if ranks.world == 1 else "cpu"
     saved: dict[str, Any] | None = ranks.same(

@@ -73,4 +73,8 @@ def test_each_fault_of_the_wire_does_what_its_name_says() -> None:
 
 
 def test_one_seed_is_one_run_of_bad_luck() -> None:
-    assert heard("loss:chance=0.5", seed=1) == heard("loss:chance=0.5", seed=1) != heard("loss:chance=0.5", seed=2)
+    assert (
+        heard("loss:chance=0.5", seed=1)
+        == heard("loss:chance=0.5", seed=1)
+        != heard("loss:chance=0.5", seed=2)
+    )

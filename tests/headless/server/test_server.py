@@ -1,4 +1,6 @@
-"""The process: ready on a port of its own, records over UDP, survives a crash of a render, ends with its parent."""
+"""The process: ready on a port of its own, records over UDP, survives a crash of a render, ends
+with its parent.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,15 @@ class Host:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
         ports = ["--port", str(self.port), "--reply-port", str(self.socket.getsockname()[1])]
-        command = [sys.executable, "-m", "unmixer_core.headless", *ports, "--recordings", str(folder), *options]
+        command = [
+            sys.executable,
+            "-m",
+            "unmixer_core.headless",
+            *ports,
+            "--recordings",
+            str(folder),
+            *options,
+        ]
         self.process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         assert self.process.stdout.readline().strip() == "ready"
@@ -74,7 +84,9 @@ class Host:
     def fire(self, *lanes: tuple[int, int], slot: int = 0, beats: float = 1.0) -> None:
         """(midi, capture) pairs, all in one bundle."""
         notes = [message("/live/clip_slot/fire", midi, 0) for midi, _ in lanes]
-        self.send(*notes, *[message("/live/clip_slot/fire", capture, slot, beats) for _, capture in lanes])
+        self.send(
+            *notes, *[message("/live/clip_slot/fire", capture, slot, beats) for _, capture in lanes]
+        )
 
     def recorded(self, capture: int, slot: int = 0) -> str | None:
         for _ in range(int(PATIENCE_S / 0.01)):
@@ -161,21 +173,41 @@ def test_terminates_cleanly_with_its_workers(host) -> None:
 
 
 def test_busy_port_is_named(host, tmp_path) -> None:
-    command = [sys.executable, "-m", "unmixer_core.headless", "--port", str(host.port), "--recordings", str(tmp_path)]
-    second = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S)
-    assert second.returncode == 1 and str(host.port) in second.stderr and len(second.stderr.splitlines()) == 1
+    command = [
+        sys.executable,
+        "-m",
+        "unmixer_core.headless",
+        "--port",
+        str(host.port),
+        "--recordings",
+        str(tmp_path),
+    ]
+    second = subprocess.run(
+        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert (
+        second.returncode == 1
+        and str(host.port) in second.stderr
+        and len(second.stderr.splitlines()) == 1
+    )
 
 
 def test_ends_when_its_parent_is_gone(tmp_path) -> None:
     import psutil
 
     code = (
-        "import os, subprocess, sys; p = subprocess.Popen([sys.executable, '-m', 'unmixer_core.headless', '--port', '0', "
-        f"'--reply-port', '9', '--recordings', {str(tmp_path)!r}, '--parent-pid', str(os.getpid())], stdout=subprocess.PIPE); "
+        "import os, subprocess, sys; p = subprocess.Popen([sys.executable, '-m', "
+        "'unmixer_core.headless', '--port', '0', "
+        f"'--reply-port', '9', '--recordings', {str(tmp_path)!r}, '--parent-pid', "
+        f"str(os.getpid())], stdout=subprocess.PIPE); "
         "p.stdout.readline(); print(p.pid)"
     )
     parent = subprocess.run(
-        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, timeout=PATIENCE_S
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_S,
     )
     pid = int(parent.stdout)
     try:

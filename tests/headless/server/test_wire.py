@@ -13,11 +13,22 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 
 from unmixer_core.headless.server.server import Server, encode
 
+#: What AbletonOSC's server (MIT licence) was recorded to answer: one request and its replies a
+#: line.
 TRANSCRIPT = Path(__file__).resolve().parents[1] / "transcript.jsonl"
-"""What AbletonOSC's server (MIT licence) was recorded to answer: one request and its replies a line."""
+#: Live's window and a file on Live's disk: a host without a window has neither, and a client of
+#: ours sends none of these.
 NOT_OURS = ("/live/view/", "/live/song/export")
-"""Live's window and a file on Live's disk: a host without a window has neither, and a client of ours sends none of these."""
-DEVICES = ("Wavetable", "Auto Filter", "Saturator", "Compressor", "EQ Eight", "Phaser-Flanger", "Delay", "Reverb")
+DEVICES = (
+    "Wavetable",
+    "Auto Filter",
+    "Saturator",
+    "Compressor",
+    "EQ Eight",
+    "Phaser-Flanger",
+    "Delay",
+    "Reverb",
+)
 
 
 class Wire:
@@ -33,7 +44,9 @@ class Wire:
         tags = message[message.index(b",") :].split(b"\0")[0].decode()
         self.replies.append((address, tags, list(OscMessage(message).params)))
 
-    def ask(self, address: str, tags: str = ",", args: Any = ()) -> list[tuple[str, str, list[Any]]]:
+    def ask(
+        self, address: str, tags: str = ",", args: Any = ()
+    ) -> list[tuple[str, str, list[Any]]]:
         builder = OscMessageBuilder(address)
         for tag, value in zip(tags[1:], args, strict=True):
             builder.add_arg(value, tag)
@@ -94,8 +107,12 @@ def shape(reply: tuple[str, str, list[Any]]) -> tuple[str, str, list[str]]:
 
 def test_a_listener_hears_the_value_at_once_and_on_each_change_until_it_stops(wire) -> None:
     wire.ask("/live/song/create_audio_track", ",i", (-1,))
-    assert wire.ask("/live/track/start_listen/arm", ",i", (4,)) == [("/live/track/get/arm", ",iF", [4, False])]
-    assert wire.ask("/live/track/set/arm", ",ii", (4, 1)) == [("/live/track/get/arm", ",iT", [4, True])]
+    assert wire.ask("/live/track/start_listen/arm", ",i", (4,)) == [
+        ("/live/track/get/arm", ",iF", [4, False])
+    ]
+    assert wire.ask("/live/track/set/arm", ",ii", (4, 1)) == [
+        ("/live/track/get/arm", ",iT", [4, True])
+    ]
     assert wire.ask("/live/track/set/arm", ",ii", (4, 1)) == []
     assert wire.ask("/live/clip_slot/start_listen/has_clip", ",ii", (4, 0))[0][2] == [4, 0, False]
     assert wire.ask("/live/clip_slot/fire", ",iif", (4, 0, 1.0))[-1][2] == [4, 0, True]
@@ -124,28 +141,42 @@ def test_garbage_is_reported_not_fatal(wire) -> None:
 
 
 def test_no_datagram_ends_the_server(wire) -> None:
-    """Messages and bundles with bytes changed, cut off and added: each is answered, refused or ignored."""
+    """Messages and bundles with bytes changed, cut off and added.
+
+    Each is answered, refused or ignored.
+    """
     chance = random.Random(5)
     requests = [
         ("/live/*/get/name", [0]),
         ("/live/clip/get/notes", [0, 0]),
         ("/live/song/get/track_data", [0, 2, "clip.name"]),
     ]
-    requests += [("/unmixer/device/set", [1, 0, 0, "unison_mode", 1]), ("/live/song/create_*_track", [0.5])]
+    requests += [
+        ("/unmixer/device/set", [1, 0, 0, "unison_mode", 1]),
+        ("/live/song/create_*_track", [0.5]),
+    ]
     seeds = [encode(address, args) for address, args in requests]
     seeds += [b"#bundle\0" + bytes(8) + len(seed).to_bytes(4, "big") + seed for seed in seeds]
     for _ in range(3000):
         datagram = bytearray(chance.choice(seeds))
         for _ in range(chance.randrange(4)):
             datagram[chance.randrange(len(datagram))] = chance.randrange(256)
-        wire.server._handle(bytes(datagram[: chance.choice((len(datagram), chance.randrange(len(datagram))))]))
+        wire.server._handle(
+            bytes(datagram[: chance.choice((len(datagram), chance.randrange(len(datagram))))])
+        )
     assert wire.ask("/live/test")[-1][2] == ["ok"]
 
 
 def test_companion_replies_lead_with_the_request_number(wire) -> None:
-    assert wire.ask("/unmixer/get/version", ",i", (7,)) == [("/unmixer/get/version", ",is", [7, "1.1"])]
+    assert wire.ask("/unmixer/get/version", ",i", (7,)) == [
+        ("/unmixer/get/version", ",is", [7, "1.1"])
+    ]
     assert wire.ask("/unmixer/track/insert_device", ",iisi", (8, 0, "Reverb", 0))[0][2] == [8, 0, 0]
-    assert wire.ask("/unmixer/track/insert_device", ",iisi", (9, 0, "Wavetable", 5))[0][2] == [9, 0, 0]
+    assert wire.ask("/unmixer/track/insert_device", ",iisi", (9, 0, "Wavetable", 5))[0][2] == [
+        9,
+        0,
+        0,
+    ]
     assert wire.ask("/unmixer/track/insert_device", ",iisi", (10, 0, "Delay", 0))[0][2] == [
         10,
         0,
@@ -171,17 +202,27 @@ def test_companion_errors_carry_request_and_address(wire) -> None:
     ):
         (reply,) = wire.ask(address, tags, args)
         assert reply == ("/unmixer/error", ",iss", [args[0], address, words])
-    (reply,) = wire.ask("/unmixer/fence/5")  # AbletonOSC's own answer: the client's fence counts on it
+    (reply,) = wire.ask(
+        "/unmixer/fence/5"
+    )  # AbletonOSC's own answer: the client's fence counts on it
     assert reply == ("/live/error", ",s", ["Unknown OSC address: /unmixer/fence/5"])
 
 
 def test_wavetable_properties_and_modulation_read_back(wire) -> None:
     wire.ask("/unmixer/track/insert_device", ",iisi", (1, 0, "Wavetable", -1))
-    reply = wire.ask("/unmixer/device/set", ",iiisi", (2, 0, 0, "oscillator_2_wavetable_index", 5))[0]
+    reply = wire.ask("/unmixer/device/set", ",iiisi", (2, 0, 0, "oscillator_2_wavetable_index", 5))[
+        0
+    ]
     assert reply[1:] == (",iiisi", [2, 0, 0, "oscillator_2_wavetable_index", 5])
     names = wire.ask("/unmixer/device/get", ",iiis", (3, 0, 0, "oscillator_1_wavetables"))[0][2]
-    assert names[3] == "oscillator_1_wavetables" and names[4:6] == ["Basic Shapes", "Sub 1"] and len(names) == 4 + 16
-    amount = wire.ask("/unmixer/device/set_modulation", ",iiissf", (4, 0, 0, "Osc 1 Pos", "LFO 1", -0.3))[0][2]
+    assert (
+        names[3] == "oscillator_1_wavetables"
+        and names[4:6] == ["Basic Shapes", "Sub 1"]
+        and len(names) == 4 + 16
+    )
+    amount = wire.ask(
+        "/unmixer/device/set_modulation", ",iiissf", (4, 0, 0, "Osc 1 Pos", "LFO 1", -0.3)
+    )[0][2]
     assert amount[:5] == [4, 0, 0, "Osc 1 Pos", "LFO 1"] and amount[5] == pytest.approx(-0.3)
     refused = wire.ask("/unmixer/device/set", ",iiisi", (5, 0, 0, "oscillator_1_effect_mode", 9))[0]
     assert refused[0] == "/unmixer/error" and "0 to 3" in refused[2][2]
@@ -200,5 +241,9 @@ def test_duplicated_track_has_its_own_devices(wire) -> None:
     wire.ask("/unmixer/track/insert_device", ",iisi", (1, 0, "Saturator", -1))
     wire.ask("/live/song/duplicate_track", ",i", (0,))
     wire.ask("/live/device/set/parameter/value", ",iiif", (1, 0, 1, 0.9))
-    assert wire.ask("/live/device/get/parameter/value", ",iii", (0, 0, 1))[0][2][3] == pytest.approx(0.5)
-    assert wire.ask("/live/device/get/parameter/value", ",iii", (1, 0, 1))[0][2][3] == pytest.approx(0.9)
+    assert wire.ask("/live/device/get/parameter/value", ",iii", (0, 0, 1))[0][2][
+        3
+    ] == pytest.approx(0.5)
+    assert wire.ask("/live/device/get/parameter/value", ",iii", (1, 0, 1))[0][2][
+        3
+    ] == pytest.approx(0.9)

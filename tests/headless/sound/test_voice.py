@@ -1,4 +1,6 @@
-"""The embedded host's sound: bit-equal for equal patches, every learned control audible, physics in Live's units."""
+"""The embedded host's sound: bit-equal for equal patches, every learned control audible, physics
+in Live's units.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,10 @@ AUDIBLE = 10 ** (-40 / 20)  # of the louder sound's RMS
 def state_for(
     device_index: int, conditions: tuple[Condition, ...], modulated_by: tuple[str, ...] = ()
 ) -> list[DeviceState]:
-    """A chain in which a control of that device is heard: its conditions hold and its modulation is turned up."""
+    """A chain in which a control of that device is heard.
+
+    Its conditions hold and its modulation is turned up.
+    """
     states = []
     for index in sorted({0, device_index}):
         device = RACK.devices[index]
@@ -74,13 +79,19 @@ def write(state: DeviceState, control: Knob | Choice, raw: float) -> None:
 
 def difference(a: np.ndarray, b: np.ndarray) -> float:
     """RMS of the difference over the RMS of the louder."""
-    return float(np.sqrt(np.mean((a - b) ** 2)) / max(np.sqrt(np.mean(a**2)), np.sqrt(np.mean(b**2)), 1e-9))
+    return float(
+        np.sqrt(np.mean((a - b) ** 2)) / max(np.sqrt(np.mean(a**2)), np.sqrt(np.mean(b**2)), 1e-9)
+    )
 
 
 def magnitude(audio: np.ndarray, hz: float, start_s: float = 0.06, length_s: float = 0.15) -> float:
     part = audio[0, int(start_s * RATE) : int((start_s + length_s) * RATE)]
     window = np.hanning(len(part))
-    return 2 * abs(np.sum(part * window * np.exp(-2j * np.pi * hz * np.arange(len(part)) / RATE))) / window.sum()
+    return (
+        2
+        * abs(np.sum(part * window * np.exp(-2j * np.pi * hz * np.arange(len(part)) / RATE)))
+        / window.sum()
+    )
 
 
 def decibels(ratio: float) -> float:
@@ -112,7 +123,10 @@ def test_every_item_of_a_choice_sounds_different(ref, sound) -> None:
 
 
 def test_equal_patches_are_bit_equal_whatever_was_rendered_before(sound, synth) -> None:
-    chain = [synth({"unison_mode": 1}, Osc_2_On=1.0, Sub_On=1.0), *(DeviceState(name) for name in RACK.effect_names)]
+    chain = [
+        synth({"unison_mode": 1}, Osc_2_On=1.0, Sub_On=1.0),
+        *(DeviceState(name) for name in RACK.effect_names),
+    ]
     first = sound(chain)
     sound([synth(Osc_1_Pos=0.1), DeviceState("Reverb"), DeviceState("Delay")], note=40)
     assert np.array_equal(first, sound(chain))
@@ -121,7 +135,9 @@ def test_equal_patches_are_bit_equal_whatever_was_rendered_before(sound, synth) 
 def test_fork_of_a_pristine_synth_equals_a_new_one(sound, synth) -> None:
     chain = [synth(Osc_2_On=1.0), DeviceState("Saturator", {"Drive": 0.7}), DeviceState("Reverb")]
     job = Job([], 57, 1.0, 0.0, 0.22, 0.3, 120.0, RATE, "")
-    assert np.array_equal(sound(chain), worker.render(job, vita.Synth(), preset(chain, for_render=True)))
+    assert np.array_equal(
+        sound(chain), worker.render(job, vita.Synth(), preset(chain, for_render=True))
+    )
 
 
 def test_sample_rate_is_the_asked_one_and_changes_no_pitch(sound, synth) -> None:
@@ -160,7 +176,10 @@ def test_linear_effects_commute(sound, synth) -> None:
 
 
 def test_chain_code_numbers_every_order_once() -> None:
-    codes = {chain_code([EFFECT_SLOTS[i] for i in order]) for order in itertools.permutations(range(9), 3)}
+    codes = {
+        chain_code([EFFECT_SLOTS[i] for i in order])
+        for order in itertools.permutations(range(9), 3)
+    }
     assert len(codes) == 9 * 8 * 7
     assert chain_code([]) == 0.0
     assert chain_code(EFFECT_SLOTS[::-1]) == 362879.0
@@ -186,12 +205,17 @@ def test_levels_are_those_live_shows(sound, synth) -> None:
     assert decibels(full) == pytest.approx(decibels(0.7**2), abs=0.1)  # Volume: v² of full scale
     half = magnitude(sound([synth(Osc_1_Pos=0.0, Osc_1_Gain=0.5)], note=69), 440.0)
     assert decibels(half / full) == pytest.approx(-6.02, abs=0.1)
-    sustained = magnitude(sound([synth(Osc_1_Pos=0.0, Amp_Decay=0.1, Amp_Sustain=0.707946)], note=69), 440.0)
+    sustained = magnitude(
+        sound([synth(Osc_1_Pos=0.0, Amp_Decay=0.1, Amp_Sustain=0.707946)], note=69), 440.0
+    )
     assert decibels(sustained / full) == pytest.approx(-6.0, abs=0.1)
 
 
 def test_attack_takes_its_time(sound, synth) -> None:
-    """The envelope is linear, its square is the amplitude: a quarter of the level at half the attack."""
+    """The envelope is linear, its square is the amplitude.
+
+    A quarter of the level at half the attack.
+    """
     raw = (0.2 / 20.0) ** 0.25
     audio = sound([synth(Osc_1_Pos=0.0, Amp_Attack=raw)], note=81, gate_s=0.3)
     level = [magnitude(audio, 880.0, at - 0.01, 0.02) for at in (0.1, 0.25)]
@@ -200,15 +224,25 @@ def test_attack_takes_its_time(sound, synth) -> None:
 
 @pytest.mark.parametrize("raw", [0.5, 0.7])
 def test_lowpass_falls_at_its_cutoff(raw, sound, synth) -> None:
-    """Two equal poles (−6 dB at the cutoff); the 24 dB slope puts a pair of Q 1 (0 dB there) before them."""
+    """Two equal poles (−6 dB at the cutoff).
+
+    The 24 dB slope puts a pair of Q 1 (0 dB there) before them.
+    """
     cutoff_hz = 20.0 * 1024.0**raw
-    note = round(69 + 12 * np.log2(cutoff_hz / 4 / 440.0))  # the fourth harmonic lies near the cutoff
+    note = round(
+        69 + 12 * np.log2(cutoff_hz / 4 / 440.0)
+    )  # the fourth harmonic lies near the cutoff
     base_hz = 440.0 * 2 ** ((note - 69) / 12)
     quiet = {"Filter_1_Type": 0.0, "Volume": 0.2, "Osc_1_Gain": 0.05}
     opened = sound([synth(Filter_1_On=0.0, **quiet)], note=note)
     for slope, per_octave in ((0.0, 12.0), (1.0, 24.0)):
-        filtered = sound([synth(Filter_1_On=1.0, Filter_1_Freq=raw, Filter_1_Slope=slope, **quiet)], note=note)
-        gains = [decibels(magnitude(filtered, k * base_hz) / magnitude(opened, k * base_hz)) for k in (4, 16)]
+        filtered = sound(
+            [synth(Filter_1_On=1.0, Filter_1_Freq=raw, Filter_1_Slope=slope, **quiet)], note=note
+        )
+        gains = [
+            decibels(magnitude(filtered, k * base_hz) / magnitude(opened, k * base_hz))
+            for k in (4, 16)
+        ]
         ratio = 4 * base_hz / cutoff_hz
         exact = -20 * np.log10(1 + ratio**2) - slope * 10 * np.log10((1 - ratio**2) ** 2 + ratio**2)
         assert gains[0] == pytest.approx(exact, abs=1.5)
@@ -220,10 +254,18 @@ def test_filter_types_pass_what_they_say(sound, synth) -> None:
     gains = []
     for kind in range(4):
         filtered = sound(
-            [synth(Filter_1_On=1.0, Filter_1_Type=float(kind), Filter_1_Freq=0.575, Osc_1_Gain=0.1)], note=57
+            [
+                synth(
+                    Filter_1_On=1.0, Filter_1_Type=float(kind), Filter_1_Freq=0.575, Osc_1_Gain=0.1
+                )
+            ],
+            note=57,
         )
         gains.append(
-            [decibels(magnitude(filtered, 220.0 * k) / magnitude(opened, 220.0 * k) / 0.1) for k in (1, 5, 20)]
+            [
+                decibels(magnitude(filtered, 220.0 * k) / magnitude(opened, 220.0 * k) / 0.1)
+                for k in (1, 5, 20)
+            ]
         )
     low, high, band, notch = gains  # cutoff 1077 Hz, the fifth harmonic is 1100 Hz
     assert low[0] > -3 > low[2] and high[2] > -3 > high[0]
@@ -235,7 +277,13 @@ def test_delay_repeats_after_its_time(sound, synth) -> None:
     time_s = 0.2
     delay = DeviceState(
         "Delay",
-        {"L Sync": 0.0, "Link": 1.0, "L Time": ((time_s - 0.001) / 4.999) ** 0.2, "Dry/Wet": 0.5, "Filter On": 0.0},
+        {
+            "L Sync": 0.0,
+            "Link": 1.0,
+            "L Time": ((time_s - 0.001) / 4.999) ** 0.2,
+            "Dry/Wet": 0.5,
+            "Filter On": 0.0,
+        },
     )
     audio = sound([synth(Amp_Release=0.1), delay], note=69, gate_s=0.02, duration_s=0.45)[0]
     envelope = np.convolve(np.abs(audio), np.ones(256) / 256, "same")
@@ -248,9 +296,20 @@ def test_delay_repeats_after_its_time(sound, synth) -> None:
 
 def test_reverb_decays_in_its_time(sound, synth) -> None:
     decay = np.log(1.0 / 0.2) / np.log(300)  # one second
-    values = {"Decay Time": decay, "Room Size": 0.5, "Dry/Wet": 1.0, "HiFilter On": 0.0, "LowShelf On": 0.0}
-    audio = sound([synth(Amp_Release=0.05), DeviceState("Reverb", values)], gate_s=0.05, duration_s=1.2)
-    level = [np.sqrt(np.mean(audio[:, int(at * RATE) : int((at + 0.3) * RATE)] ** 2)) for at in (0.3, 0.9)]
+    values = {
+        "Decay Time": decay,
+        "Room Size": 0.5,
+        "Dry/Wet": 1.0,
+        "HiFilter On": 0.0,
+        "LowShelf On": 0.0,
+    }
+    audio = sound(
+        [synth(Amp_Release=0.05), DeviceState("Reverb", values)], gate_s=0.05, duration_s=1.2
+    )
+    level = [
+        np.sqrt(np.mean(audio[:, int(at * RATE) : int((at + 0.3) * RATE)] ** 2))
+        for at in (0.3, 0.9)
+    ]
     assert decibels(level[0] / level[1]) / 0.6 == pytest.approx(60.0, rel=0.2)  # dB a second
 
 
@@ -259,23 +318,33 @@ def test_equaliser_bell_has_its_gain_at_its_centre(sound, synth) -> None:
     flat = sound([synth(Volume=0.3)], note=69)
     bell = {"4 Filter On A": 1.0, "4 Frequency A": raw, "4 Gain A": 9.0, "1 Filter On A": 0.0}
     boosted = sound([synth(Volume=0.3), DeviceState("EQ Eight", bell)], note=69)
-    assert decibels(magnitude(boosted, 880.0) / magnitude(flat, 880.0)) == pytest.approx(9.0, abs=0.3)
+    assert decibels(magnitude(boosted, 880.0) / magnitude(flat, 880.0)) == pytest.approx(
+        9.0, abs=0.3
+    )
 
 
 def test_saturator_is_a_tanh_of_the_driven_signal(sound, synth) -> None:
     dry = sound([synth(Osc_1_Pos=0.0)], note=45)
-    wet = sound([synth(Osc_1_Pos=0.0), DeviceState("Saturator", {"Drive": 0.5 + 12.0 / 72.0})], note=45)
+    wet = sound(
+        [synth(Osc_1_Pos=0.0), DeviceState("Saturator", {"Drive": 0.5 + 12.0 / 72.0})], note=45
+    )
     assert difference(np.tanh(dry * 10 ** (12.0 / 20)), wet) < 0.002
 
 
 def test_compressor_follows_its_threshold_and_ratio(sound, synth) -> None:
-    """A sine well above the threshold: the squared signal's envelope rules; twice the level gains 6 dB / ratio."""
+    """A sine well above the threshold: the squared signal's envelope rules.
+
+    Twice the level gains 6 dB / ratio.
+    """
 
     def level(gain: float) -> float:
         squeeze = DeviceState(
-            "Compressor", {"Threshold": 0.4, "Ratio": 0.75, "Attack": 0.4, "Release": 0.16, "Dry/Wet": 1.0}
+            "Compressor",
+            {"Threshold": 0.4, "Ratio": 0.75, "Attack": 0.4, "Release": 0.16, "Dry/Wet": 1.0},
         )
-        return magnitude(sound([synth(Osc_1_Pos=0.0, Osc_1_Gain=gain, Volume=1.0), squeeze], note=69), 440.0)
+        return magnitude(
+            sound([synth(Osc_1_Pos=0.0, Osc_1_Gain=gain, Volume=1.0), squeeze], note=69), 440.0
+        )
 
     assert decibels(level(1.0) / level(0.5)) == pytest.approx(6.02 / 4.0, abs=0.3)
 

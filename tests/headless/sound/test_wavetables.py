@@ -35,7 +35,9 @@ def test_position_changes_the_sound(name) -> None:
 
 def test_tables_differ_from_each_other() -> None:
     middles = {name: np.concatenate([spectra(name)[i] for i in (8, 16, 24)]) for name in WAVETABLES}
-    closest = min(np.linalg.norm(middles[a] - middles[b]) for a, b in itertools.combinations(WAVETABLES, 2))
+    closest = min(
+        np.linalg.norm(middles[a] - middles[b]) for a, b in itertools.combinations(WAVETABLES, 2)
+    )
     assert closest > 0.3
 
 

@@ -1,8 +1,10 @@
-"""The fault matrix: every fault of a host ends in the right sound or a named error, soon, and leaves no process behind.
+"""The fault matrix: every fault of a host ends in the right sound or a named error, soon, and
+leaves no process behind.
 
-Real client, real host processes. A case renders a few patches while its host misbehaves; each patch must come back equal
-to the bit to what a faultless host gives, or as an error that names what happened. `right` and `named` say which; where
-chance decides, either may come, but never another sound. The last test counts what was gone through.
+Real client, real host processes. A case renders a few patches while its host misbehaves; each patch
+must come back equal to the bit to what a faultless host gives, or as an error that names what
+happened. `right` and `named` say which; where chance decides, either may come, but never another
+sound. The last test counts what was gone through.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from unmixer_core.live.renderer import Renderer, RenderFailure
 from unmixer_core.live.session import recorder
 from unmixer_core.schema.patch import Patch
 
-pytestmark = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
+pytestmark = pytest.mark.skipif(
+    find_spec("vita") is None, reason="the embedded host sounds through vita"
+)
 AUDIO = SimpleNamespace(sample_rate=44100, clip_s=0.25, velocity=100)
 WITHIN_S = 45.0
 PATIENCE = (1.0, 6.0)
@@ -38,7 +42,10 @@ outcomes: Counter[str] = Counter()
 
 @dataclass(frozen=True)
 class Case:
-    """`faults` (and options) as on the command line; `expected`: RIGHT, words of the error, or EITHER; `n` patches."""
+    """`faults` (and options) as on the command line; `expected`.
+
+    RIGHT, words of the error, or EITHER; `n` patches.
+    """
 
     faults: str
     expected: str = RIGHT
@@ -47,7 +54,11 @@ class Case:
 
     @property
     def options(self) -> list[str]:
-        return [part for word in self.faults.split() for part in ((word,) if word.startswith("--") else ("--fault", word))]
+        return [
+            part
+            for word in self.faults.split()
+            for part in ((word,) if word.startswith("--") else ("--fault", word))
+        ]
 
 
 CASES = [
@@ -66,7 +77,11 @@ CASES = [
     Case("error:every=15", EITHER),
     Case("stray:every=10"),
     Case("junk:every=5"),
-    Case("loss:chance=0.02 duplicate:chance=0.1 late:chance=0.02,ms=350 reorder:chance=0.1 stray:every=30", EITHER),
+    Case(
+        "loss:chance=0.02 duplicate:chance=0.1 late:chance=0.02,ms=350 reorder:chance=0.1 "
+        "stray:every=30",
+        EITHER,
+    ),
     # the host
     Case("dialog:after=70,s=0.5"),
     Case("dialog:after=20,s=0.5"),
@@ -116,17 +131,23 @@ CASES = [
     Case("delete_device:take=1,track=4,device=2,once={once}"),
     Case("delete_device:take=2,track=4,device=0,once={once}"),
     Case("knob:take=1"),
-    Case("knob", "was moved while it was recorded", lanes=1, n=1),  # another lane would render it right
+    Case(
+        "knob", "was moved while it was recorded", lanes=1, n=1
+    ),  # another lane would render it right
     Case("property:take=1"),
     Case("property:take=1,name=oscillator_1_wavetable_index,value=7"),
     Case("property:take=2,name=oscillator_1_effect_mode,value=2"),
     Case("property:take=1,name=filter_routing,value=2"),
     Case("property", "unison_mode was changed from 0 to 1 while it was recorded", lanes=1, n=1),
     Case("modulation:take=1"),
-    Case("modulation:take=2,target=Filter{space}1{space}Freq,source=LFO{space}2"),  # an amount that no patch names
+    Case(
+        "modulation:take=2,target=Filter{space}1{space}Freq,source=LFO{space}2"
+    ),  # an amount that no patch names
     Case("modulation", "LFO 1 -> Osc 1 Pos was changed from 0 to 0.75", lanes=1, n=1),
     Case("property:take=1,track=5,once={once} --stock", lanes=1),
-    Case("property:track=5 --stock", "unison_mode on track .* was changed from 0 to 1", lanes=1, n=1),
+    Case(
+        "property:track=5 --stock", "unison_mode on track .* was changed from 0 to 1", lanes=1, n=1
+    ),
     Case("tempo:take=1"),
     Case("tempo", "tempo", n=1),
     # two at once
@@ -136,7 +157,10 @@ CASES = [
 
 def patches() -> list[Patch]:
     chains = [["Saturator", "Delay"], [], ["Reverb", "Saturator"]]
-    return [Patch.init(45 + i, 0.1, chain).with_values({"saturator.drive": 0.9}) for i, chain in enumerate(chains)]
+    return [
+        Patch.init(45 + i, 0.1, chain).with_values({"saturator.drive": 0.9})
+        for i, chain in enumerate(chains)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +170,10 @@ def right() -> list[np.ndarray]:
 
 
 def shorten(monkeypatch: pytest.MonkeyPatch, times: float = 1.0) -> None:
-    """The client's patience, made for a Live whose menus freeze it, cut to the length of a test; `times` as much of it."""
+    """The client's patience, made for a Live whose menus freeze it, cut to the length of a test.
+
+    `times` as much of it.
+    """
     monkeypatch.setenv("UNMIXER_OSC_TIMEOUT_S", str(0.3 * times))
     monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.15 * times)
     monkeypatch.setattr(recorder, "SLACK_S", 1.2 * times)
@@ -162,17 +189,26 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     shorten(monkeypatch)
 
 
-@pytest.mark.parametrize("case", CASES, ids=[re.sub(r"[{}]|,once=\S+", "", case.faults) for case in CASES])
-def test_a_fault_ends_in_the_right_sound_or_a_named_error(case, right, tmp_path, monkeypatch) -> None:
-    """A wrong sound is one at once. Another error than the expected one may be the test's impatience on a busy machine, which
-    takes a host that was not scheduled for a third of a second for a silent one: then again, with more patience.
+@pytest.mark.parametrize(
+    "case", CASES, ids=[re.sub(r"[{}]|,once=\S+", "", case.faults) for case in CASES]
+)
+def test_a_fault_ends_in_the_right_sound_or_a_named_error(
+    case, right, tmp_path, monkeypatch
+) -> None:
+    """A wrong sound is one at once.
+
+    Another error than the expected one may be the test's impatience on a busy machine, which takes
+    a host that was not scheduled for a third of a second for a silent one: then again, with more
+    patience.
     """
     for times in PATIENCE:
         shorten(monkeypatch, times)
         folder = tmp_path / f"{times:g}"
         folder.mkdir()
         errors, lasted_s = gone_through(case, right, folder)
-        wrong = unexpected(case, errors) or (f"it took {lasted_s:.1f} s" if lasted_s > WITHIN_S * times else "")
+        wrong = unexpected(case, errors) or (
+            f"it took {lasted_s:.1f} s" if lasted_s > WITHIN_S * times else ""
+        )
         if not wrong:
             break
     assert not wrong, wrong
@@ -180,7 +216,10 @@ def test_a_fault_ends_in_the_right_sound_or_a_named_error(case, right, tmp_path,
 
 
 def gone_through(case: Case, right: list[np.ndarray], folder: Path) -> tuple[list[str], float]:
-    """The errors of one try, and its seconds; asserts that no sound is wrong, none is missing and no process is left."""
+    """The errors of one try, and its seconds.
+
+    Asserts that no sound is wrong, none is missing and no process is left.
+    """
     options = [text.format(once=folder / "once", space=" ") for text in case.options]
     start_s, errors, results, others = time.monotonic(), [], {}, host_processes()
     try:
@@ -197,7 +236,9 @@ def gone_through(case: Case, right: list[np.ndarray], folder: Path) -> tuple[lis
     assert errors or len(results) == case.n
     for error in errors:
         assert error.endswith((".", "?")) and len(error.split()) > 5, error
-    assert not psutil.wait_procs(host_processes() - others, timeout=30.0)[1], "a host or render worker of this case still runs"
+    assert not psutil.wait_procs(host_processes() - others, timeout=30.0)[1], (
+        "a host or render worker of this case still runs"
+    )
     return errors, lasted_s
 
 
@@ -216,12 +257,23 @@ def host_processes() -> set[psutil.Process]:
 
 
 def test_every_fault_of_the_host_is_in_the_matrix() -> None:
-    committed = {words[0] for case in CASES for words in (w.split(":") for w in case.faults.split()) if "--" not in words[0]}
+    committed = {
+        words[0]
+        for case in CASES
+        for words in (w.split(":") for w in case.faults.split())
+        if "--" not in words[0]
+    }
     assert committed == set(FAULTS)
 
 
 def test_the_matrix_is_counted(capsys) -> None:
-    """Every case that ran ended one way or the other; the count is printed whatever pytest captures."""
+    """Every case that ran ended one way or the other.
+
+    The count is printed whatever pytest captures.
+    """
     with capsys.disabled():
-        sys.stdout.write(f"\nfault matrix: {len(CASES)} cases of {len(FAULTS)} faults; outcomes {dict(outcomes)}\n")
+        sys.stdout.write(
+            f"\nfault matrix: {len(CASES)} cases of {len(FAULTS)} faults; outcomes "
+            f"{dict(outcomes)}\n"
+        )
     assert len(CASES) >= 60 and sum(outcomes.values()) in (0, len(CASES))

@@ -1,4 +1,6 @@
-"""Which hosts there are: the environment, hosts.yaml, and that neither changes what a clip is filed under."""
+"""Which hosts there are: the environment, hosts.yaml, and that neither changes what a clip is
+filed under.
+"""
 
 from __future__ import annotations
 
@@ -27,11 +29,20 @@ def test_a_file_lists_embedded_hosts_and_lives(tmp_path):
     file.write_text(MIXED)
     first, second, studio, upstairs = configured({}, file)
     assert [first.name, second.name] == ["embedded host 1", "embedded host 2"] and first.lanes == 3
-    assert studio.name == "Live at 192.168.1.20:11000" and studio.lanes == 4 and studio.delete_recordings
+    assert (
+        studio.name == "Live at 192.168.1.20:11000"
+        and studio.lanes == 4
+        and studio.delete_recordings
+    )
     assert (studio.recordings, studio.node) == ("D:/Sets=/mnt/studio", "studio")
     assert (upstairs.name, upstairs.live.port) == ("upstairs", 12000)
     assert studio.live.shared and upstairs.live.shared  # both answer to one port of this machine
-    assert configured({"UNMIXER_HOSTS": str(file)}, tmp_path / "none") == [first, second, studio, upstairs]
+    assert configured({"UNMIXER_HOSTS": str(file)}, tmp_path / "none") == [
+        first,
+        second,
+        studio,
+        upstairs,
+    ]
 
 
 def test_the_environment_comes_before_the_file(tmp_path):
@@ -40,8 +51,15 @@ def test_the_environment_comes_before_the_file(tmp_path):
     (live,) = configured({"UNMIXER_LIVE_HOST": "10.0.0.9", "UNMIXER_LIVE_LANES": "7"}, file)
     assert live.live.host == "10.0.0.9" and live.lanes == 7 and not live.live.shared
     assert configured({"UNMIXER_HOSTS": "embedded"}, file) is None
-    two = configured({"UNMIXER_HOSTS": "embedded, 10.0.0.1,10.0.0.2:12000", "UNMIXER_LIVE_RECORDINGS": "/a=/b"}, file)
-    assert [spec.name for spec in two] == ["embedded host 1", "Live at 10.0.0.1:11000", "Live at 10.0.0.2:12000"]
+    two = configured(
+        {"UNMIXER_HOSTS": "embedded, 10.0.0.1,10.0.0.2:12000", "UNMIXER_LIVE_RECORDINGS": "/a=/b"},
+        file,
+    )
+    assert [spec.name for spec in two] == [
+        "embedded host 1",
+        "Live at 10.0.0.1:11000",
+        "Live at 10.0.0.2:12000",
+    ]
     assert two[1].recordings == "/a=/b"
     assert configured({}, tmp_path / "none") is None
 
@@ -87,7 +105,13 @@ def test_what_is_wrong_in_the_environment_is_named(environ, words, tmp_path):
 def test_clips_are_filed_by_what_sounds_not_by_who_or_how_many(tmp_path, monkeypatch):
     assert sounds({"UNMIXER_LIVE_HOST": "10.0.0.9"}, tmp_path / "none") == ["10.0.0.9"]
     digests = {}
-    for hosts in ("embedded", "embedded,embedded,embedded", "10.0.0.1,10.0.0.2", "10.0.0.3", "embedded,10.0.0.3"):
+    for hosts in (
+        "embedded",
+        "embedded,embedded,embedded",
+        "10.0.0.1,10.0.0.2",
+        "10.0.0.3",
+        "embedded,10.0.0.3",
+    ):
         for engine in ("local", "ray"):
             monkeypatch.setenv("UNMIXER_HOSTS", hosts)
             monkeypatch.setenv("UNMIXER_RENDER", engine)

@@ -1,6 +1,9 @@
-"""The render pool on hosts that misbehave on cue: leases, pings, back-off, quarantine, and one outcome per patch.
+"""The render pool on hosts that misbehave on cue.
 
-The hosts implement pool.Host inside the test; their clips are noise seeded by the patch, so that a wrong one shows.
+Leases, pings, back-off, quarantine, and one outcome per patch.
+
+The hosts implement pool.Host inside the test; their clips are noise seeded by the patch, so that a
+wrong one shows.
 """
 
 from __future__ import annotations
@@ -25,12 +28,14 @@ from unmixer_core.schema.patch import Patch
 AUDIO = SimpleNamespace(sample_rate=8000, clip_s=0.1, velocity=100)
 
 
+#: Of every render that was begun on any host: its patch, and how many were under way on its host.
 order: list[tuple[str, int]] = []
-"""Of every render that was begun on any host: its patch, and how many were under way on its host."""
 
 
 def sound(patch: Patch) -> np.ndarray:
-    return np.random.default_rng(int(patch.digest, 16)).uniform(-0.5, 0.5, (2, 800)).astype(np.float32)
+    return (
+        np.random.default_rng(int(patch.digest, 16)).uniform(-0.5, 0.5, (2, 800)).astype(np.float32)
+    )
 
 
 class FakeHost:
@@ -113,7 +118,9 @@ def patches(n: int) -> list[Patch]:
 
 
 def right(outcomes: list, wanted: list[Patch]) -> bool:
-    return all(np.array_equal(clip, sound(patch)) for clip, patch in zip(outcomes, wanted, strict=True))
+    return all(
+        np.array_equal(clip, sound(patch)) for clip, patch in zip(outcomes, wanted, strict=True)
+    )
 
 
 def test_every_patch_comes_once_and_every_lane_is_used(monkeypatch):
@@ -148,11 +155,14 @@ def test_a_patch_that_fails_everywhere_is_a_failure_with_its_reason(monkeypatch)
     with pool(monkeypatch, 2, spoil) as (renderer, hosts):
         outcomes = renderer.render(wanted)
     failure = outcomes.pop(2)
-    assert isinstance(failure, RenderFailure) and "all 3 tries failed, the last because the take is short." in str(
-        failure
-    )
+    assert isinstance(
+        failure, RenderFailure
+    ) and "all 3 tries failed, the last because the take is short." in str(failure)
     assert right(outcomes, wanted[:2] + wanted[3:])
-    assert sum(digest == wanted[2].digest for host in hosts for digest, _ in host.companions) == PATCH_TRIES
+    assert (
+        sum(digest == wanted[2].digest for host in hosts for digest, _ in host.companions)
+        == PATCH_TRIES
+    )
 
 
 def test_a_host_that_is_lost_costs_no_patch_and_its_suspects_are_tried_alone(monkeypatch):
@@ -178,7 +188,9 @@ def test_a_lease_that_ends_nowhere_goes_to_another_host(monkeypatch):
     wanted = patches(20)
     with pool(monkeypatch, 2, hang) as (renderer, hosts):
         assert right(renderer.render(wanted), wanted)
-        wait(lambda: hosts[0].opened > 1)  # its session was given up, and another is opened after a pause
+        wait(
+            lambda: hosts[0].opened > 1
+        )  # its session was given up, and another is opened after a pause
 
 
 def test_a_host_is_closed_to_the_end_though_its_keeper_is_cancelled(monkeypatch):
@@ -208,10 +220,15 @@ def test_a_host_that_hears_no_ping_gets_a_new_session(monkeypatch):
         assert right(renderer.render(patches(3)), patches(3))
 
 
-def test_pauses_grow_and_a_host_that_fails_too_often_is_set_aside_and_tried_again(monkeypatch, caplog):
+def test_pauses_grow_and_a_host_that_fails_too_often_is_set_aside_and_tried_again(
+    monkeypatch, caplog
+):
     monkeypatch.setattr(supervisor, "PAUSE_S", 0.05)
     wanted = patches(4)
-    with pool(monkeypatch, 2, prepare=lambda hosts: setattr(hosts[1], "dead", True)) as (renderer, hosts):
+    with pool(monkeypatch, 2, prepare=lambda hosts: setattr(hosts[1], "dead", True)) as (
+        renderer,
+        hosts,
+    ):
         assert right(renderer.render(wanted), wanted), "the other host is enough"
         dead = hosts[1]
         wait(lambda: "set aside" in caplog.text)
@@ -246,7 +263,9 @@ def test_when_no_host_is_left_the_reason_is_raised_and_what_is_done_is_kept(monk
 
 def test_no_host_at_the_start_is_an_error_at_once(monkeypatch):
     with pytest.raises(HostDied, match="embedded host 1 is not there"):
-        with pool(monkeypatch, 2, prepare=lambda hosts: [setattr(host, "dead", True) for host in hosts]):
+        with pool(
+            monkeypatch, 2, prepare=lambda hosts: [setattr(host, "dead", True) for host in hosts]
+        ):
             pass
 
 
@@ -263,7 +282,10 @@ def test_hosts_with_different_frozen_choices_do_not_render_one_data_set(monkeypa
 
 
 def test_a_patch_that_is_rendered_twice_counts_once(monkeypatch):
-    """A lease that ran out is rendered elsewhere; the first host's clip, should it come all the same, is dropped."""
+    """A lease that ran out is rendered elsewhere.
+
+    The first host's clip, should it come all the same, is dropped.
+    """
 
     async def late(host, patch):
         if host.name.endswith("1") and not host.rendered:

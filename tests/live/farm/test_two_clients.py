@@ -1,4 +1,7 @@
-"""One host, and somebody else: a busy port, other clients of the same host, a Live that is ended and started again."""
+"""One host, and somebody else.
+
+A busy port, other clients of the same host, a Live that is ended and started again.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,17 @@ from unmixer_core.errors import HostDied, HostError, PortBusy
 from unmixer_core.live.osc import wire
 from unmixer_core.live.renderer import Renderer, RenderFailure
 
-pytestmark = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
+pytestmark = pytest.mark.skipif(
+    find_spec("vita") is None, reason="the embedded host sounds through vita"
+)
 REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 class Live:
-    """An embedded host in Live's place: a process on ports that the environment names, for a Renderer to find."""
+    """An embedded host in Live's place.
+
+    A process on ports that the environment names, for a Renderer to find.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -32,11 +40,22 @@ class Live:
         self.start()
 
     def start(self) -> None:
-        command = ["--port", str(self.port), "--reply-port", str(self.reply_port), "--recordings", str(self.folder)]
+        command = [
+            "--port",
+            str(self.port),
+            "--reply-port",
+            str(self.reply_port),
+            "--recordings",
+            str(self.folder),
+        ]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "unmixer_core.headless", *command], cwd=REPOSITORY, stdout=subprocess.PIPE
+            [sys.executable, "-m", "unmixer_core.headless", *command],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
         )
-        assert self.process.stdout is not None and self.process.stdout.readline().strip() == b"ready"
+        assert (
+            self.process.stdout is not None and self.process.stdout.readline().strip() == b"ready"
+        )
 
     def kill(self) -> None:
         self.process.kill()
@@ -99,7 +118,11 @@ def outcome(lanes: int = 2) -> tuple[dict[int, np.ndarray], list[str]]:
 
 
 OTHERS = {
-    "asks": [("/live/song/get/tempo", ()), ("/live/clip/get/is_recording", (5, 0)), ("/live/track/get/name", (4,))],
+    "asks": [
+        ("/live/song/get/tempo", ()),
+        ("/live/clip/get/is_recording", (5, 0)),
+        ("/live/track/get/name", (4,)),
+    ],
     "asks what is not there": [("/live/track/get/name", (99,)), ("/live/nothing", ())],
     "sets the tempo": [("/live/song/set/tempo", (97.0,))],
     "turns a knob": [("/live/device/set/parameter/value", (4, 0, 1, 0.0))],
@@ -156,6 +179,9 @@ def test_a_live_that_is_ended_and_started_again_loses_no_patch(live, right) -> N
 def test_a_live_that_is_not_there_is_named_soon(live) -> None:
     live.kill()
     start_s = time.monotonic()
-    with pytest.raises(HostError, match="did not answer .* check that Live is running"), Renderer(AUDIO, lanes=1):
+    with (
+        pytest.raises(HostError, match="did not answer .* check that Live is running"),
+        Renderer(AUDIO, lanes=1),
+    ):
         pass
     assert time.monotonic() - start_s < 5.0

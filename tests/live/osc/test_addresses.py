@@ -1,6 +1,7 @@
-"""Every /live address of the client is one that AbletonOSC was recorded to answer, or stands here with where AbletonOSC
-defines it. Addresses are gathered by doing: a session and a push, with the companion and without, and from the source
-what these do not come to (an address that is written out there).
+"""Every /live address of the client is one that AbletonOSC was recorded to answer, or stands
+here with where AbletonOSC defines it. Addresses are gathered by doing: a session and a push,
+with the companion and without, and from the source what these do not come to (an address that is
+written out there).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from unmixer_core.live.push import push_async
 ROOT = Path(__file__).resolve().parents[3]
 TRANSCRIPT = ROOT / "tests" / "headless" / "transcript.jsonl"
 FACTS = ROOT / "../shared/live/abletonosc.md"
+#: Address → where AbletonOSC's abletonosc/ defines it: file, and the list or function that its
+#: handler is made of.
 UNRECORDED = {
     "/live/clip/get/start_marker": "clip.py: properties_rw",
     "/live/clip/remove/notes": "clip.py: clip_remove_notes",
@@ -36,14 +39,15 @@ UNRECORDED = {
     "/live/track/set/name": "track.py: properties_rw",
     "/live/track/stop_all_clips": "track.py: methods",
 }
-"""Address → where AbletonOSC's abletonosc/ defines it: file, and the list or function that its handler is made of."""
+#: What the host says of its own accord.
 HEARD = {"/live/error"}
-"""What the host says of its own accord."""
 
 
 @pytest.fixture(scope="module")
 def recorded():
-    return {json.loads(line)["req"][0] for line in TRANSCRIPT.read_text(encoding="utf-8").splitlines()}
+    return {
+        json.loads(line)["req"][0] for line in TRANSCRIPT.read_text(encoding="utf-8").splitlines()
+    }
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +58,11 @@ def sent(tmp_path_factory):
         for work in (session, push):
             host = way.host(tmp_path_factory.mktemp("live"))
             asyncio.run(work(way, host))
-            found |= {decoded(message)[0] for datagram, _ in host.datagrams_heard for message in parts(datagram)}
+            found |= {
+                decoded(message)[0]
+                for datagram, _ in host.datagrams_heard
+                for message in parts(datagram)
+            }
     return {address for address in found | written_out() if address.startswith("/live/")} - HEARD
 
 
@@ -67,13 +75,27 @@ async def push(way, host):
 
 
 def written_out():
-    """Whole addresses among the literals of the client's source; the parts of an f-string are none."""
+    """Whole addresses among the literals of the client's source.
+
+    The parts of an f-string are none.
+    """
     whole = set()
     for path in (ROOT / "unmixer_core" / "live").rglob("*.py"):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        partial = {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
-        texts = (n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str))
-        whole |= {text.value for text in texts if id(text) not in partial and re.fullmatch(r"/live/[\w/]+", text.value)}
+        partial = {
+            id(part)
+            for node in ast.walk(tree)
+            if isinstance(node, ast.JoinedStr)
+            for part in node.values
+        }
+        texts = (
+            n for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)
+        )
+        whole |= {
+            text.value
+            for text in texts
+            if id(text) not in partial and re.fullmatch(r"/live/[\w/]+", text.value)
+        }
     return whole
 
 

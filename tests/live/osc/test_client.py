@@ -14,7 +14,10 @@ FAST = Timing(timeout_s=0.03, tries=3)
 
 
 class Script:
-    """A transport whose answers a test writes: `answer(address, arguments)` yields messages to be said at once."""
+    """A transport whose answers a test writes.
+
+    `answer(address, arguments)` yields messages to be said at once.
+    """
 
     def __init__(self, answer=None):
         self.datagrams: list[list[wire.Message]] = []
@@ -80,13 +83,17 @@ def test_a_lost_question_is_put_again_then_named_with_time_and_tries():
 
     assert run(third_time, lambda *_: next(answers)) == (120.0,)
     with pytest.raises(
-        HostTimeout, match=r"fake:11000 did not answer /live/song/get/tempo in 3 tries of 0.03 s .*AbletonOSC"
+        HostTimeout,
+        match=r"fake:11000 did not answer /live/song/get/tempo in 3 tries of 0.03 s .*AbletonOSC",
     ):
         run(third_time)
 
 
 def test_a_late_reply_never_answers_the_next_question():
-    """The first question is given up; its answer arrives only after the value has changed and was asked for again."""
+    """The first question is given up.
+
+    Its answer arrives only after the value has changed and was asked for again.
+    """
 
     async def scenario(client, script):
         with pytest.raises(HostTimeout):
@@ -95,7 +102,9 @@ def test_a_late_reply_never_answers_the_next_question():
         again = asyncio.create_task(client.query("/live/song/get/tempo"))
         await asyncio.sleep(0)
         script.say("/live/song/get/tempo", 120.0)  # late
-        script.answer = lambda address, _: [("/live/song/get/tempo", 96.5)] if address.endswith("get/tempo") else []
+        script.answer = lambda address, _: (
+            [("/live/song/get/tempo", 96.5)] if address.endswith("get/tempo") else []
+        )
         return await again
 
     assert run(scenario) == (96.5,)
@@ -110,7 +119,10 @@ def test_an_unknown_address_is_refused_at_once():
 
 
 def test_an_error_belongs_to_the_question_that_stays_open():
-    """In a bundle the host drops what stands behind the failing message: those are put again, alone, and answered."""
+    """In a bundle the host drops what stands behind the failing message.
+
+    Those are put again, alone, and answered.
+    """
 
     async def scenario(client, script):
         def answer(address, arguments):
@@ -122,7 +134,9 @@ def test_an_error_belongs_to_the_question_that_stays_open():
             return echo(address, arguments)
 
         script.failing, script.answer = False, answer
-        questions = [asyncio.create_task(client.query("/live/track/get/mute", i)) for i in (0, 99, 2)]
+        questions = [
+            asyncio.create_task(client.query("/live/track/get/mute", i)) for i in (0, 99, 2)
+        ]
         await asyncio.sleep(0.002)
         script.failing = False
         return await asyncio.gather(*questions, return_exceptions=True)
@@ -136,7 +150,10 @@ def test_errors_that_are_not_ours_do_no_harm():
     """Somebody else's error comes before each answer of ours."""
 
     def answer(address, arguments):
-        return [("/live/error", "Error handling OSC message: not yours"), (address, *arguments, 1.0)]
+        return [
+            ("/live/error", "Error handling OSC message: not yours"),
+            (address, *arguments, 1.0),
+        ]
 
     async def scenario(client, script):
         return await asyncio.gather(*(client.query("/live/track/get/mute", i) for i in range(9)))
@@ -151,19 +168,28 @@ def test_a_companion_error_carries_its_request():
         return [(address, arguments[0], arguments[1], 3)]
 
     async def scenario(client, script):
-        calls = (client.companion("/unmixer/track/insert_device", 0, name, 1) for name in ("Reverb", "Nonsense"))
+        calls = (
+            client.companion("/unmixer/track/insert_device", 0, name, 1)
+            for name in ("Reverb", "Nonsense")
+        )
         return await asyncio.gather(*calls, return_exceptions=True)
 
     good, bad = run(scenario, answer)
-    assert good == (0, 3) and isinstance(bad, HostRefused) and "Device Nonsense not found" in str(bad)
+    assert (
+        good == (0, 3) and isinstance(bad, HostRefused) and "Device Nonsense not found" in str(bad)
+    )
 
 
 def test_datagrams_in_flight_stay_below_the_window():
     async def scenario(client, script):
         for i in range(50):
             await client.send(("/live/track/set/mute", (i, 1)), alone=True)
-        fences = [i for i, messages in enumerate(script.datagrams) if messages[0][0].startswith(FENCE)]
-        return max(b - a for a, b in zip([-1, *fences], [*fences, len(script.datagrams)], strict=True))
+        fences = [
+            i for i, messages in enumerate(script.datagrams) if messages[0][0].startswith(FENCE)
+        ]
+        return max(
+            b - a for a, b in zip([-1, *fences], [*fences, len(script.datagrams)], strict=True)
+        )
 
     assert run(scenario, timing=Timing(timeout_s=0.5, window=10)) <= 10
 
@@ -173,9 +199,15 @@ def test_a_bundle_stays_below_the_size_that_is_cut():
 
     async def scenario(client, script):
         send = script.send
-        script.send = lambda datagram, port=None: (sizes.append(len(datagram)), send(datagram, port))
+        script.send = lambda datagram, port=None: (
+            sizes.append(len(datagram)),
+            send(datagram, port),
+        )
         await asyncio.gather(
-            *(client.query("/live/device/set/parameters/value", i, extra=(0.5,) * 300) for i in range(20))
+            *(
+                client.query("/live/device/set/parameters/value", i, extra=(0.5,) * 300)
+                for i in range(20)
+            )
         )
 
     run(scenario, lambda address, arguments: [(address, arguments[0])])
@@ -186,7 +218,13 @@ def test_garbage_is_survived():
     async def scenario(client, script):
         question = asyncio.create_task(client.query("/live/test"))
         await asyncio.sleep(0)
-        for datagram in (b"", b"junk", b"/live/test", b"#bundle\x00", b"/live/test\x00\x00,i\x00\x00"):
+        for datagram in (
+            b"",
+            b"junk",
+            b"/live/test",
+            b"#bundle\x00",
+            b"/live/test\x00\x00,i\x00\x00",
+        ):
             script.receiver(datagram)
         script.say("/live/test", "ok")
         return await question

@@ -44,7 +44,10 @@ def test_the_trace_holds_every_datagram_both_ways(tmp_path):
     exchange(3, tmp_path)
     out, back = [json.loads(line) for line in (tmp_path / "trace.jsonl").read_text().splitlines()]
     assert (out["dir"], out["messages"]) == ("out", [["/live/test", 1, 2.5]])
-    assert (back["dir"], wire.decode(bytes.fromhex(back["hex"]))) == ("in", [("/live/test", ("xxx",))])
+    assert (back["dir"], wire.decode(bytes.fromhex(back["hex"]))) == (
+        "in",
+        [("/live/test", ("xxx",))],
+    )
 
 
 def test_a_busy_port_is_named():
@@ -56,7 +59,11 @@ def test_a_busy_port_is_named():
 
 
 def test_the_environment_names_host_and_ports():
-    environ = {"UNMIXER_LIVE_HOST": "studio.local", "UNMIXER_OSC_PORT": "12000", "UNMIXER_OSC_REPLY_PORT": "12001"}
+    environ = {
+        "UNMIXER_LIVE_HOST": "studio.local",
+        "UNMIXER_OSC_PORT": "12000",
+        "UNMIXER_OSC_REPLY_PORT": "12001",
+    }
     assert Endpoint.from_environment(environ) == Endpoint("studio.local", 12000, 12001)
     assert Endpoint.from_environment({}) == Endpoint("127.0.0.1", 11000, 11001)
     with pytest.raises(ConfigError, match="UNMIXER_OSC_PORT is 'high'"):
@@ -79,7 +86,9 @@ def test_hosts_on_two_machines_answer_to_one_port_and_are_told_apart():
             for host in (first, second):
                 name, host_port = host.getsockname()
                 transport = UdpTransport(Endpoint(name, host_port, port, shared=True))
-                transport.open(lambda datagram, name=name: heard.setdefault(name, []).append(datagram))
+                transport.open(
+                    lambda datagram, name=name: heard.setdefault(name, []).append(datagram)
+                )
                 transports.append(transport)
             for host in (first, second):
                 host.sendto(host.getsockname()[0].encode(), ("127.0.0.1", port))

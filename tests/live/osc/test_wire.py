@@ -30,7 +30,10 @@ def test_requests_encode_to_the_bytes_of_the_transcript():
 def test_replies_decode_to_the_values_of_the_transcript():
     checked = 0
     for reply in (
-        reply for pair in pairs() for reply in pair["rep"] if len(reply.get("hex", "")) == 2 * reply.get("len", 0) > 0
+        reply
+        for pair in pairs()
+        for reply in pair["rep"]
+        if len(reply.get("hex", "")) == 2 * reply.get("len", 0) > 0
     ):
         [(address, arguments)] = wire.decode(bytes.fromhex(reply["hex"]))
         assert address == reply["addr"] and list(arguments) == reply["args"]
@@ -41,7 +44,10 @@ def test_replies_decode_to_the_values_of_the_transcript():
 def test_a_bundle_is_its_messages_in_order():
     messages = [("/a", (1, 2.5, "text", True, None)), ("/b", ())]
     inner = wire.bundle([wire.encode(*m) for m in messages])
-    assert wire.decode(wire.bundle([inner, wire.encode("/c", (False,))])) == [*messages, ("/c", (False,))]
+    assert wire.decode(wire.bundle([inner, wire.encode("/c", (False,))])) == [
+        *messages,
+        ("/c", (False,)),
+    ]
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -36.0, 0.1, 135.0, 1e-3, 0.8413951])

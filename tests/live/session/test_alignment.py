@@ -1,4 +1,6 @@
-"""The calibration click: what a host comes late is measured once, and taken off every take after."""
+"""The calibration click: what a host comes late is measured once, and taken off every take
+after.
+"""
 
 from __future__ import annotations
 

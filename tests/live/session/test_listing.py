@@ -1,9 +1,10 @@
 """The client's bytes for one whole session, in order: what a person with Live can compare.
 
-session.txt: with the companion; connect, set up, one lane, one patch, leave. session_stock.txt: the same with stock
-AbletonOSC on a template set, and a second patch whose effects are in another order. A line is a message: address, type
-tags, arguments; under it its bytes in hex. Messages that travel in one datagram stand under one `datagram` line with its
-size. Run again with UNMIXER_WRITE_LISTING=1 when the schema or the client has changed, and look at the difference.
+session.txt: with the companion; connect, set up, one lane, one patch, leave. session_stock.txt: the
+same with stock AbletonOSC on a template set, and a second patch whose effects are in another order.
+A line is a message: address, type tags, arguments; under it its bytes in hex. Messages that travel
+in one datagram stand under one `datagram` line with its size. Run again with
+UNMIXER_WRITE_LISTING=1 when the schema or the client has changed, and look at the difference.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ PATCH, TURNED = (
     Patch.init(effects=effects).with_values({"saturator.drive": 0.9, "wavetable.osc_1_pos": 0.5})
     for effects in (["Delay", "Saturator"], ["Saturator", "Delay"])
 )
+#: A datagram and the port it was sent to (None: AbletonOSC's).
 Heard = tuple[bytes, int | None]
-"""A datagram and the port it was sent to (None: AbletonOSC's)."""
 
 
 class Listening(FakeHost):
@@ -52,11 +53,16 @@ class Listening(FakeHost):
 
 
 class StockListening:
-    """Live with stock AbletonOSC and a template set: the embedded host without socket, processes and synthesizer, so that
-    what it is asked depends on nothing but its answers. It is the server's link and pool, and the client's transport."""
+    """Live with stock AbletonOSC and a template set.
+
+    The embedded host without socket, processes and synthesizer, so that what it is asked depends on
+    nothing but its answers. It is the server's link and pool, and the client's transport.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.server = Server(folder, port=0, workers=0, sample_rate=RATE, layout="tracks", has_companion=False)
+        self.server = Server(
+            folder, port=0, workers=0, sample_rate=RATE, layout="tracks", has_companion=False
+        )
         self.server.link.close()
         self.server.link = self.server.recorder.pool = self
         self.datagrams_heard: list[Heard] = []
@@ -68,7 +74,10 @@ class StockListening:
         self.receiver = lambda _: None
 
     def send(self, datagram: bytes, to: str | int | None = None) -> None:
-        """From the client: to AbletonOSC (None) or another port, where nobody listens. From the host: to the client's IP."""
+        """From the client: to AbletonOSC (None) or another port, where nobody listens.
+
+        From the host: to the client's IP.
+        """
         soon = asyncio.get_running_loop().call_soon
         if isinstance(to, str):
             soon(lambda: self.receiver(datagram))
@@ -84,7 +93,9 @@ class StockListening:
 
 @dataclass(frozen=True)
 class Way:
-    """`headings`: how a message begins that opens a part of the session, and what that part is, in order."""
+    """`headings`: how a message begins that opens a part of the session, and what that part is,
+    in order.
+    """
 
     file: str
     title: str
@@ -123,16 +134,23 @@ COMPANION = Way(
 )
 STOCK = Way(
     "session_stock.txt",
-    "The same with stock AbletonOSC on a template set, and a second patch with the effects in another order",
+    "The same with stock AbletonOSC on a template set, and a second patch with the effects in "
+    "another order",
     StockListening,
     (PATCH, TURNED),
     (
-        ("/live/application/get/version", "connect; no companion answers, neither here nor on its own port"),
+        (
+            "/live/application/get/version",
+            "connect; no companion answers, neither here nor on its own port",
+        ),
         ("/live/song/get/tempo", "set the song up"),
         ("/live/song/get/num_scenes", "find the template tracks"),
         ("/live/song/duplicate_track", "copy them"),
         ("/live/song/create_audio_track", "make the capture track"),
-        ("/live/song/get/track_names ,ii 0 23", "one device a track, no clips, armed and monitored as they should be"),
+        (
+            "/live/song/get/track_names ,ii 0 23",
+            "one device a track, no clips, armed and monitored as they should be",
+        ),
         ("/live/track/get/available_input_routing_types", "what may be routed into what"),
         ("/live/song/get/track_data ,iisss", "read what stock AbletonOSC cannot set"),
         ("/live/device/get/parameters/name", "find every parameter by its name"),
@@ -144,8 +162,14 @@ STOCK = Way(
         ("/live/clip/get/file_path", "where is the file, and did nothing move meanwhile?"),
         ("/live/track/stop_all_clips", "clear the slot, flush the tails"),
         ("/live/song/get/track_data ,iissss ", "the second patch: is the lane still ours?"),
-        ("/live/track/set/input_routing_type", "let go of the inputs that change, then route its chain"),
-        ("/live/device/set/parameter/value", "its values are those of the first: switch the devices on"),
+        (
+            "/live/track/set/input_routing_type",
+            "let go of the inputs that change, then route its chain",
+        ),
+        (
+            "/live/device/set/parameter/value",
+            "its values are those of the first: switch the devices on",
+        ),
         ("/live/clip_slot/fire", "record"),
         ("/live/clip/get/file_path", "where is the file, and did nothing move meanwhile?"),
         ("/live/track/stop_all_clips", "clear the slot, flush the tails"),
@@ -158,7 +182,9 @@ WAYS = pytest.mark.parametrize("way", [COMPANION, STOCK], ids=["companion", "sto
 async def session_of(way: Way, host: Listening | StockListening) -> None:
     """Everything from connecting to leaving."""
     take = Take(RATE, CLIP_S, VELOCITY)
-    async with await Session.open(Endpoint(), take, lanes=1, transport=host, timing=Timing()) as live:
+    async with await Session.open(
+        Endpoint(), take, lanes=1, transport=host, timing=Timing()
+    ) as live:
         for patch in way.patches:
             await live.render(0, patch)
 
@@ -179,11 +205,15 @@ def test_every_byte_of_a_session_in_order(way, tmp_path, monkeypatch) -> None:
 @WAYS
 def test_the_listing_holds_all_that_a_render_needs(way) -> None:
     text = way.path.read_text(encoding="utf-8")
-    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [part for _, part in way.headings]
+    assert [line[3:] for line in text.splitlines() if line.startswith("## ")] == [
+        part for _, part in way.headings
+    ]
 
 
 def listing(heard: list[Heard], way: Way) -> Iterator[str]:
-    """A datagram that repeats the one before it (a question put again while a take lasts) is listed once."""
+    """A datagram that repeats the one before it (a question put again while a take lasts) is
+    listed once.
+    """
     yield f"# {way.title}"
     headings = list(way.headings)
     for before, (datagram, port) in zip([None, *heard], heard, strict=False):
@@ -194,13 +224,20 @@ def listing(heard: list[Heard], way: Way) -> Iterator[str]:
         while headings and any(first.startswith(headings[0][0]) for first, *_ in lines):
             yield from ("", f"## {headings.pop(0)[1]}")
         several = f", a bundle of {len(messages)}" if len(messages) > 1 else ""
-        yield from ("", f"datagram: {len(datagram)} bytes{several}{f', to port {port}' if port else ''}")
+        yield from (
+            "",
+            f"datagram: {len(datagram)} bytes{several}{f', to port {port}' if port else ''}",
+        )
         for message in lines:
             yield from message
 
 
 def parts(datagram: bytes) -> list[bytes]:
-    return [part.dgram for part in OscBundle(datagram)] if OscBundle.dgram_is_bundle(datagram) else [datagram]
+    return (
+        [part.dgram for part in OscBundle(datagram)]
+        if OscBundle.dgram_is_bundle(datagram)
+        else [datagram]
+    )
 
 
 def decoded(message: bytes) -> wire.Message:

@@ -35,7 +35,9 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path):
     with pytest.raises(FileNotReady, match="cannot be read"):
         read_take(tmp_path / "none.wav", TAKE, 0.0)
     soundfile.write(tmp_path / "short.wav", SOUND[:2000], 8000)
-    with pytest.raises(FileNotReady, match="2000 samples, but 2000 are wanted after a pre-roll of 8"):
+    with pytest.raises(
+        FileNotReady, match="2000 samples, but 2000 are wanted after a pre-roll of 8"
+    ):
         read_take(tmp_path / "short.wav", TAKE, 0.001)
     soundfile.write(tmp_path / "rate.wav", SOUND, 48000)
     with pytest.raises(RecordingError, match="48000 Hz, but 8000 Hz is wanted"):
@@ -45,11 +47,15 @@ def test_what_is_wrong_with_a_file_is_said(tmp_path):
 def test_a_folder_of_lives_machine_becomes_ours(monkeypatch):
     monkeypatch.setenv("UNMIXER_LIVE_RECORDINGS", "C:\\Users\\me\\Live=/mnt/live")
     paths = PathMap.from_environment()
-    assert paths.local("C:\\Users\\me\\Live\\Set Project\\take 1.wav") == Path("/mnt/live/Set Project/take 1.wav")
+    assert paths.local("C:\\Users\\me\\Live\\Set Project\\take 1.wav") == Path(
+        "/mnt/live/Set Project/take 1.wav"
+    )
     assert paths.local("/elsewhere/take.wav") == Path("/elsewhere/take.wav")
     for text in ("/Sets=/here", "/Sets/=/here"):
         paths = PathMap.parse(text)
-        assert paths.local("/Sets/a.wav") == Path("/here/a.wav") and paths.local("/Sets2/a.wav") == Path("/Sets2/a.wav")
+        assert paths.local("/Sets/a.wav") == Path("/here/a.wav") and paths.local(
+            "/Sets2/a.wav"
+        ) == Path("/Sets2/a.wav")
     assert PathMap.parse("/=/here").local("/a.wav") == Path("/here/a.wav")
     monkeypatch.setenv("UNMIXER_LIVE_RECORDINGS", "/only/one")
     with pytest.raises(ConfigError, match="UNMIXER_LIVE_RECORDINGS"):

@@ -1,4 +1,7 @@
-"""A whole host in one process: every fault ends in the right sound or a named error, and the user's set stays as it was."""
+"""A whole host in one process.
+
+Every fault ends in the right sound or a named error, and the user's set stays as it was.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,13 @@ import pytest
 import soundfile
 
 from tests.live.fake_host import CLIP_S, RATE, VELOCITY, FakeHost, Faults, expected
-from unmixer_core.errors import HostError, HostRefused, HostTimeout, ReadbackMismatch, RecordingError
+from unmixer_core.errors import (
+    HostError,
+    HostRefused,
+    HostTimeout,
+    ReadbackMismatch,
+    RecordingError,
+)
 from unmixer_core.live.osc.client import Timing
 from unmixer_core.live.osc.transport import Endpoint
 from unmixer_core.live.session import recorder
@@ -52,16 +61,22 @@ def patches(n, seed=0):
 
 
 async def opened(host, lanes=1, timing=QUICK):
-    return await Session.open(Endpoint(), TAKE, lanes=lanes, transport=host, timing=timing, delete_files=True)
+    return await Session.open(
+        Endpoint(), TAKE, lanes=lanes, transport=host, timing=timing, delete_files=True
+    )
 
 
 def test_lanes_render_what_the_patches_say_side_by_side(tmp_path):
     async def main():
         async with await opened(FakeHost(tmp_path), lanes=3) as live:
             wanted = patches(9)
-            clips = await asyncio.gather(*(one_lane(live, lane, wanted[lane::3]) for lane in range(3)))
+            clips = await asyncio.gather(
+                *(one_lane(live, lane, wanted[lane::3]) for lane in range(3))
+            )
             return [
-                (clip, patch) for lane in range(3) for clip, patch in zip(clips[lane], wanted[lane::3], strict=True)
+                (clip, patch)
+                for lane in range(3)
+                for clip, patch in zip(clips[lane], wanted[lane::3], strict=True)
             ]
 
     async def one_lane(live, lane, wanted):
@@ -129,7 +144,9 @@ def test_a_bad_recording_is_named(fault, error, words, tmp_path, monkeypatch):
             with pytest.raises(error, match=words):
                 await live.render(0, patches(1)[0])
             host.faults = Faults()
-            return await live.render(0, patches(2)[1])  # the next take on the same lane is right again
+            return await live.render(
+                0, patches(2)[1]
+            )  # the next take on the same lane is right again
 
     np.testing.assert_array_equal(asyncio.run(main()), expected(patches(2)[1]))
 
@@ -162,18 +179,50 @@ def test_a_track_that_the_user_deletes_is_named(tmp_path):
 
 CHANGES = [
     ("properties", "unison_mode", 1, "unison_mode was changed from 0 to 1"),
-    ("properties", "oscillator_1_wavetable_index", 7, "oscillator_1_wavetable_index was changed from 0 to 7"),
-    ("properties", "oscillator_2_wavetable_category", 0, "oscillator_2_wavetable_category was changed from 1 to 0"),
-    ("properties", "oscillator_1_effect_mode", 3, "oscillator_1_effect_mode was changed from 0 to 3"),
-    ("properties", "filter_routing", 2, "filter_routing was changed from 0 to 2"),  # no patch names it
+    (
+        "properties",
+        "oscillator_1_wavetable_index",
+        7,
+        "oscillator_1_wavetable_index was changed from 0 to 7",
+    ),
+    (
+        "properties",
+        "oscillator_2_wavetable_category",
+        0,
+        "oscillator_2_wavetable_category was changed from 1 to 0",
+    ),
+    (
+        "properties",
+        "oscillator_1_effect_mode",
+        3,
+        "oscillator_1_effect_mode was changed from 0 to 3",
+    ),
+    (
+        "properties",
+        "filter_routing",
+        2,
+        "filter_routing was changed from 0 to 2",
+    ),  # no patch names it
     ("amounts", ("Osc 1 Pos", "LFO 1"), 0.5, "LFO 1 -> Osc 1 Pos was changed from 0 to 0.5"),
-    ("amounts", ("Osc 1 Pos", "LFO 2"), -0.5, "LFO 2 -> Osc 1 Pos was changed from 0 to -0.5"),  # nor this
+    (
+        "amounts",
+        ("Osc 1 Pos", "LFO 2"),
+        -0.5,
+        "LFO 2 -> Osc 1 Pos was changed from 0 to -0.5",
+    ),  # nor this
 ]
 
 
-@pytest.mark.parametrize(("where", "key", "value", "words"), CHANGES, ids=[str(change[1]) for change in CHANGES])
-def test_what_only_the_companion_reaches_is_read_again_after_each_take(where, key, value, words, tmp_path):
-    """Somebody turns it between two takes: the lane does not send what it has set before, but finds out and then does."""
+@pytest.mark.parametrize(
+    ("where", "key", "value", "words"), CHANGES, ids=[str(change[1]) for change in CHANGES]
+)
+def test_what_only_the_companion_reaches_is_read_again_after_each_take(
+    where, key, value, words, tmp_path
+):
+    """Somebody turns it between two takes.
+
+    The lane does not send what it has set before, but finds out and then does.
+    """
     host = FakeHost(tmp_path)
     plain = Patch.init(50, 0.2, ["Delay"])
 
@@ -196,7 +245,11 @@ def test_the_second_look_costs_one_message_a_take(tmp_path):
             await live.render(0, patches(1)[0])
             heard = len(host.heard)
             await live.render(0, patches(1)[0])
-            return {(address, said[:1]) for address, said in host.heard[heard:] if address.startswith("/unmixer/")}
+            return {
+                (address, said[:1])
+                for address, said in host.heard[heard:]
+                if address.startswith("/unmixer/")
+            }
 
     assert [address for address, _ in asyncio.run(main())] == ["/unmixer/device/get_all"]
 
@@ -247,7 +300,10 @@ def test_what_cannot_be_put_back_is_said_by_name(losses, tmp_path, monkeypatch, 
         live = await opened(host, timing=PATIENT)
         monkeypatch.setattr(host, "on_song_delete_track", lose("delete", host.on_song_delete_track))
         monkeypatch.setattr(
-            host, "on_song_set_tempo", lose("tempo", lambda value: host.song.update(tempo=value)), raising=False
+            host,
+            "on_song_set_tempo",
+            lose("tempo", lambda value: host.song.update(tempo=value)),
+            raising=False,
         )
         await live.close()
         return live.tracks.token
@@ -256,7 +312,10 @@ def test_what_cannot_be_put_back_is_said_by_name(losses, tmp_path, monkeypatch, 
     if losses == 2:
         assert host.song["tempo"] == 96.0 and len(host.tracks) == 2 and not caplog.records
     else:
-        assert "tempo (to 96)" in caplog.text and f"Unmixer {token} 1, Unmixer {token} 1 capture" in caplog.text
+        assert (
+            "tempo (to 96)" in caplog.text
+            and f"Unmixer {token} 1, Unmixer {token} 1 capture" in caplog.text
+        )
 
 
 def test_a_value_that_does_not_stay_is_named(tmp_path, monkeypatch):
@@ -290,7 +349,9 @@ def test_the_users_set_is_left_as_it_was(tmp_path):
 
 
 def test_lanes_share_ticks_so_that_eight_cost_little_more_than_one(tmp_path):
-    """On a host that answers in ticks, setting up more lanes at once must not need more ticks in a row."""
+    """On a host that answers in ticks, setting up more lanes at once must not need more ticks in
+    a row.
+    """
     host = FakeHost(tmp_path, tick_s=0.01)
 
     async def main():
@@ -309,7 +370,10 @@ def test_lanes_share_ticks_so_that_eight_cost_little_more_than_one(tmp_path):
 
 @pytest.mark.parametrize("lanes", [1, 3])
 def test_the_lanes_of_a_killed_session_are_adopted_on_request(lanes, tmp_path, monkeypatch):
-    """Two were left: they are used again before new ones are made, and all go in the end; without the request none is touched."""
+    """Two were left: they are used again before new ones are made, and all go in the end.
+
+    Without the request none is touched.
+    """
 
     async def main():
         host = FakeHost(tmp_path)
@@ -322,7 +386,9 @@ def test_the_lanes_of_a_killed_session_are_adopted_on_request(lanes, tmp_path, m
         async with await opened(host, lanes=lanes) as live:
             assert len(host.tracks) == 2 + 2 * max(lanes, 2)
             wanted = patches(lanes)
-            clips = await asyncio.gather(*(live.render(lane, wanted[lane]) for lane in range(lanes)))
+            clips = await asyncio.gather(
+                *(live.render(lane, wanted[lane]) for lane in range(lanes))
+            )
             remaining = [track.name for track in host.tracks if killed.tracks.token in track.name]
         assert [track.name for track in host.tracks] == ["1-MIDI", "2-Audio", *remaining]
         assert len(remaining) == 2 * max(0, 2 - lanes)
@@ -347,18 +413,25 @@ def test_recordings_of_a_live_elsewhere_are_read_through_the_path_map(tmp_path, 
             return await live.render(0, patches(1)[0])
 
     monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.05)
-    with pytest.raises(RecordingError, match="if Live runs on another machine, set UNMIXER_LIVE_RECORDINGS"):
+    with pytest.raises(
+        RecordingError, match="if Live runs on another machine, set UNMIXER_LIVE_RECORDINGS"
+    ):
         asyncio.run(main())
     np.testing.assert_array_equal(
-        asyncio.run(main(paths=recorder.PathMap.parse(f"D:\\Sets={tmp_path}"))), expected(patches(1)[0])
+        asyncio.run(main(paths=recorder.PathMap.parse(f"D:\\Sets={tmp_path}"))),
+        expected(patches(1)[0]),
     )
     monkeypatch.setenv("UNMIXER_LIVE_RECORDINGS", f"D:\\Sets={tmp_path}")
     np.testing.assert_array_equal(asyncio.run(main()), expected(patches(1)[0]))
 
 
 @pytest.mark.parametrize("finished", [False, True], ids=["during the next take", "before it"])
-def test_the_file_of_a_take_that_was_given_up_is_never_taken_for_the_next_one_s(finished, tmp_path, monkeypatch):
-    """A slow host writes it when the client has gone on to another patch, and then names it once more."""
+def test_the_file_of_a_take_that_was_given_up_is_never_taken_for_the_next_one_s(
+    finished, tmp_path, monkeypatch
+):
+    """A slow host writes it when the client has gone on to another patch, and then names it once
+    more.
+    """
 
     class Slow(FakeHost):
         def _end(self, lane, clip, number):

@@ -1,4 +1,7 @@
-"""A set with the user's tracks, clips and devices in it: after a session, and after one that failed, it is as it was."""
+"""A set with the user's tracks, clips and devices in it.
+
+After a session, and after one that failed, it is as it was.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,9 @@ from unmixer_core.live.track.lane import Lane
 from unmixer_core.live.track.tracks import track_names
 from unmixer_core.schema.patch import Patch
 
-pytestmark = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
+pytestmark = pytest.mark.skipif(
+    find_spec("vita") is None, reason="the embedded host sounds through vita"
+)
 TAKE = Take(44100, 0.3)
 USERS = (
     ("/live/song/set/tempo", (97.0,)),
@@ -40,7 +45,10 @@ WAYS = pytest.mark.parametrize(
 
 @asynccontextmanager
 async def users_set(options):
-    """A host whose set has been worked on; yields the one endpoint that a client may have at a time."""
+    """A host whose set has been worked on.
+
+    Yields the one endpoint that a client may have at a time.
+    """
     host = EmbeddedHost(TAKE.sample_rate, options)
     transport = await host.start()
     endpoint = Endpoint(port=host.endpoint.port, reply_port=transport.reply_port)
@@ -117,7 +125,10 @@ def test_tracks_of_another_session_are_named_and_left(caplog):
                 return await track_names(client)
 
     assert asyncio.run(main())[3] == "Unmixer beef 1 capture"
-    assert any("another session (Unmixer beef 1 capture" in record.getMessage() for record in caplog.records)
+    assert any(
+        "another session (Unmixer beef 1 capture" in record.getMessage()
+        for record in caplog.records
+    )
 
 
 def test_settings_are_what_a_session_says():

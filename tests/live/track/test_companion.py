@@ -1,4 +1,7 @@
-"""The remote script on a model of Live's song: replies, errors with the request's id, repeated requests, its own OSC."""
+"""The remote script on a model of Live's song.
+
+Replies, errors with the request's id, repeated requests, its own OSC.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,9 @@ class Wavetable:
     _mode = Mode()
 
     def __init__(self):
-        self.parameters = [SimpleNamespace(name=name) for name in ("Osc 1 Pos", "Filter 1 Freq", "Osc 1 Transp")]
+        self.parameters = [
+            SimpleNamespace(name=name) for name in ("Osc 1 Pos", "Filter 1 Freq", "Osc 1 Transp")
+        ]
         self.amounts = {}
 
     @property
@@ -74,7 +79,9 @@ class Track:
 
 
 class Song:
-    """`before`: move_device counts the position before the device is taken out, as some Live versions may."""
+    """`before`: move_device counts the position before the device is taken out, as some Live
+    versions may.
+    """
 
     def __init__(self, before=False):
         self.tracks, self.before = [Track()], before
@@ -107,7 +114,9 @@ def test_devices_are_inserted_moved_and_deleted_by_index(operations):
 
 def test_a_repeated_request_is_answered_again_and_not_carried_out_again(operations):
     companion, track = operations
-    answers = [companion.answer("/unmixer/track/insert_device", (7, 0, "Reverb", 1)) for _ in range(3)]
+    answers = [
+        companion.answer("/unmixer/track/insert_device", (7, 0, "Reverb", 1)) for _ in range(3)
+    ]
     assert answers[0] == answers[1] == answers[2] and len(track.devices) == 2
 
 
@@ -119,7 +128,11 @@ def test_a_repeated_request_is_answered_again_and_not_carried_out_again(operatio
         ("/unmixer/track/move_device", (0, 5, 1), "no device 5"),
         ("/unmixer/device/set", (0, 0, "color", 1), "'color'"),
         ("/unmixer/device/set_modulation", (0, 0, "Filter 1 Freq", "Sun", 0.5), "'Sun'"),
-        ("/unmixer/device/set_modulation", (0, 0, "Osc 1 Transp", "Env 2", 0.5), "cannot be modulated"),
+        (
+            "/unmixer/device/set_modulation",
+            (0, 0, "Osc 1 Transp", "Env 2", 0.5),
+            "cannot be modulated",
+        ),
         ("/unmixer/device/set_modulation", (0, 0, "Osc 1 Pos", "Env 2", 1.5), "-1..1"),
         ("/unmixer/track/delete_device", (), "was called with"),
     ],
@@ -131,15 +144,30 @@ def test_an_error_carries_the_request_and_one_sentence(operations, address, argu
 
 def test_wavetable_is_set_and_read_back(operations):
     companion, _ = operations
-    assert companion.answer("/unmixer/device/set", (1, 0, 0, "oscillator_1_wavetable_index", 5))[1][-1] == 5
-    assert companion.answer("/unmixer/device/set", (2, 0, 0, "unison_mode", 1))[1] == (2, 0, 0, "unison_mode", 1)
+    assert (
+        companion.answer("/unmixer/device/set", (1, 0, 0, "oscillator_1_wavetable_index", 5))[1][-1]
+        == 5
+    )
+    assert companion.answer("/unmixer/device/set", (2, 0, 0, "unison_mode", 1))[1] == (
+        2,
+        0,
+        0,
+        "unison_mode",
+        1,
+    )
     names = companion.answer("/unmixer/device/get", (3, 0, 0, "oscillator_wavetable_categories"))[1]
     assert names == (3, 0, 0, "oscillator_wavetable_categories", "Basics", "Noise")
-    targets = companion.answer("/unmixer/device/get", (7, 0, 0, "visible_modulation_target_names"))[1]
+    targets = companion.answer("/unmixer/device/get", (7, 0, 0, "visible_modulation_target_names"))[
+        1
+    ]
     assert targets[3:] == ("visible_modulation_target_names", "Osc 1 Pos")
     target = (0, 0, "Filter 1 Freq", "LFO 1")
     assert companion.answer("/unmixer/device/get_modulation", (4, *target))[1][-1] == 0.0
-    assert companion.answer("/unmixer/device/set_modulation", (5, *target, -0.25))[1] == (5, *target, -0.25)
+    assert companion.answer("/unmixer/device/set_modulation", (5, *target, -0.25))[1] == (
+        5,
+        *target,
+        -0.25,
+    )
     assert companion.answer("/unmixer/device/get_modulation", (6, *target))[1][-1] == -0.25
 
 
@@ -147,9 +175,27 @@ def test_many_values_are_read_at_once(operations):
     companion, track = operations
     companion.answer("/unmixer/device/set", (1, 0, 0, "oscillator_1_wavetable_index", 5))
     companion.answer("/unmixer/device/set_modulation", (2, 0, 0, "Osc 1 Pos", "LFO 1", 0.5))
-    asked = (2, "unison_mode", "oscillator_1_wavetable_index", "Osc 1 Pos", "LFO 1", "Filter 1 Freq", "Env 2")
-    assert companion.answer("/unmixer/device/get_all", (3, 0, 0, *asked))[1] == (3, 0, 0, 0, 5, 0.5, 0.0)
-    assert len(track.devices[0].visible_modulation_target_names) == 1  # to look at a cell adds no row
+    asked = (
+        2,
+        "unison_mode",
+        "oscillator_1_wavetable_index",
+        "Osc 1 Pos",
+        "LFO 1",
+        "Filter 1 Freq",
+        "Env 2",
+    )
+    assert companion.answer("/unmixer/device/get_all", (3, 0, 0, *asked))[1] == (
+        3,
+        0,
+        0,
+        0,
+        5,
+        0.5,
+        0.0,
+    )
+    assert (
+        len(track.devices[0].visible_modulation_target_names) == 1
+    )  # to look at a cell adds no row
     for bad in ((3, "unison_mode"), (0, "Osc 1 Pos"), (1, "oscillator_1_wavetables"), (1, "name")):
         assert companion.answer("/unmixer/device/get_all", (bad[0] + 10, 0, 0, *bad))[0] == ERROR
         companion._answers.clear()
@@ -158,5 +204,7 @@ def test_many_values_are_read_at_once(operations):
 def test_its_osc_is_that_of_the_client():
     message = ("/unmixer/device/set", (1, "name", 2.5, True, False, "ü"))
     data = osc.encode(*message)
-    assert data == wire.encode(*message) and list(osc.decode(data)) == [message] == wire.decode(data)
+    assert data == wire.encode(*message) and list(osc.decode(data)) == [message] == wire.decode(
+        data
+    )
     assert list(osc.decode(wire.bundle([data, data]))) == [message, message]

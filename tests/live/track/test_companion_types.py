@@ -1,4 +1,7 @@
-"""The remote script against Live's published type stubs: the calls it makes exist, with these arguments and results."""
+"""The remote script against Live's published type stubs.
+
+The calls it makes exist, with these arguments and results.
+"""
 
 from __future__ import annotations
 
@@ -19,10 +22,18 @@ from UnmixerCompanion.operations import LISTS, SETTABLE, SOURCES
 
 SCRIPT = Path(__file__).resolve().parents[3] / "remote_script"
 NAMES = {
-    "Amp": "amp_envelope", "Env 2": "envelope_2", "Env 3": "envelope_3", "LFO 1": "lfo_1", "LFO 2": "lfo_2",
-    "Velocity": "midi_velocity", "Key": "midi_note", "PB": "midi_pitch_bend", "Press": "midi_channel_pressure",
-    "Mod": "midi_mod_wheel", "Random": "midi_random",
-}  # fmt: skip
+    "Amp": "amp_envelope",
+    "Env 2": "envelope_2",
+    "Env 3": "envelope_3",
+    "LFO 1": "lfo_1",
+    "LFO 2": "lfo_2",
+    "Velocity": "midi_velocity",
+    "Key": "midi_note",
+    "PB": "midi_pitch_bend",
+    "Press": "midi_channel_pressure",
+    "Mod": "midi_mod_wheel",
+    "Random": "midi_random",
+}
 STANDARD = {"__future__", "collections", "logging", "socket", "struct", "typing"}
 
 
@@ -37,7 +48,11 @@ def stubs():
 def wavetable():
     """Class name → {attribute: None or its value} of the stub of Wavetable."""
     tree = ast.parse((stubs() / "WavetableDevice.pyi").read_text(encoding="utf-8"))
-    return {node.name: dict(map(_member, node.body)) for node in tree.body if isinstance(node, ast.ClassDef)}
+    return {
+        node.name: dict(map(_member, node.body))
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    }
 
 
 def _member(node):
@@ -52,16 +67,34 @@ def test_mypy_finds_nothing_against_the_stubs():
     stubs()
     pytest.importorskip("mypy")
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--no-incremental", f"--cache-dir={os.devnull}",
-         "--config-file=", "--python-version=3.11", "--check-untyped-defs",
-         "--ignore-missing-imports", "--package", "UnmixerCompanion"],
-        cwd=SCRIPT, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "mypy",
+            "--no-incremental",
+            f"--cache-dir={os.devnull}",
+            "--config-file=",
+            "--python-version=3.11",
+            "--check-untyped-defs",
+            "--ignore-missing-imports",
+            "--package",
+            "UnmixerCompanion",
+        ],
+        cwd=SCRIPT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_property_exists_in_live(wavetable):
-    needed = {*SETTABLE, *LISTS, *FIXED_PROPERTIES, *(choice.address.name for choice in UNREACHABLE.values())}
+    needed = {
+        *SETTABLE,
+        *LISTS,
+        *FIXED_PROPERTIES,
+        *(choice.address.name for choice in UNREACHABLE.values()),
+    }
     assert needed <= wavetable["WavetableDevice"].keys()
 
 
@@ -72,7 +105,11 @@ def test_sources_and_modes_are_numbered_as_in_live(wavetable):
     assert (
         wavetable["UnisonMode"]["classic"]
         == dict(
-            zip(UNREACHABLE["wavetable.unison_mode"].items, UNREACHABLE["wavetable.unison_mode"].raws, strict=True)
+            zip(
+                UNREACHABLE["wavetable.unison_mode"].items,
+                UNREACHABLE["wavetable.unison_mode"].raws,
+                strict=True,
+            )
         )["Classic"]
     )
 

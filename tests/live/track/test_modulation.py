@@ -25,7 +25,10 @@ def test_what_a_preset_moves_is_set_to_zero():
             for cell in CELLS:
                 await client.companion("/unmixer/device/set_modulation", 0, 0, *cell, 0.5)
             await clear_matrix(client, 0, 0)
-            return [(await client.companion("/unmixer/device/get_modulation", 0, 0, *cell))[-1] for cell in CELLS]
+            return [
+                (await client.companion("/unmixer/device/get_modulation", 0, 0, *cell))[-1]
+                for cell in CELLS
+            ]
         finally:
             client.close()
             await host.stop()

@@ -47,13 +47,19 @@ def test_a_chain_that_stands_needs_no_move():
     assert plan_moves(TRACK, ("A", "C", "E")) == []
 
 
-@pytest.mark.parametrize("before", [False, True], ids=["empty track", "a Looper of the user's default track"])
-def test_a_class_that_we_do_not_know_is_named_and_not_inserted_again_and_again(before, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "before", [False, True], ids=["empty track", "a Looper of the user's default track"]
+)
+def test_a_class_that_we_do_not_know_is_named_and_not_inserted_again_and_again(
+    before, tmp_path, monkeypatch
+):
     host = FakeHost(tmp_path)
     host.tracks[0].devices += [FakeDevice("Looper", [1.0])] * before
     classes = {"Wavetable": "InstrumentVector", "Delay": "Delay2", "Looper": "Looper"}
     monkeypatch.setattr(
-        host, "on_track_get_devices_class_name", lambda i: (i, *(classes[d.name] for d in host.tracks[i].devices))
+        host,
+        "on_track_get_devices_class_name",
+        lambda i: (i, *(classes[d.name] for d in host.tracks[i].devices)),
     )
 
     async def main():
@@ -63,7 +69,14 @@ def test_a_class_that_we_do_not_know_is_named_and_not_inserted_again_and_again(b
         finally:
             client.close()
 
-    with pytest.raises(DeviceMissing, match="class Delay2 on track 0 for Delay, which we do not know"):
+    with pytest.raises(
+        DeviceMissing, match="class Delay2 on track 0 for Delay, which we do not know"
+    ):
         asyncio.run(main())
-    inserted = [arguments[2] for address, arguments in host.heard if address.endswith("insert_device")]
-    assert inserted == ["Wavetable", "Delay"] and [d.name for d in host.tracks[0].devices] == ["Wavetable", "Delay"]
+    inserted = [
+        arguments[2] for address, arguments in host.heard if address.endswith("insert_device")
+    ]
+    assert inserted == ["Wavetable", "Delay"] and [d.name for d in host.tracks[0].devices] == [
+        "Wavetable",
+        "Delay",
+    ]

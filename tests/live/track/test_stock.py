@@ -1,4 +1,7 @@
-"""Stock AbletonOSC on a template set: the same sound as the companion's way, order by routing, choices frozen and named."""
+"""Stock AbletonOSC on a template set.
+
+The same sound as the companion's way, order by routing, choices frozen and named.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,13 @@ import numpy as np
 import pytest
 
 from tests.live.set_snapshot import snapshot
-from unmixer_core.errors import ChoiceFrozen, DeviceMissing, HostError, HostRefused, ReadbackMismatch
+from unmixer_core.errors import (
+    ChoiceFrozen,
+    DeviceMissing,
+    HostError,
+    HostRefused,
+    ReadbackMismatch,
+)
 from unmixer_core.live.farm.hosts import EmbeddedHost
 from unmixer_core.live.osc.client import Timing
 from unmixer_core.live.repeatability import compare
@@ -23,15 +32,24 @@ from unmixer_core.live.track.stock import CAPTURE, DEVICES, NO_INPUT, SYNTH, Rou
 from unmixer_core.live.track.tracks import track_names
 from unmixer_core.schema.patch import Patch
 
-pytestmark = pytest.mark.skipif(find_spec("vita") is None, reason="the embedded host sounds through vita")
+pytestmark = pytest.mark.skipif(
+    find_spec("vita") is None, reason="the embedded host sounds through vita"
+)
 TAKE = Take(44100, 0.4)
-FROZEN = Frozen({"wavetable.osc_1_wavetable": "Basic Shapes", "wavetable.osc_2_wavetable": "Basic Shapes"} | {
-    key: choice.items[0] for key, choice in UNREACHABLE.items()
-})  # fmt: skip
+FROZEN = Frozen(
+    {"wavetable.osc_1_wavetable": "Basic Shapes", "wavetable.osc_2_wavetable": "Basic Shapes"}
+    | {key: choice.items[0] for key, choice in UNREACHABLE.items()}
+)
 CHAINS = [
-    (), ("Delay",), ("Saturator", "Reverb"), ("Reverb", "Saturator"), ("Compressor", "Auto Filter", "Delay"),
-    ("Delay", "Auto Filter", "Compressor"), DEVICES[1:], DEVICES[:0:-1],
-]  # fmt: skip
+    (),
+    ("Delay",),
+    ("Saturator", "Reverb"),
+    ("Reverb", "Saturator"),
+    ("Compressor", "Auto Filter", "Delay"),
+    ("Delay", "Auto Filter", "Compressor"),
+    DEVICES[1:],
+    DEVICES[:0:-1],
+]
 
 
 def patch_of(chain, seed):
@@ -39,8 +57,14 @@ def patch_of(chain, seed):
     rng = np.random.default_rng(seed)
     patch = Patch.init(int(rng.integers(40, 70)), 0.2, list(chain))
     knobs = rng.uniform(0.2, 0.8, len(patch.knobs)).astype(np.float32)
-    return FROZEN.apply(Patch(knobs, patch.choices, patch.chain, patch.note, patch.gate_s)).with_values(
-        {"wavetable.osc_2_on": "On", "wavetable.filter_1_type": "Highpass", "wavetable.osc_1_pos": 0.66}
+    return FROZEN.apply(
+        Patch(knobs, patch.choices, patch.chain, patch.note, patch.gate_s)
+    ).with_values(
+        {
+            "wavetable.osc_2_on": "On",
+            "wavetable.filter_1_type": "Highpass",
+            "wavetable.osc_1_pos": 0.66,
+        }
     )
 
 
@@ -80,11 +104,16 @@ def test_it_sounds_bit_for_bit_as_with_the_companion(layout):
 
 @pytest.mark.parametrize("options", [(), ("--stock", "compact")], ids=["companion", "stock"])
 def test_the_auto_filter_of_live_12_2_sounds_as_the_old_one(options):
-    """All chains, most with Auto Filter somewhere; float32 on two scales of frequency and drive leaves a little difference."""
+    """All chains, most with Auto Filter somewhere.
+
+    Float32 on two scales of frequency and drive leaves a little difference.
+    """
     patches = [patch_of(chain, seed) for seed, chain in enumerate(CHAINS)]
     chosen = ["Lowpass", "Highpass", "Bandpass", "Notch"] * 2
     patches = [p.with_values({"auto_filter.filter_type": chosen[i]}) for i, p in enumerate(patches)]
-    old, new = (asyncio.run(rendered(patches, *options, *more)) for more in ((), ("--auto-filter-2",)))
+    old, new = (
+        asyncio.run(rendered(patches, *options, *more)) for more in ((), ("--auto-filter-2",))
+    )
     for chain, ours, theirs in zip(CHAINS, new, old, strict=True):
         assert compare(ours, theirs).residual_db < -60.0, " > ".join(chain)
 
@@ -135,7 +164,12 @@ def test_loss_ends_in_the_right_sound_or_a_named_error():
         try:
             lossy = Lossy(await host.start(), seed=3)
             async with await Session.open(
-                host.endpoint, TAKE, lanes=1, transport=lossy, timing=Timing(0.15, 4), delete_files=True
+                host.endpoint,
+                TAKE,
+                lanes=1,
+                transport=lossy,
+                timing=Timing(0.15, 4),
+                delete_files=True,
             ) as session:
                 whole = [await session.render(0, patch) for patch in patches]
                 lossy.loss = 0.02
@@ -158,10 +192,16 @@ def test_what_the_set_has_otherwise_is_refused_by_name_and_the_lane_goes_on():
     async def main():
         async with session_on("--stock") as session:
             assert session.frozen == Frozen(FROZEN.items, named=False)
-            with pytest.raises(ChoiceFrozen, match="osc_1_wavetable is Basic Shapes, not FM Fold.*companion"):
-                await session.render(0, Patch.init(60, 0.1).with_values({"wavetable.osc_1_wavetable": "FM Fold"}))
+            with pytest.raises(
+                ChoiceFrozen, match="osc_1_wavetable is Basic Shapes, not FM Fold.*companion"
+            ):
+                await session.render(
+                    0, Patch.init(60, 0.1).with_values({"wavetable.osc_1_wavetable": "FM Fold"})
+                )
             with pytest.raises(ChoiceFrozen, match="env_2_to_osc_1_pos"):
-                await session.render(0, Patch.init(60, 0.1).with_values({"wavetable.env_2_to_osc_1_pos": 0.9}))
+                await session.render(
+                    0, Patch.init(60, 0.1).with_values({"wavetable.env_2_to_osc_1_pos": 0.9})
+                )
             return await session.render(0, Patch.init(60, 0.1))
 
     assert np.abs(asyncio.run(main())).max() > 1e-3
@@ -182,7 +222,9 @@ def test_a_template_is_left_as_it_was_and_copies_go():
 
 
 def test_frozen_says_what_differs_only_where_it_is_heard():
-    quiet = Patch.init().with_values({"wavetable.osc_2_wavetable": "Bell", "wavetable.osc_2_on": "Off"})
+    quiet = Patch.init().with_values(
+        {"wavetable.osc_2_wavetable": "Bell", "wavetable.osc_2_on": "Off"}
+    )
     assert FROZEN.differences(quiet) == ()
     heard = quiet.with_values({"wavetable.osc_2_on": "On"})
     assert [d.control for d in FROZEN.differences(heard)] == ["wavetable.osc_2_wavetable"]
@@ -200,11 +242,18 @@ def test_tables_are_read_from_the_devices_name():
 
 
 class Routes:
-    """A host that keeps input routings, refuses loops as Live does, and now and then loses a set."""
+    """A host that keeps input routings, refuses loops as Live does, and now and then loses a
+    set.
+    """
 
     def __init__(self, seed=0, loss=0.0, stubborn=False):
         self.inputs = {i: [NO_INPUT, "Post FX"] for i in range(10)}
-        self.random, self.loss, self.stubborn, self.sets = np.random.default_rng(seed), loss, stubborn, 0
+        self.random, self.loss, self.stubborn, self.sets = (
+            np.random.default_rng(seed),
+            loss,
+            stubborn,
+            0,
+        )
 
     async def send(self, *messages, alone=False):
         if self.random.uniform() < self.loss or self.stubborn:
@@ -250,7 +299,9 @@ def test_any_order_follows_any_other_without_a_loop_on_the_way(loss):
                 assert loss
                 continue
             done += 1
-            assert host._upstream(9)[1:] == [lane.tracks[name] for name in reversed([SYNTH, *chain])]
+            assert host._upstream(9)[1:] == [
+                lane.tracks[name] for name in reversed([SYNTH, *chain])
+            ]
             unused = [lane.tracks[name] for name in DEVICES[1:] if name not in chain]
             assert all(host.inputs[track][0] == NO_INPUT for track in unused)
         return done
@@ -285,7 +336,9 @@ def test_a_track_of_the_lane_that_is_deleted_is_named():
     async def main():
         async with session_on("--stock") as session:
             await session.render(0, Patch.init(60, 0.1))
-            await session.client.send(("/live/song/delete_track", (session.lanes[0].place.tracks["Delay"],)))
+            await session.client.send(
+                ("/live/song/delete_track", (session.lanes[0].place.tracks["Delay"],))
+            )
             with pytest.raises(HostError, match="moved, renamed or deleted"):
                 await session.render(0, Patch.init(60, 0.1, ["Delay"]))
 
@@ -295,7 +348,9 @@ def test_a_track_of_the_lane_that_is_deleted_is_named():
 def test_without_template_or_companion_both_ways_are_told():
     async def main():
         async with session_on("--stock") as session:
-            for name, index in sorted((await template_tracks(session)).items(), key=lambda item: -item[1]):
+            for name, index in sorted(
+                (await template_tracks(session)).items(), key=lambda item: -item[1]
+            ):
                 if name != "Unmixer Wavetable":
                     await session.client.send(("/live/song/delete_track", (index,)))
             with pytest.raises(DeviceMissing, match=r"Delay \(Live 10.1\)"):
@@ -311,4 +366,6 @@ def test_without_template_or_companion_both_ways_are_told():
 async def template_tracks(session):
     ours = await session.tracks.find()
     names = await track_names(session.client)
-    return {name: i for i, name in enumerate(names) if name.startswith("Unmixer") and name not in ours}
+    return {
+        name: i for i, name in enumerate(names) if name.startswith("Unmixer") and name not in ours
+    }

@@ -1,8 +1,10 @@
-"""The companion inside Live: found by no test in Live itself, so Live's part is played here as its own code has it.
+"""The companion inside Live: found by no test in Live itself, so Live's part is played here as its
+own code has it.
 
-The base class has what `ableton.v2.control_surface.ControlSurface` has in Live 12 (no `log_message`), drops a scheduled
-function that raises, and forgets the rest when it is disconnected. AbletonOSC's server calls a handler with the list of a
-message's arguments, sends back the tuple that it returns, and cannot take a handler off.
+The base class has what `ableton.v2.control_surface.ControlSurface` has in Live 12 (no
+`log_message`), drops a scheduled function that raises, and forgets the rest when it is
+disconnected. AbletonOSC's server calls a handler with the list of a message's arguments, sends back
+the tuple that it returns, and cannot take a handler off.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from unmixer_core.live.osc import wire
 sys.path.insert(0, str(Path(__file__).resolve().parents[3] / "remote_script"))
 from UnmixerCompanion.operations import ERROR, Operations
 
+#: Every address of the companion, and of each kind of error one.
 REQUESTS = [
     ("/unmixer/get/version", (1,)),
     ("/unmixer/track/insert_device", (2, 0, "Reverb", 1)),
@@ -36,10 +39,12 @@ REQUESTS = [
     ("/unmixer/device/get", (9, 0, 0, "oscillator_wavetable_categories")),
     ("/unmixer/device/set_modulation", (10, 0, 0, "Filter 1 Freq", "LFO 1", -0.25)),
     ("/unmixer/device/get_modulation", (11, 0, 0, "Filter 1 Freq", "LFO 1")),
-    ("/unmixer/device/get_all", (12, 0, 0, 1, "oscillator_1_wavetable_index", "Filter 1 Freq", "LFO 1")),
+    (
+        "/unmixer/device/get_all",
+        (12, 0, 0, 1, "oscillator_1_wavetable_index", "Filter 1 Freq", "LFO 1"),
+    ),
     ("/unmixer/device/get_all", ()),
 ]
-"""Every address of the companion, and of each kind of error one."""
 ADDRESSES = Operations(Song).addresses
 
 
@@ -47,7 +52,13 @@ class Live:
     """What a control surface sees of Live. `tick()` is Live's timer of 100 ms."""
 
     def __init__(self) -> None:
-        self.song, self.surfaces, self.messages, self.scheduled, self.dropped = Song(), [], [], [], []
+        self.song, self.surfaces, self.messages, self.scheduled, self.dropped = (
+            Song(),
+            [],
+            [],
+            [],
+            [],
+        )
 
     def tick(self, n=1):
         for _ in range(n):
@@ -110,8 +121,13 @@ def live(monkeypatch):
         def disconnect(self):
             live.scheduled.clear()
 
-    modules = {name: ModuleType(name) for name in ("Live", "ableton", "ableton.v2", "ableton.v2.control_surface")}
-    application = SimpleNamespace(get_application=lambda: SimpleNamespace(control_surfaces=tuple(live.surfaces)))
+    modules = {
+        name: ModuleType(name)
+        for name in ("Live", "ableton", "ableton.v2", "ableton.v2.control_surface")
+    }
+    application = SimpleNamespace(
+        get_application=lambda: SimpleNamespace(control_surfaces=tuple(live.surfaces))
+    )
     modules["Live"].Application = application
     modules["ableton.v2.control_surface"].ControlSurface = ControlSurface
     for name, module in modules.items():
@@ -176,7 +192,7 @@ def asked_at_port(live, module, answers, address, arguments):
     return wire.decode(answers.recv(65536))
 
 
-# -- through AbletonOSC ------------------------------------------------------------------------------------------------
+# -- through AbletonOSC ------------------------------------------------------------------------
 
 
 def test_it_is_found_among_the_surfaces_and_carries_every_address(live, companion):
@@ -223,9 +239,15 @@ def test_an_error_goes_to_the_errors_address_with_the_request(live, companion):
     live.surfaces.append(server)
     live.tick()
     asked = wire.encode("/unmixer/track/delete_device", (77, 0, 5))
-    assert server._callbacks["/unmixer/track/delete_device"]([78, 0, 5]) is None  # nothing under its own address
+    assert (
+        server._callbacks["/unmixer/track/delete_device"]([78, 0, 5]) is None
+    )  # nothing under its own address
     ((address, (request, named, sentence)),) = server.hear(asked)
-    assert (address, request, named) == (ERROR, 77, "/unmixer/track/delete_device") and "no device 5" in sentence
+    assert (address, request, named) == (
+        ERROR,
+        77,
+        "/unmixer/track/delete_device",
+    ) and "no device 5" in sentence
 
 
 def test_another_set_is_spoken_of_as_soon_as_it_is_loaded(live, companion):
@@ -234,20 +256,26 @@ def test_another_set_is_spoken_of_as_soon_as_it_is_loaded(live, companion):
     live.tick()
     live.song = Song()
     live.song.tracks.clear()
-    ((address, arguments),) = server.hear(wire.encode("/unmixer/track/insert_device", (1, 0, "Delay", 1)))
+    ((address, arguments),) = server.hear(
+        wire.encode("/unmixer/track/insert_device", (1, 0, "Delay", 1))
+    )
     assert address == ERROR and "the set has 0" in arguments[2]
 
 
-# -- on a port of its own ----------------------------------------------------------------------------------------------
+# -- on a port of its own ----------------------------------------------------------------------
 
 
-def test_without_abletonosc_it_waits_a_while_and_then_opens_its_port(live, module, companion, answers):
+def test_without_abletonosc_it_waits_a_while_and_then_opens_its_port(
+    live, module, companion, answers
+):
     live.tick(ticks_until_own_port(module) - 1)
     assert not bound(module.OWN_PORT) and not live.messages
     live.tick()
     assert bound(module.OWN_PORT)
     assert asked_at_port(live, module, answers, "/unmixer/get/version", (5,))[0][1][0] == 5
-    assert live.messages == [f"UnmixerCompanion found no AbletonOSC and listens on port {module.OWN_PORT}"]
+    assert live.messages == [
+        f"UnmixerCompanion found no AbletonOSC and listens on port {module.OWN_PORT}"
+    ]
 
 
 def test_a_start_of_abletonosc_in_time_keeps_the_port_closed(live, module, companion):
@@ -262,7 +290,9 @@ def test_a_start_of_abletonosc_in_time_keeps_the_port_closed(live, module, compa
     assert bound(module.OWN_PORT)
 
 
-def test_a_port_that_is_taken_is_said_once_and_opened_when_it_is_free(live, module, companion, answers):
+def test_a_port_that_is_taken_is_said_once_and_opened_when_it_is_free(
+    live, module, companion, answers
+):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.bind(("0.0.0.0", module.OWN_PORT))
         live.tick(ticks_until_own_port(module) + 100)
@@ -270,7 +300,9 @@ def test_a_port_that_is_taken_is_said_once_and_opened_when_it_is_free(live, modu
         assert f"could not open port {module.OWN_PORT}" in said
     live.tick(module.TICKS_BETWEEN_LOOKS)
     assert asked_at_port(live, module, answers, "/unmixer/get/version", (5,))[0][1][0] == 5
-    assert live.messages[1:] == [f"UnmixerCompanion found no AbletonOSC and listens on port {module.OWN_PORT}"]
+    assert live.messages[1:] == [
+        f"UnmixerCompanion found no AbletonOSC and listens on port {module.OWN_PORT}"
+    ]
 
 
 def test_abletonosc_that_turns_up_later_answers_beside_the_port_and_nothing_is_done_twice(
@@ -282,18 +314,28 @@ def test_abletonosc_that_turns_up_later_answers_beside_the_port_and_nothing_is_d
     server = AbletonOSC()
     live.surfaces.append(server)
     live.tick(module.TICKS_BETWEEN_LOOKS)
-    assert server.hear(wire.encode(*request)) == asked_at_port(live, module, answers, *request) == first
+    assert (
+        server.hear(wire.encode(*request))
+        == asked_at_port(live, module, answers, *request)
+        == first
+    )
     assert len(live.song.tracks[0].devices) == 2
     assert live.messages[-1] == "UnmixerCompanion answers through AbletonOSC"
 
 
 def test_no_datagram_ends_the_port(live, module, companion, answers):
-    """Messages and bundles with bytes changed, cut off and added, and bundles in bundles beyond Python's depth."""
+    """Messages and bundles with bytes changed, cut off and added, and bundles in bundles beyond
+    Python's depth.
+    """
     live.tick(ticks_until_own_port(module))
     chance = random.Random(3)
     seeds = [wire.encode(*request) for request in REQUESTS]
     seeds += [wire.bundle([seed, seed]) for seed in seeds]
-    garbage = [b"", b"#bundle\0", b"#bundle\0" + bytes(8) + (-40).to_bytes(4, "big", signed=True) + seeds[0]]
+    garbage = [
+        b"",
+        b"#bundle\0",
+        b"#bundle\0" + bytes(8) + (-40).to_bytes(4, "big", signed=True) + seeds[0],
+    ]
     deep = seeds[0]
     while len(deep) < 60000:
         deep = b"#bundle\0" + bytes(8) + len(deep).to_bytes(4, "big") + deep
@@ -301,7 +343,9 @@ def test_no_datagram_ends_the_port(live, module, companion, answers):
         datagram = bytearray(chance.choice(seeds))
         for _ in range(chance.randrange(4)):
             datagram[chance.randrange(len(datagram))] = chance.randrange(256)
-        garbage.append(bytes(datagram[: chance.choice((len(datagram), chance.randrange(len(datagram))))]))
+        garbage.append(
+            bytes(datagram[: chance.choice((len(datagram), chance.randrange(len(datagram))))])
+        )
     for n, datagram in enumerate([*garbage, deep]):
         answers.sendto(datagram, ("127.0.0.1", module.OWN_PORT))
         if n % 50 == 0:
@@ -328,7 +372,7 @@ def test_a_socket_that_only_fails_does_not_stop_live(live, module, companion):
     assert live.scheduled
 
 
-# -- what else happens in Live -----------------------------------------------------------------------------------------
+# -- what else happens in Live -----------------------------------------------------------------
 
 
 def test_another_script_that_cannot_be_looked_at_does_not_end_it(live, module, companion):

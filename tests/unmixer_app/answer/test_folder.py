@@ -35,7 +35,9 @@ def test_the_sound_itself_is_never_replaced(tmp_path: Path, name: str, earlier: 
     assert (folder / name).read_bytes() == b"a recording"
 
 
-@pytest.mark.parametrize("name", ["patch.json", "report.html", "input.wav", "out.vital", "asked.json"])
+@pytest.mark.parametrize(
+    "name", ["patch.json", "report.html", "input.wav", "out.vital", "asked.json"]
+)
 def test_a_file_that_is_none_of_ours_is_not_replaced(tmp_path: Path, sound: Path, name: str):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / name).write_text("mine")
@@ -55,7 +57,9 @@ def test_a_folder_with_other_things_in_it_may_be_used(tmp_path: Path, sound: Pat
     assert answer_folder.is_answer(tmp_path) and sound.read_bytes() == b"a recording"
 
 
-def test_an_answer_is_replaced_by_the_next_but_for_what_a_person_put_there(tmp_path: Path, sound: Path):
+def test_an_answer_is_replaced_by_the_next_but_for_what_a_person_put_there(
+    tmp_path: Path, sound: Path
+):
     folder = tmp_path / "out"
     answer_folder.claim(folder, sound)
     (folder / "candidates").mkdir()
@@ -81,11 +85,23 @@ def test_a_folder_that_cannot_be_written_is_refused(sound: Path):
         answer_folder.claim(sound, sound)
 
 
-def test_the_preset_has_a_name_that_every_folder_can_have(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_the_preset_has_a_name_that_every_folder_can_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     assert answer_folder.preset_name(Path(".")) == "here.vital"
     assert answer_folder.preset_name(Path("/")) == "patch.vital"
-    for name in ("x" * 250, "\N{MUSICAL SYMBOL G CLEF}" * 62, os.fsdecode(b"caf\xe9"), "line\nbreak", ".hidden"):
+    for name in (
+        "x" * 250,
+        "\N{MUSICAL SYMBOL G CLEF}" * 62,
+        os.fsdecode(b"caf\xe9"),
+        "line\nbreak",
+        ".hidden",
+    ):
         preset = answer_folder.preset_name(tmp_path / name)
-        assert len(f".{preset}.tmp".encode()) <= 255 and preset.isprintable() and not preset.startswith(".")
+        assert (
+            len(f".{preset}.tmp".encode()) <= 255
+            and preset.isprintable()
+            and not preset.startswith(".")
+        )

@@ -15,18 +15,24 @@ from unmixer_app.answer import patch_file
 from unmixer_core.schema.patch import Patch
 
 RATE = 44100
-TONE = np.repeat(np.sin(2 * np.pi * 220 * np.arange(RATE // 4) / RATE, dtype=np.float32)[None], 2, axis=0)
+TONE = np.repeat(
+    np.sin(2 * np.pi * 220 * np.arange(RATE // 4) / RATE, dtype=np.float32)[None], 2, axis=0
+)
 
 
 def page(**changes: object) -> str:
     patch = Patch.init(52, 0.25, ("Saturator", "Reverb")).with_values({"saturator.drive": 0.5})
     document = patch_file.describe(patch) | {
-        "similarity": {"percent": 71.3, "mss_db": 4.4}, "seconds": 41.0, "verdict": None,
+        "similarity": {"percent": 71.3, "mss_db": 4.4},
+        "seconds": 41.0,
+        "verdict": None,
         "input": {"remarks": ["It is <clipped>."]},
-    }  # fmt: skip
+    }
     sounds = {answer_page.RECORDING: TONE, answer_page.PATCH: 0.25 * TONE}
     rows = [("refined", "Saturator", 5.1)]
-    return answer_page.page("a&b.wav", document | changes, sounds, RATE, rows, 15.4, {"a.vital": "a preset"}).html()
+    return answer_page.page(
+        "a&b.wav", document | changes, sounds, RATE, rows, 15.4, {"a.vital": "a preset"}
+    ).html()
 
 
 def test_it_names_what_a_musician_looks_for_and_fetches_nothing():
@@ -56,7 +62,9 @@ def test_a_verdict_is_there_only_where_there_is_one():
 
 def test_players_keep_the_levels_they_are_given():
     """So that an A/B between sounds that were matched is no loudness contest."""
-    found = [base64.b64decode(data) for data in re.findall(r"data:audio/ogg;base64,([^\"]+)", page())]
+    found = [
+        base64.b64decode(data) for data in re.findall(r"data:audio/ogg;base64,([^\"]+)", page())
+    ]
     loud, quiet = (np.abs(soundfile.read(io.BytesIO(data))[0]).max() for data in found)
     assert quiet / loud == pytest.approx(0.25, abs=0.03) and loud == pytest.approx(0.89, abs=0.05)
 

@@ -18,7 +18,9 @@ def drawn(params: config.Params, n: int) -> list[Patch]:
     return [sampling.draw("full", "train", i, 23, params.sample) for i in range(n)]
 
 
-def test_a_patch_comes_back_from_its_file_with_the_same_digest(params: config.Params, tmp_path: Path):
+def test_a_patch_comes_back_from_its_file_with_the_same_digest(
+    params: config.Params, tmp_path: Path
+):
     for patch in drawn(params, 20):
         patch_file.write(tmp_path / "patch.json", patch_file.describe(patch))
         again = patch_file.read(tmp_path / "patch.json")
@@ -32,7 +34,15 @@ def wavetable(knobs: str = "", choices: str = "") -> str:
 
 
 NO_PATCHES = (
-    "", "null", "[]", "3", "{}", "{", '"patch"', "[" * 100_000, '{"note": 1}',
+    "",
+    "null",
+    "[]",
+    "3",
+    "{}",
+    "{",
+    '"patch"',
+    "[" * 100_000,
+    '{"note": 1}',
     '{"note": 50, "gate_s": 1, "chain": [], "devices": 3}',
     '{"note": 50, "gate_s": 1, "chain": ["Wah"], "devices": []}',
     '{"note": 500, "gate_s": 1, "chain": [], "devices": []}',
@@ -44,7 +54,7 @@ NO_PATCHES = (
     wavetable('"osc_1_pos": {"unit": NaN}'),
     wavetable('"nothing": {"unit": 0}'),
     wavetable(choices='"osc_2_on": {"item": "Maybe"}'),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("text", NO_PATCHES, ids=range(len(NO_PATCHES)))
@@ -63,7 +73,9 @@ def test_other_bytes_folders_and_missing_files_are_refused(tmp_path: Path):
 
 
 def test_a_patch_of_another_schema_is_named_as_such(params: config.Params, tmp_path: Path):
-    patch_file.write(tmp_path / "p.json", patch_file.describe(drawn(params, 1)[0]) | {"schema": "0" * 16})
+    patch_file.write(
+        tmp_path / "p.json", patch_file.describe(drawn(params, 1)[0]) | {"schema": "0" * 16}
+    )
     with pytest.raises(SchemaMismatch):
         patch_file.read(tmp_path / "p.json")
 
@@ -79,7 +91,9 @@ def test_the_vital_preset_sounds_like_the_hosts_render(params: config.Params):
         expected = host.render(patches)
     for patch, sound in zip(patches, expected, strict=True):
         assert isinstance(sound, np.ndarray)
-        job = Job([], patch.note, params.audio.velocity / 127, 0.0, patch.gate_s, 2.0, 120.0, 44100, "")
+        job = Job(
+            [], patch.note, params.audio.velocity / 127, 0.0, patch.gate_s, 2.0, 120.0, 44100, ""
+        )
         heard = render(job, vita.Synth(), presets.text(patch))
         assert metrics_sound.mss(heard, sound) < 0.1
 

@@ -22,7 +22,10 @@ def test_steps_that_come_by_turns_are_told_once_in_a_log():
         tell(step, BEST)
     lines = stream.getvalue().splitlines()
     assert len(lines) == 5 and all("best 2.50 dB (Saturator > Reverb)" in line for line in lines)
-    assert [WORDS[step] in line for step, line in zip(("propose", "refine", "corrected"), lines, strict=False)] == [True] * 3
+    assert [
+        WORDS[step] in line
+        for step, line in zip(("propose", "refine", "corrected"), lines, strict=False)
+    ] == [True] * 3
 
 
 def test_a_terminal_shows_every_step_as_it_comes():

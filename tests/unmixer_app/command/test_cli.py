@@ -1,4 +1,7 @@
-"""The command as a person runs it: `python -m unmixer_app ...` in a process of its own, with a tiny untrained model."""
+"""The command as a person runs it.
+
+`python -m unmixer_app ...` in a process of its own, with a tiny untrained model.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +57,14 @@ def command(*words: object) -> list[str]:
 def unmix(*words: object, status: int = 0) -> subprocess.CompletedProcess[str]:
     """Runs to its end; whatever it was asked, it leaves no traceback and no process."""
     process = subprocess.Popen(
-        command(*words), cwd=REPO, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        command(*words),
+        cwd=REPO,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
         start_new_session=True,
-    )  # fmt: skip
+    )
     out, err = process.communicate(timeout=WITHIN_S)
     assert process.returncode == status, err
     assert "Traceback" not in err
@@ -80,17 +88,40 @@ def test_an_answer_is_a_folder_with_everything_in_it(sample: Path, model: Path, 
     out = tmp_path / "answer"
     locks = ("--lock", "saturator.drive=12", "--chain", "Saturator>Reverb")
     done = unmix(
-        sample, "--out", out, "--model", model, "--polish", 1, "--itf-steps", 2, "--candidates", 3, "--json", *locks
+        sample,
+        "--out",
+        out,
+        "--model",
+        model,
+        "--polish",
+        1,
+        "--itf-steps",
+        2,
+        "--candidates",
+        3,
+        "--json",
+        *locks,
     )
     document = json.loads(done.stdout)
     assert document == json.loads((out / "patch.json").read_text(encoding="utf-8"))
-    assert document["chain"] == ["Saturator", "Reverb"] and document["seconds"] > 0 and document["note"] in (38, 50, 62)
+    assert (
+        document["chain"] == ["Saturator", "Reverb"]
+        and document["seconds"] > 0
+        and document["note"] in (38, 50, 62)
+    )
     assert patch_file.read(out / "patch.json").digest == document["digest"]
     drive = document["devices"][1]["knobs"]["drive"]
-    assert drive["physical"] == pytest.approx(12.0, abs=1e-3) and set(drive) >= {"unit", "raw", "intervals"}
+    assert drive["physical"] == pytest.approx(12.0, abs=1e-3) and set(drive) >= {
+        "unit",
+        "raw",
+        "intervals",
+    }
     item = document["devices"][0]["choices"]["osc_1_wavetable"]
     assert sum(item["probabilities"].values()) == pytest.approx(1.0, abs=1e-3)
-    levels = [np.sqrt(np.mean(soundfile.read(out / name)[0] ** 2)) for name in ("rerender.wav", "input.wav")]
+    levels = [
+        np.sqrt(np.mean(soundfile.read(out / name)[0] ** 2))
+        for name in ("rerender.wav", "input.wav")
+    ]
     assert levels[0] == pytest.approx(levels[1], rel=0.01)
     assert json.loads((out / "answer.vital").read_text())["settings"]["distortion_on"] == 1.0
     page = (out / "report.html").read_text(encoding="utf-8")
@@ -132,14 +163,20 @@ def test_a_folder_is_a_batch_that_goes_on_where_it_stopped(model: Path, tmp_path
     stamp = (out / "a-wav" / "patch.json").stat().st_mtime_ns
     (folder / "broken.wav").write_bytes(hostile.encoded(hostile.tone(0.4, 47.0)))
     unmix(*words)
-    assert (out / "a-wav" / "patch.json").stat().st_mtime_ns == stamp, "what was finished is not done again"
+    assert (out / "a-wav" / "patch.json").stat().st_mtime_ns == stamp, (
+        "what was finished is not done again"
+    )
     assert rows()["a.wav"] == first["a.wav"] and rows()["broken.wav"]["status"] == "ok"
 
 
-def test_ctrl_c_writes_the_best_so_far_and_leaves_no_process(sample: Path, model: Path, tmp_path: Path):
+def test_ctrl_c_writes_the_best_so_far_and_leaves_no_process(
+    sample: Path, model: Path, tmp_path: Path
+):
     out = tmp_path / "answer"
     words = command(sample, "--out", out, "--model", model, "--polish", 300, "--no-itf")
-    process = subprocess.Popen(words, cwd=REPO, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        words, cwd=REPO, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
     assert process.stderr is not None
     begun = time.perf_counter()
     while time.perf_counter() - begun < WITHIN_S:
@@ -150,7 +187,9 @@ def test_ctrl_c_writes_the_best_so_far_and_leaves_no_process(sample: Path, model
     _, words_after = process.communicate(timeout=30)
     assert process.returncode == 0 and "Traceback" not in words_after, words_after
     document = json.loads((out / "patch.json").read_text(encoding="utf-8"))
-    assert document["interrupted"] and patch_file.read(out / "patch.json").digest == document["digest"]
+    assert (
+        document["interrupted"] and patch_file.read(out / "patch.json").digest == document["digest"]
+    )
     assert left(process.pid) == []
 
 
@@ -199,10 +238,14 @@ def test_a_recording_in_the_folder_of_its_answer_stays(sample: Path, model: Path
     before = sample.read_bytes()
     done = unmix(sample, "--out", sample.parent, "--model", model, status=1)
     assert "would replace" in done.stderr and len(done.stderr.splitlines()) == 1
-    assert sample.read_bytes() == before and [path.name for path in sample.parent.iterdir()] == ["input.wav"]
+    assert sample.read_bytes() == before and [path.name for path in sample.parent.iterdir()] == [
+        "input.wav"
+    ]
 
 
-def test_an_answer_that_cannot_be_written_after_all_is_one_sentence(sample: Path, model: Path, tmp_path: Path):
+def test_an_answer_that_cannot_be_written_after_all_is_one_sentence(
+    sample: Path, model: Path, tmp_path: Path
+):
     out = tmp_path / "answer"
     answer_folder.claim(out, sample)
     (out / "rerender.wav").mkdir()
@@ -224,8 +267,9 @@ def test_an_answer_that_cannot_be_written_is_refused_before_the_search(sample: P
 
 def test_without_a_model_the_error_says_how_to_train_one(sample: Path, tmp_path: Path):
     done = unmix(sample, "--model", tmp_path / "nowhere", status=1)
-    assert (
-        done.stderr == f"error: there is no trained model in {tmp_path / 'nowhere'}; run `make repro` to train one.\n"
+    assert done.stderr == (
+        f"error: there is no trained model in {tmp_path / 'nowhere'}; run `make repro` to "
+        f"train one.\n"
     )
 
 
@@ -240,7 +284,9 @@ def test_without_a_model_the_error_says_how_to_train_one(sample: Path, tmp_path:
         ["--itf-steps", "x"],
     ],
 )
-def test_a_wrong_number_is_refused_by_the_option(words: list[str], capsys: pytest.CaptureFixture[str]):
+def test_a_wrong_number_is_refused_by_the_option(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+):
     with pytest.raises(SystemExit) as end:
         cli.run(["sample.wav", *words])
     assert end.value.code == 2 and words[0] in capsys.readouterr().err
@@ -255,15 +301,24 @@ def test_a_wrong_constraint_is_one_sentence(words: list[str], capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("error", "sentence"),
     [
-        (OSError(28, "No space left on device", "a\nb\x1b[31m.wav"), "No space left on device: a?b?[31m.wav."),
+        (
+            OSError(28, "No space left on device", "a\nb\x1b[31m.wav"),
+            "No space left on device: a?b?[31m.wav.",
+        ),
         (OSError(28, "No space left on device"), "No space left on device."),
         (OSError(36, "File name too long", "x" * 5000), "x."),
-        (UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates not allowed"), "a name holds characters"),
+        (
+            UnicodeEncodeError("utf-8", "\udce9", 0, 1, "surrogates not allowed"),
+            "a name holds characters",
+        ),
         (UnmixerError("bad\x1b[31m name\n" * 3), "bad?[31m name bad?[31m name bad?[31m name"),
     ],
 )
 def test_every_error_is_one_short_line(
-    error: Exception, sentence: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: Exception,
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     def fail(words: object) -> int:
         raise error
@@ -271,10 +326,17 @@ def test_every_error_is_one_short_line(
     monkeypatch.setattr(cli, "_unmix", fail)
     assert cli.run(["sample.wav"]) == 1
     said = capsys.readouterr().err
-    assert sentence in said and len(said.splitlines()) == 1 and said.strip().isprintable() and len(said) < 300
+    assert (
+        sentence in said
+        and len(said.splitlines()) == 1
+        and said.strip().isprintable()
+        and len(said) < 300
+    )
 
 
-@pytest.mark.parametrize(("name", "kept"), [("a.wav", True), ("a.WAV", True), ("a.aiff", True), ("a.flac", False)])
+@pytest.mark.parametrize(
+    ("name", "kept"), [("a.wav", True), ("a.WAV", True), ("a.aiff", True), ("a.flac", False)]
+)
 def test_a_loud_patch_is_saved_without_clipping(name: str, kept: bool, tmp_path: Path) -> None:
     loud = (1.31 * np.sin(np.linspace(0.0, 60.0, 4000))).astype(np.float32)
     said = single.save(tmp_path / name, np.stack([loud, -loud]), 8000)
@@ -284,7 +346,9 @@ def test_a_loud_patch_is_saved_without_clipping(name: str, kept: bool, tmp_path:
         assert said == ""
     else:
         np.testing.assert_allclose(saved[:, 0], loud / np.abs(loud).max(), atol=1e-4)
-        assert said == f"{name} is 2.3 dB quieter than the patch, which this format would clip; .wav keeps it."
+        assert said == (
+            f"{name} is 2.3 dB quieter than the patch, which this format would clip; .wav keeps it."
+        )
         assert single.save(tmp_path / name, np.stack([loud, loud]) / 2.0, 8000) == ""
 
 
@@ -292,7 +356,11 @@ def test_render_and_push_hand_the_trace_on(tmp_path: Path, monkeypatch: pytest.M
     seen: list[Any] = []
     monkeypatch.setattr(single, "render", lambda *given: seen.append(given[2]))
     monkeypatch.setattr(single, "push", lambda _, **given: seen.append(given["trace"]))
-    assert cli.run(["render", "a.json", "a.wav", "--trace", "t.jsonl"]) == cli.run(["push", "a.json", "--trace", "t.jsonl"]) == 0
+    assert (
+        cli.run(["render", "a.json", "a.wav", "--trace", "t.jsonl"])
+        == cli.run(["push", "a.json", "--trace", "t.jsonl"])
+        == 0
+    )
     assert seen == [Path("t.jsonl")] * 2
 
 

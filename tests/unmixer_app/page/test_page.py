@@ -1,4 +1,7 @@
-"""The page in headless Chromium, as a producer uses it. Screenshots go to artifacts/page, for a person to look at."""
+"""The page in headless Chromium, as a producer uses it.
+
+Screenshots go to artifacts/page, for a person to look at.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +19,31 @@ from tests.unmixer_app.serving import REPO, Server, sound
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
+#: There, what cannot be tested has failed.
 CI = bool(os.environ.get("CI"))
-"""There, what cannot be tested has failed."""
-sync_api = importlib.import_module("playwright.sync_api") if CI else pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None and not CI, reason="no chromium here; `make browser` installs Debian's")
+sync_api = (
+    importlib.import_module("playwright.sync_api")
+    if CI
+    else pytest.importorskip("playwright.sync_api")
+)
+CHROMIUM = (
+    shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+)
+pytestmark = pytest.mark.skipif(
+    CHROMIUM is None and not CI, reason="no chromium here; `make browser` installs Debian's"
+)
 SHOTS = REPO / "artifacts" / "page"
 FLAGS = [
-    "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--use-fake-device-for-media-stream",
+    "--use-fake-ui-for-media-stream",
     "--autoplay-policy=no-user-gesture-required",
-] + (["--no-sandbox"] if os.geteuid() == 0 else [])  # fmt: skip
+] + (["--no-sandbox"] if os.geteuid() == 0 else [])
 WITHIN_MS = 120_000
 DESK, PHONE = {"width": 1240, "height": 900}, {"width": 390, "height": 844}
 
@@ -42,7 +59,10 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def opened(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
-    """A function that opens the page; at the end nothing went wrong in it, and nothing went to another machine."""
+    """A function that opens the page.
+
+    At the end nothing went wrong in it, and nothing went to another machine.
+    """
     contexts, wrong = [], []
 
     def open_page(path: str = "/", **options: Any) -> Any:
@@ -51,8 +71,16 @@ def opened(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
         page = context.new_page()
         page.set_default_timeout(WITHIN_MS)
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda message: wrong.append(message.text) if "Content Security Policy" in message.text else None)
-        page.on("request", lambda request: None if own(request.url) else wrong.append(f"asks {request.url}"))
+        page.on(
+            "console",
+            lambda message: (
+                wrong.append(message.text) if "Content Security Policy" in message.text else None
+            ),
+        )
+        page.on(
+            "request",
+            lambda request: None if own(request.url) else wrong.append(f"asks {request.url}"),
+        )
         page.goto(server.url + path)
         return page
 
@@ -149,7 +177,10 @@ def test_a_and_b_are_equally_loud_and_one_key_changes_sides(page: Any):
 
 
 def test_the_chain_is_dragged_into_another_order(page: Any):
-    grip, target = page.locator("[data-key=saturator] .grip").bounding_box(), page.locator("[data-key=reverb]").bounding_box()
+    grip, target = (
+        page.locator("[data-key=saturator] .grip").bounding_box(),
+        page.locator("[data-key=reverb]").bounding_box(),
+    )
 
     def drag() -> None:
         page.mouse.move(grip["x"] + 8, grip["y"] + 20)
@@ -160,10 +191,14 @@ def test_the_chain_is_dragged_into_another_order(page: Any):
 
     asked = rerendered(page, drag)
     assert chain(page) == asked["chain"] == ["Delay", "Reverb", "Saturator"]
-    page.wait_for_function("() => document.querySelector('#edited').textContent.startsWith('Edited')")
+    page.wait_for_function(
+        "() => document.querySelector('#edited').textContent.startsWith('Edited')"
+    )
     shot(page, "3-reordered")
     asked = rerendered(page, lambda: page.click("#undo"))
-    assert chain(page) == asked["chain"] == ["Saturator", "Delay", "Reverb"] and page.is_disabled("#undo")
+    assert chain(page) == asked["chain"] == ["Saturator", "Delay", "Reverb"] and page.is_disabled(
+        "#undo"
+    )
 
 
 def test_the_chain_is_worked_by_keyboard(page: Any):
@@ -171,10 +206,16 @@ def test_the_chain_is_worked_by_keyboard(page: Any):
     asked = rerendered(page, lambda: page.keyboard.press("Alt+ArrowRight"))
     assert asked["chain"] == ["Delay", "Saturator", "Reverb"]
     assert page.text_content("#chain-said") == "Saturator is now 2 of 3."
-    assert page.evaluate("document.activeElement.closest('li').dataset.key") == "saturator", "the focus goes along"
+    assert page.evaluate("document.activeElement.closest('li').dataset.key") == "saturator", (
+        "the focus goes along"
+    )
     assert rerendered(page, lambda: page.keyboard.press("o"))["chain"] == ["Delay", "Reverb"]
     assert page.locator("[data-key=saturator].off").count() == 1
-    assert rerendered(page, lambda: page.keyboard.press("o"))["chain"] == ["Delay", "Saturator", "Reverb"]
+    assert rerendered(page, lambda: page.keyboard.press("o"))["chain"] == [
+        "Delay",
+        "Saturator",
+        "Reverb",
+    ]
     page.keyboard.press("l")
     assert page.locator("[data-key=saturator] .lock").get_attribute("aria-pressed") == "true"
     page.keyboard.press("Alt+ArrowRight")
@@ -186,7 +227,9 @@ def test_the_chain_is_worked_by_keyboard(page: Any):
     }"""
     asks = lambda **options: page.evaluate(f"options => ({left_alone})(0, options)", options)  # noqa: E731
     assert not asks(key="ArrowLeft", altKey=True), "the browser does not go back"
-    assert asks(key="l", ctrlKey=True) and asks(key="o", metaKey=True), "the browser's own keys stay its own"
+    assert asks(key="l", ctrlKey=True) and asks(key="o", metaKey=True), (
+        "the browser's own keys stay its own"
+    )
     assert page.locator("[data-key=saturator] .lock").get_attribute("aria-pressed") == "true"
     assert page.locator("[data-key=saturator].off").count() == 0
     page.keyboard.press("Enter")
@@ -204,7 +247,10 @@ def test_what_is_locked_is_kept_by_another_search(page: Any):
     options = told.value.post_data_json
     highest = float(RACK.knobs[RACK.knob_index["saturator.drive"]].knob.to_physical(1.0))
     drive = next(word for word in options["lock"] if word.startswith("saturator.drive="))
-    assert float(drive.partition("=")[2]) == pytest.approx(highest) and options["chain"] == "Saturator>Delay>Reverb"
+    assert (
+        float(drive.partition("=")[2]) == pytest.approx(highest)
+        and options["chain"] == "Saturator>Delay>Reverb"
+    )
     page.wait_for_selector("#answer:not([hidden])")
     page.click("[data-key=saturator] .name")
     shown = page.locator("#device .dial[aria-label=Drive]").get_attribute("aria-valuenow")
@@ -229,15 +275,21 @@ def test_a_knob_is_turned_and_heard(page: Any):
     page.mouse.move(box["x"] + 20, box["y"] + 20)
     page.mouse.down()
     page.mouse.move(box["x"] + 20, box["y"] + 140, steps=5)
-    with page.expect_response(lambda told: "/render" in told.url and unit(told.request.post_data_json) < unit(asked)):
+    with page.expect_response(
+        lambda told: "/render" in told.url and unit(told.request.post_data_json) < unit(asked)
+    ):
         page.mouse.up()
-    page.wait_for_function("() => document.querySelector('#edited').textContent.startsWith('Edited')")
+    page.wait_for_function(
+        "() => document.querySelector('#edited').textContent.startsWith('Edited')"
+    )
     shot(page, "4-turned")
     rerendered(page, lambda: dial.press("Backspace"))
     page.wait_for_function(f"() => document.querySelector('#similarity').textContent === {score!r}")
 
 
-def test_a_finger_turns_a_knob_sideways_and_scrolls_the_page_over_it(opened: Callable[..., Any], answered: str):
+def test_a_finger_turns_a_knob_sideways_and_scrolls_the_page_over_it(
+    opened: Callable[..., Any], answered: str
+):
     page = opened(f"/#job={answered}", viewport=PHONE, has_touch=True)
     page.click("[data-key=reverb] .name")
     dial = page.locator("#device .dial[aria-label='Decay Time']")
@@ -247,7 +299,9 @@ def test_a_finger_turns_a_knob_sideways_and_scrolls_the_page_over_it(opened: Cal
         """From the knob's middle, in steps, as a finger does."""
         box = dial.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        touch.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+        touch.send(
+            "Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]}
+        )
         for share in (0.2, 0.4, 0.6, 0.8, 1.0):
             points = [{"x": x + share * right, "y": y + share * down}]
             touch.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": points})
@@ -277,14 +331,18 @@ def test_knobs_read_as_the_schema_says(page: Any):
     for ref, rows in zip(RACK.knobs, found, strict=True):
         for unit, (raw, physical, back) in zip(units, rows, strict=True):
             assert raw == pytest.approx(float(ref.knob.to_raw(unit)), rel=1e-6, abs=1e-9), ref.id
-            assert physical == pytest.approx(float(ref.knob.to_physical(unit)), rel=1e-6, abs=1e-6), ref.id
+            assert physical == pytest.approx(
+                float(ref.knob.to_physical(unit)), rel=1e-6, abs=1e-6
+            ), ref.id
             assert back == pytest.approx(unit, abs=1e-5), ref.id
 
 
 def test_candidates_are_auditioned_and_used(page: Any):
     assert page.locator("#candidates li").count() >= 1
     page.click("#candidates button[aria-label='Hear candidate 1']")
-    page.wait_for_function("() => document.querySelector('#distance').textContent.includes('candidate 1')")
+    page.wait_for_function(
+        "() => document.querySelector('#distance').textContent.includes('candidate 1')"
+    )
     asked = rerendered(page, lambda: page.click("#candidates button[aria-label='Use candidate 1']"))
     assert asked["chain"] == chain(page)
 
@@ -296,7 +354,10 @@ def test_patch_preset_sound_and_report_are_downloaded(page: Any, answered: str, 
         return got.value.suggested_filename, Path(got.value.path()).read_bytes()
 
     name, data = download("#get-patch")
-    assert name == "pluck.patch.json" and json.loads(data) == server.client.get(f"/jobs/{answered}/patch.json").json()
+    assert (
+        name == "pluck.patch.json"
+        and json.loads(data) == server.client.get(f"/jobs/{answered}/patch.json").json()
+    )
     name, data = download("#get-preset")
     assert name == "pluck.vital" and json.loads(data)["settings"]
     assert download("#get-sound")[1].startswith(b"RIFF") and b"<audio" in download("#get-report")[1]
@@ -314,7 +375,9 @@ def test_send_to_live_tells_what_was_read_back(page: Any):
 
 def test_a_file_that_is_no_sound_is_refused_in_its_words(opened: Callable[..., Any]):
     page = opened()
-    page.set_input_files("#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a sound"})
+    page.set_input_files(
+        "#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a sound"}
+    )
     page.wait_for_selector("#notice:not([hidden])")
     assert page.text_content("#notice").startswith("Notes.txt cannot be read as audio")
     shot(page, "6-refused", full=False)
@@ -334,7 +397,9 @@ def test_a_recording_becomes_a_job(opened: Callable[..., Any]):
     assert told.value.status == 202 and told.value.json()["name"].startswith("recording ")
 
 
-def test_a_second_click_while_the_browser_asks_for_the_microphone_starts_no_second_recorder(opened: Callable[..., Any]):
+def test_a_second_click_while_the_browser_asks_for_the_microphone_starts_no_second_recorder(
+    opened: Callable[..., Any],
+):
     page = opened()
     page.evaluate("""() => {
       const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
@@ -364,23 +429,36 @@ def test_a_microphone_that_cannot_be_heard_is_let_go(opened: Callable[..., Any])
     assert page.is_enabled("#record")
 
 
-def test_that_a_search_failed_stays_to_be_read(opened: Callable[..., Any], answered: str, server: Server):
+def test_that_a_search_failed_stays_to_be_read(
+    opened: Callable[..., Any], answered: str, server: Server
+):
     """A failed job, as the service would tell it."""
-    failed = server.client.get(f"/jobs/{answered}").json() | {"state": "failed", "message": "it broke."}
+    failed = server.client.get(f"/jobs/{answered}").json() | {
+        "state": "failed",
+        "message": "it broke.",
+    }
     page = opened()
     page.wait_for_selector("#jobs a")
-    page.route(f"**/jobs/{answered}", lambda route: route.fulfill(json=failed | {"state": "running"}))
+    page.route(
+        f"**/jobs/{answered}", lambda route: route.fulfill(json=failed | {"state": "running"})
+    )
     events = f"event: end\ndata: {json.dumps(failed)}\n\n"
-    page.route("**/events", lambda route: route.fulfill(body=events, content_type="text/event-stream"))
+    page.route(
+        "**/events", lambda route: route.fulfill(body=events, content_type="text/event-stream")
+    )
     with page.expect_response(lambda response: response.url.endswith("/events")):
         page.evaluate(f"location.hash = 'job={answered}'")
     with page.expect_response(lambda response: response.url.endswith("/jobs")):
         page.wait_for_selector("#notice:not([hidden])")
     page.wait_for_timeout(300)
-    assert page.text_content("#notice") == "The search failed: it broke." and page.is_visible("#notice")
+    assert page.text_content("#notice") == "The search failed: it broke." and page.is_visible(
+        "#notice"
+    )
 
 
-def test_of_two_quick_clicks_the_second_counts(opened: Callable[..., Any], answered: str, server: Server):
+def test_of_two_quick_clicks_the_second_counts(
+    opened: Callable[..., Any], answered: str, server: Server
+):
     """The first job's answer comes later than the second's."""
     slow = "f" * 16
     page = opened()
@@ -393,13 +471,17 @@ def test_of_two_quick_clicks_the_second_counts(opened: Callable[..., Any], answe
     assert len(held) == 1
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
-    held[0].fulfill(json=server.client.get(f"/jobs/{answered}").json() | {"id": slow, "name": "late.wav"})
+    held[0].fulfill(
+        json=server.client.get(f"/jobs/{answered}").json() | {"id": slow, "name": "late.wav"}
+    )
     page.wait_for_timeout(500)
     assert page.text_content("#job-name") == "pluck.wav" and page.is_visible("#answer")
     assert not any(slow in url for url in asked)
 
 
-def test_a_page_that_was_opened_too_early_gets_going_by_itself(opened: Callable[..., Any], answered: str, server: Server):
+def test_a_page_that_was_opened_too_early_gets_going_by_itself(
+    opened: Callable[..., Any], answered: str, server: Server
+):
     page = opened("/page/icon.svg")
     left = [1]
 
@@ -413,7 +495,9 @@ def test_a_page_that_was_opened_too_early_gets_going_by_itself(opened: Callable[
 
 
 @pytest.mark.parametrize("name", ["dark", "phone", "phone-dark"])
-def test_the_page_holds_in_the_dark_and_on_a_phone(opened: Callable[..., Any], answered: str, name: str):
+def test_the_page_holds_in_the_dark_and_on_a_phone(
+    opened: Callable[..., Any], answered: str, name: str
+):
     options: dict[str, Any] = {"color_scheme": "dark" if "dark" in name else "light"}
     if "phone" in name:
         options |= {"viewport": PHONE, "has_touch": True, "device_scale_factor": 2}

@@ -1,4 +1,7 @@
-"""`python -m tests.unmixer_app.service.puppet`: a child that does what its requests say under "act" (of a search: as the chain)."""
+"""`python -m tests.unmixer_app.service.puppet`.
+
+A child that does what its requests say under "act" (of a search: as the chain).
+"""
 
 from __future__ import annotations
 

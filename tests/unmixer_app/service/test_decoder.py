@@ -1,4 +1,7 @@
-"""Strangers' files in a limited process: an answer or one sentence for each, whatever it holds, and the next one is read."""
+"""Strangers' files in a limited process.
+
+An answer or one sentence for each, whatever it holds, and the next one is read.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,11 @@ REPO = Path(__file__).resolve().parents[3]
 @pytest.fixture(scope="module")
 def child() -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "unmixer_app.service.decoder"], cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "unmixer_app.service.decoder"],
+        cwd=REPO,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdin is not None and process.stdout is not None
     assert json.loads(process.stdout.readline()) == {}
@@ -40,9 +47,13 @@ def ask(child: subprocess.Popen[str], folder: Path, **wanted: Any) -> dict[str, 
     return answer
 
 
-def test_every_hostile_file_gets_an_answer_or_a_sentence_that_names_it(child: subprocess.Popen[str], tmp_path: Path):
+def test_every_hostile_file_gets_an_answer_or_a_sentence_that_names_it(
+    child: subprocess.Popen[str], tmp_path: Path
+):
     outcomes = []
-    for number, (_, make) in enumerate([*hostile._headers(), *hostile._contents(), *list(hostile._fuzzed(12))]):
+    for number, (_, make) in enumerate(
+        [*hostile._headers(), *hostile._contents(), *list(hostile._fuzzed(12))]
+    ):
         folder = tmp_path / str(number)
         folder.mkdir()
         make(folder / decoder.UPLOAD)
@@ -52,7 +63,11 @@ def test_every_hostile_file_gets_an_answer_or_a_sentence_that_names_it(child: su
             assert heard.note == answer["done"]["note"] and np.isfinite(heard.clip).all()
         else:
             assert "my sound.wav" in answer["failed"] and decoder.UPLOAD not in answer["failed"]
-            assert "\n" not in answer["failed"] and str(tmp_path) not in answer["failed"] and "broke" not in answer["failed"]
+            assert (
+                "\n" not in answer["failed"]
+                and str(tmp_path) not in answer["failed"]
+                and "broke" not in answer["failed"]
+            )
         outcomes.append("done" in answer)
     assert any(outcomes) and not all(outcomes)
 
@@ -61,7 +76,11 @@ def test_a_note_that_is_given_is_the_note(child: subprocess.Popen[str], tmp_path
     (tmp_path / decoder.UPLOAD).write_bytes(hostile.encoded(hostile.tone(0.5, 50.0)))
     heard = ask(child, tmp_path, note=62, gate_s=0.25)["done"]
     assert (heard["note"], heard["gate_s"], heard["about"]["file"]) == (62, 0.25, "my sound.wav")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [heard_file.ABOUT, heard_file.CLIP, decoder.UPLOAD]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        heard_file.ABOUT,
+        heard_file.CLIP,
+        decoder.UPLOAD,
+    ]
 
 
 ATTACKS = {
@@ -81,8 +100,16 @@ def test_a_decoder_that_is_taken_over_is_ended_and_told(attack: str, tmp_path: P
         "from unmixer_core import config\nfrom unmixer_core.recording import note\n"
         f"note.listen = lambda *_, **__: {deed}\n"
         "decoder.MEMORY_BYTES, decoder.CPU_S, decoder.WALL_S = 256 << 20, 1, 2\n"
-        f"request = {{'folder': {str(tmp_path)!r}, 'name': 'x.wav', 'note': None, 'gate_s': None}}\n"
+        f"request = {{'folder': {str(tmp_path)!r}, 'name': 'x.wav', 'note': None, 'gate_s': "
+        f"None}}\n"
         "print(json.dumps(decoder._apart(request, config.load(decoder.ROOT / 'params.yaml'))))"
     )
-    done = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, timeout=60, env=os.environ)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ,
+    )
     assert words in json.loads(done.stdout)["failed"], done.stderr

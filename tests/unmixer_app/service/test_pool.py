@@ -1,4 +1,7 @@
-"""Searchers that break in every way: the job is told why, and the next one is searched. A puppet searches."""
+"""Searchers that break in every way: the job is told why, and the next one is searched.
+
+A puppet searches.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +77,9 @@ def test_a_searcher_that_talks_nonsense_fails_its_job_and_is_replaced(pool: Pool
 
 
 @pytest.mark.parametrize("method", ["progress", "claim", "weigh"])
-def test_a_locked_database_ends_no_searcher(pool: Pool, monkeypatch: pytest.MonkeyPatch, method: str):
+def test_a_locked_database_ends_no_searcher(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch, method: str
+):
     original, left = getattr(pool.store, method), [1]
 
     def flaky(*values: Any) -> Any:
@@ -89,7 +94,9 @@ def test_a_locked_database_ends_no_searcher(pool: Pool, monkeypatch: pytest.Monk
     assert first.state == (FAILED if method == "progress" else DONE)
 
 
-def test_a_job_whose_end_cannot_be_written_ends_as_soon_as_it_can(pool: Pool, monkeypatch: pytest.MonkeyPatch):
+def test_a_job_whose_end_cannot_be_written_ends_as_soon_as_it_can(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+):
     original, left = pool.store.end, [3]
 
     def full(*values: Any) -> None:
@@ -103,7 +110,9 @@ def test_a_job_whose_end_cannot_be_written_ends_as_soon_as_it_can(pool: Pool, mo
     assert first.state == FAILED and "disk is full" in first.message and second.state == DONE
 
 
-def test_an_idle_searcher_that_dies_is_replaced_before_the_next_job(pool: Pool, monkeypatch: pytest.MonkeyPatch):
+def test_an_idle_searcher_that_dies_is_replaced_before_the_next_job(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+):
     made: list[Child] = []
 
     def searcher(self: Pool) -> Child:
@@ -128,7 +137,10 @@ def test_a_search_that_waits_again_is_not_counted_as_one_that_ended(pool: Pool):
     (job,) = work(pool, add(pool, "die"))
     assert job.state == FAILED and job.attempts == 3
     text = pool.meters.text(pool.store.counts(), 1, 0).decode()
-    assert 'unmixer_searches_total{state="failed"} 1.0' in text and 'unmixer_searches_total{state="queued"}' not in text
+    assert (
+        'unmixer_searches_total{state="failed"} 1.0' in text
+        and 'unmixer_searches_total{state="queued"}' not in text
+    )
 
 
 def test_what_a_job_takes_is_counted_after_its_leavings_are_gone(pool: Pool):
@@ -136,7 +148,9 @@ def test_what_a_job_takes_is_counted_after_its_leavings_are_gone(pool: Pool):
     assert job.bytes == size_of(pool.folder(job.id)) == len("{}") == pool.store.total_bytes()
 
 
-def test_a_cancelled_search_is_cancelled_whatever_its_process_still_writes(pool: Pool, monkeypatch: pytest.MonkeyPatch):
+def test_a_cancelled_search_is_cancelled_whatever_its_process_still_writes(
+    pool: Pool, monkeypatch: pytest.MonkeyPatch
+):
     identity = add(pool, "stand")
     (pool.folder(identity) / "input.wav").write_bytes(bytes(100))
     (pool.folder(identity) / "best.wav").write_bytes(bytes(100))
@@ -150,7 +164,9 @@ def test_a_cancelled_search_is_cancelled_whatever_its_process_still_writes(pool:
     async def run() -> None:
         pool.start()
         try:
-            await until(lambda: state(pool, identity) == RUNNING and pool.store.get(identity).progress)  # type: ignore[union-attr]
+            await until(
+                lambda: state(pool, identity) == RUNNING and pool.store.get(identity).progress
+            )  # type: ignore[union-attr]
             with monkeypatch.context() as patch:
                 patch.setattr(os, "lstat", vanishing)
                 patch.setattr(Path, "stat", vanishing)
@@ -162,7 +178,9 @@ def test_a_cancelled_search_is_cancelled_whatever_its_process_still_writes(pool:
     asyncio.run(run())
 
 
-def test_a_renderer_that_dies_is_replaced_though_nobody_renders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_renderer_that_dies_is_replaced_though_nobody_renders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr("unmixer_app.service.renders.PAUSES_S", (0.01,))
     renders = Renders(tmp_path, Meters())
     renders._child = Child(PUPPET)
@@ -183,12 +201,34 @@ def test_a_renderer_that_dies_is_replaced_though_nobody_renders(tmp_path: Path, 
 
 def test_no_child_gets_a_secret_and_the_decoder_gets_next_to_nothing():
     given = {
-        "PATH": "/bin", "HOME": "/root", "LANG": "C", "UNMIXER_OSC_PORT": "1", "UNMIXER_LIVE_HOST": "10.0.0.1",
+        "PATH": "/bin",
+        "HOME": "/root",
+        "LANG": "C",
+        "UNMIXER_OSC_PORT": "1",
+        "UNMIXER_LIVE_HOST": "10.0.0.1",
         "UNMIXER_THREADS": "9",
-        "UNMIXER_SERVE_TOKEN": "0123456789abcdef", "AWS_SECRET_ACCESS_KEY": "x", "GOOGLE_APPLICATION_CREDENTIALS": "x",
-        "HF_TOKEN": "x", "DB_PASSWORD": "x", "OPENAI_API_KEY": "x", "KEYBOARD": "us",
-    }  # fmt: skip
-    ours = {"UNMIXER_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "GOMP_SPINCOUNT", "UNMIXER_TRACKING"}
-    assert set(environment(given, 2, bare=False)) - ours == {"PATH", "HOME", "LANG", "UNMIXER_OSC_PORT", "KEYBOARD"}
+        "UNMIXER_SERVE_TOKEN": "0123456789abcdef",
+        "AWS_SECRET_ACCESS_KEY": "x",
+        "GOOGLE_APPLICATION_CREDENTIALS": "x",
+        "HF_TOKEN": "x",
+        "DB_PASSWORD": "x",
+        "OPENAI_API_KEY": "x",
+        "KEYBOARD": "us",
+    }
+    ours = {
+        "UNMIXER_THREADS",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "GOMP_SPINCOUNT",
+        "UNMIXER_TRACKING",
+    }
+    assert set(environment(given, 2, bare=False)) - ours == {
+        "PATH",
+        "HOME",
+        "LANG",
+        "UNMIXER_OSC_PORT",
+        "KEYBOARD",
+    }
     assert set(environment(given, 2, bare=True)) - ours == {"PATH", "HOME", "LANG"}
     assert environment(given, 2, bare=True)["UNMIXER_THREADS"] == "2"

@@ -17,7 +17,15 @@ import pytest
 from unmixer_app.service import heard_file
 from unmixer_app.service import service as services
 from unmixer_app.service.meters import Meters
-from unmixer_app.service.service import NAME_LENGTH, DiskFull, NotReady, NotYet, Service, Unknown, display
+from unmixer_app.service.service import (
+    NAME_LENGTH,
+    DiskFull,
+    NotReady,
+    NotYet,
+    Service,
+    Unknown,
+    display,
+)
 from unmixer_app.service.settings import Settings
 from unmixer_app.service.store import DONE, FAILED, RUNNING, Job, QueueFull, Store
 from unmixer_app.web import faults, views
@@ -36,7 +44,9 @@ def service(tmp_path: Path) -> Iterator[Service]:
         yield Service(settings, store)
 
 
-def kept(service: Service, name: str, state: str = DONE, size: int = 10, age_s: float = 0.0) -> Path:
+def kept(
+    service: Service, name: str, state: str = DONE, size: int = 10, age_s: float = 0.0
+) -> Path:
     """A job of the past and its folder."""
     folder = service.pool.folder(name)
     (folder / "answer").mkdir(parents=True)
@@ -48,7 +58,9 @@ def kept(service: Service, name: str, state: str = DONE, size: int = 10, age_s: 
     service.store.claim()
     if state != RUNNING:
         service.store.end(name, state, "it broke." if state == FAILED else "", size)
-        service.store._db.execute("UPDATE jobs SET finished_s = finished_s - ? WHERE id = ?", (age_s, name))
+        service.store._db.execute(
+            "UPDATE jobs SET finished_s = finished_s - ? WHERE id = ?", (age_s, name)
+        )
     return folder
 
 
@@ -61,7 +73,9 @@ def test_results_go_when_their_time_is_over_and_with_them_their_files(service: S
     assert service.get("1" * 16).state == DONE
 
 
-def test_the_oldest_results_go_when_all_take_too_much_and_a_running_job_never_does(service: Service):
+def test_the_oldest_results_go_when_all_take_too_much_and_a_running_job_never_does(
+    service: Service,
+):
     folders = [kept(service, f"{i}" * 16, size=400, age_s=100.0 - i) for i in range(4)]
     running = kept(service, "a" * 16, RUNNING)
     service.clear()
@@ -91,7 +105,9 @@ def test_an_answer_that_is_not_there_is_told_why(service: Service):
 
 def test_what_was_heard_is_read_as_it_was_written(tmp_path: Path):
     clip = np.random.default_rng(1).normal(0, 0.1, (2, 4410)).astype(np.float32)
-    heard = Heard(clip, 44100, 48, 0.5, (48, 60), ("A remark.",), {"file": "a.wav"}, ("note",), (0.5, 0.9))
+    heard = Heard(
+        clip, 44100, 48, 0.5, (48, 60), ("A remark.",), {"file": "a.wav"}, ("note",), (0.5, 0.9)
+    )
     heard_file.write(tmp_path, heard)
     found = heard_file.read(tmp_path)
     assert np.array_equal(found.clip, clip) and replace(found, clip=clip) == heard
@@ -101,15 +117,21 @@ def test_another_search_is_a_job_of_its_own_with_what_is_asked_now(service: Serv
     kept(service, "1" * 16)
     job = service.again("1" * 16, {"note": 55, "fast": True})
     about = json.loads((service.pool.folder(job.id) / heard_file.ABOUT).read_text())
-    assert (about["note"], about["notes"], about["gate_s"]) == (55, [55], 0.5) and job.options["fast"]
-    assert about["told"] == ["note"], "a note that was asked for stays; the gate may still be searched for"
+    assert (about["note"], about["notes"], about["gate_s"]) == (55, [55], 0.5) and job.options[
+        "fast"
+    ]
+    assert about["told"] == ["note"], (
+        "a note that was asked for stays; the gate may still be searched for"
+    )
     assert json.loads((service.pool.folder("1" * 16) / heard_file.ABOUT).read_text()) == HEARD
     with pytest.raises(ConfigError, match="there is no control"):
         service.again("1" * 16, {"lock": ["nothing=1"]})
     service.again("1" * 16, {})
     with pytest.raises(QueueFull):
         service.again("1" * 16, {})
-    assert len(list((service.settings.folder / "jobs").iterdir())) == 3, "a refused job leaves no folder"
+    assert len(list((service.settings.folder / "jobs").iterdir())) == 3, (
+        "a refused job leaves no folder"
+    )
 
 
 def test_without_a_searcher_nothing_is_accepted_for_it(service: Service):
@@ -121,11 +143,17 @@ def test_without_a_searcher_nothing_is_accepted_for_it(service: Service):
     assert service.again("1" * 16, {}).state == "queued"
 
 
-def test_what_is_cleared_away_while_it_is_asked_for_is_not_there(service: Service, monkeypatch: pytest.MonkeyPatch):
+def test_what_is_cleared_away_while_it_is_asked_for_is_not_there(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+):
     folder = kept(service, "1" * 16)
     monkeypatch.setattr(service, "part", lambda identity, *names: folder / "answer" / "gone")
     monkeypatch.setattr(service, "recording", lambda identity: folder / "gone")
-    for ask in (service.document, service.recorded, lambda identity: service.content(identity, "answer.vital")):
+    for ask in (
+        service.document,
+        service.recorded,
+        lambda identity: service.content(identity, "answer.vital"),
+    ):
         with pytest.raises(Unknown, match="removed just now"):
             ask("1" * 16)
     (folder / heard_file.CLIP).unlink()
@@ -162,11 +190,17 @@ SAID = [
 
 @pytest.mark.parametrize(("act", "kind", "status"), SAID)
 def test_only_what_the_file_is_to_blame_for_is_a_refusal_of_it(
-    service: Service, monkeypatch: pytest.MonkeyPatch, act: str, kind: type[UnmixerError], status: int
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
+    act: str,
+    kind: type[UnmixerError],
+    status: int,
 ):
     child = Child("tests.unmixer_app.service.puppet")
     answer = child.answer
-    monkeypatch.setattr(child, "answer", lambda request, patience_s: answer(request | {"act": act}, patience_s))
+    monkeypatch.setattr(
+        child, "answer", lambda request, patience_s: answer(request | {"act": act}, patience_s)
+    )
 
     async def upload() -> None:
         service._decoders.put_nowait(child)
@@ -195,23 +229,34 @@ def test_a_method_that_nobody_knows_makes_no_series_of_its_own():
     meters = Meters()
     for method in ("GET", "BREW", "B" * 100):
         meters.requested(method, 405)
-    text = meters.text(dict.fromkeys(("queued", "running", "done", "failed", "cancelled"), 0), 0, 0).decode()
+    text = meters.text(
+        dict.fromkeys(("queued", "running", "done", "failed", "cancelled"), 0), 0, 0
+    ).decode()
     assert 'method="other",status="405"} 2.0' in text and "BREW" not in text
 
 
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
-        ("a/b\\kick.wav", "kick.wav"), ("x" * 100, "x" * NAME_LENGTH), ("x" * 100 + ".wav", "x" * (NAME_LENGTH - 4) + ".wav"),
-        ("a." + "b" * 100, "a." + "b" * 8), ("", "sound"),
+        ("a/b\\kick.wav", "kick.wav"),
+        ("x" * 100, "x" * NAME_LENGTH),
+        ("x" * 100 + ".wav", "x" * (NAME_LENGTH - 4) + ".wav"),
+        ("a." + "b" * 100, "a." + "b" * 8),
+        ("", "sound"),
     ],
-)  # fmt: skip
+)
 def test_a_long_name_is_shortened_and_keeps_its_ending(name: str, shown: str):
     assert display(name) == shown and len(shown) <= NAME_LENGTH
 
 
 def test_the_budget_of_a_search_is_what_was_asked_for(params: config.Params):
     unmix = params.unmix
-    assert views.budget_s({}, unmix) == unmix.seconds and views.budget_s({"fast": True}, unmix) is None
+    assert (
+        views.budget_s({}, unmix) == unmix.seconds and views.budget_s({"fast": True}, unmix) is None
+    )
     assert views.budget_s({"polish_s": 600}, unmix) == 600 + unmix.itf_seconds
-    assert views.budget_s({"polish_s": 5, "fast": True}, unmix) == views.budget_s({"polish_s": 5, "itf": False}, unmix) == 5
+    assert (
+        views.budget_s({"polish_s": 5, "fast": True}, unmix)
+        == views.budget_s({"polish_s": 5, "itf": False}, unmix)
+        == 5
+    )

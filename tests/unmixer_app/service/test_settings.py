@@ -16,7 +16,9 @@ def test_bound_elsewhere_there_is_always_a_token(host: str):
     found = Settings.from_environment({"UNMIXER_SERVE_HOST": host})
     assert len(found.token) >= 24 and found.url.endswith(f"#token={found.token}")
     assert found.token != Settings.from_environment({"UNMIXER_SERVE_HOST": host}).token
-    own = Settings.from_environment({"UNMIXER_SERVE_HOST": host, "UNMIXER_SERVE_TOKEN": "0123456789abcdef"})
+    own = Settings.from_environment(
+        {"UNMIXER_SERVE_HOST": host, "UNMIXER_SERVE_TOKEN": "0123456789abcdef"}
+    )
     assert own.token == "0123456789abcdef"
 
 
@@ -28,15 +30,32 @@ def test_behind_a_reverse_proxy_there_is_always_a_token():
 
 
 def test_sizes_and_times_are_in_the_units_of_their_names():
-    names = {"UPLOAD_MIB": "3", "KEEP_HOURS": "2", "KEEP_MIB": "5", "QUEUE": "7", "RATE": "9", "WORKERS": "2"}
-    found = Settings.from_environment({f"UNMIXER_SERVE_{name}": value for name, value in names.items()})
+    names = {
+        "UPLOAD_MIB": "3",
+        "KEEP_HOURS": "2",
+        "KEEP_MIB": "5",
+        "QUEUE": "7",
+        "RATE": "9",
+        "WORKERS": "2",
+    }
+    found = Settings.from_environment(
+        {f"UNMIXER_SERVE_{name}": value for name, value in names.items()}
+    )
     assert (found.upload_bytes, found.keep_s, found.keep_bytes) == (3 * MIB, 7200.0, 5 * MIB)
     assert (found.queue, found.rate, found.workers) == (7, 9.0, 2)
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("PORT", "http"), ("PORT", "65536"), ("QUEUE", "0"), ("RATE", "-1"), ("UPLOAD_MIB", "1.5"), ("TOKEN", "short"), ("PORT", "٣")],
+    [
+        ("PORT", "http"),
+        ("PORT", "65536"),
+        ("QUEUE", "0"),
+        ("RATE", "-1"),
+        ("UPLOAD_MIB", "1.5"),
+        ("TOKEN", "short"),
+        ("PORT", "٣"),
+    ],
 )
 def test_a_wrong_value_is_named(name: str, value: str):
     with pytest.raises(ConfigError, match=f"UNMIXER_SERVE_{name}"):

@@ -1,4 +1,7 @@
-"""The laws of the queue: first in, first out; never more than its bound; nothing accepted is lost."""
+"""The laws of the queue: first in, first out; never more than its bound.
+
+Nothing accepted is lost.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from unmixer_app.service.store import ATTEMPTS, CANCELLED, DONE, FAILED, RUNNING, WAITING, Job, QueueFull, Store
+from unmixer_app.service.store import (
+    ATTEMPTS,
+    CANCELLED,
+    DONE,
+    FAILED,
+    RUNNING,
+    WAITING,
+    Job,
+    QueueFull,
+    Store,
+)
 from unmixer_core.errors import ConfigError
 
 
@@ -33,7 +46,9 @@ def test_first_in_is_first_out_and_nobody_is_served_twice(store: Store):
     assert [store.position(name) for name in "abc"] == [0, 1, 2]
     claimed = [store.claim() for _ in range(4)]
     assert [one and one.id for one in claimed] == ["a", "b", "c", None]
-    assert all(one.state == RUNNING and one.attempts == 1 and one.started_s for one in claimed if one)
+    assert all(
+        one.state == RUNNING and one.attempts == 1 and one.started_s for one in claimed if one
+    )
 
 
 def test_the_queue_is_bounded_and_what_runs_does_not_count(store: Store):
@@ -82,14 +97,20 @@ def test_results_leave_when_they_are_old_or_too_many_and_never_before_they_have_
         store.claim()
         if name != "c":
             store.end(name, DONE, size=100)
-        store._db.execute("UPDATE jobs SET finished_s = finished_s - ? WHERE id = ?", (1000.0 * (2 - i), name))
+        store._db.execute(
+            "UPDATE jobs SET finished_s = finished_s - ? WHERE id = ?", (1000.0 * (2 - i), name)
+        )
     names = lambda keep_s, keep_bytes: {one.id for one in store.overdue(keep_s, keep_bytes)}  # noqa: E731
     assert names(1e9, 10**9) == set() and names(1500.0, 10**9) == {"a"}
     assert names(1e9, 150) == {"a"} and names(1e9, 50) == {"a", "b"} and names(0.0, 0) == {"a", "b"}
 
 
 def test_a_folder_serves_one_service_and_a_damaged_file_is_told(tmp_path: Path):
-    with Store.open(tmp_path, 3), pytest.raises(ConfigError, match="another service"), Store.open(tmp_path, 3):
+    with (
+        Store.open(tmp_path, 3),
+        pytest.raises(ConfigError, match="another service"),
+        Store.open(tmp_path, 3),
+    ):
         pass
     with Store.open(tmp_path, 3):
         pass

@@ -1,4 +1,7 @@
-"""Which network and proxy a search takes: the one trained here, else the one that ships with the project."""
+"""Which network and proxy a search takes.
+
+The one trained here, else the one that ships with the project.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,10 @@ def place(network: Path, proxy: Path) -> None:
 
 
 def test_a_fresh_clone_uses_what_ships(models: Path):
-    assert tools.find_models(models=models) == (models / "pretrained", models / "pretrained" / "proxy")
+    assert tools.find_models(models=models) == (
+        models / "pretrained",
+        models / "pretrained" / "proxy",
+    )
 
 
 def test_what_was_trained_here_comes_first_and_brings_its_own_proxy(models: Path):
@@ -41,11 +47,16 @@ def test_half_a_training_is_not_used(models: Path, missing: str):
 
 def test_a_folder_that_is_named_is_the_only_one(models: Path, tmp_path: Path):
     place(tmp_path / "mine" / "full", tmp_path / "mine" / "proxy")
-    assert tools.find_models(tmp_path / "mine" / "full", models) == (tmp_path / "mine" / "full", tmp_path / "mine" / "proxy")
+    assert tools.find_models(tmp_path / "mine" / "full", models) == (
+        tmp_path / "mine" / "full",
+        tmp_path / "mine" / "proxy",
+    )
     with pytest.raises(ConfigError, match=r"no trained model in .+other; run `make repro`"):
         tools.find_models(tmp_path / "other", models)
 
 
 def test_without_any_model_it_says_where_it_looked(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"full or .+pretrained; run `make repro` to train one\.$"):
+    with pytest.raises(
+        ConfigError, match=r"full or .+pretrained; run `make repro` to train one\.$"
+    ):
         tools.find_models(models=tmp_path)

@@ -1,10 +1,13 @@
-"""The embedded host's fault mode: what can go wrong with a host, on demand, so that tests can see what a client makes of it.
+"""The embedded host's fault mode.
+
+What can go wrong with a host, on demand, so that tests can see what a client makes of it.
 
     python -m unmixer_core.headless --fault loss:chance=0.05 --fault crash:take=2 --fault-seed 7
 
-`install` puts wrappers around a server's wire, its recordings and single addresses; nothing else of the host knows of
-faults. Takes (recordings) are counted from 1; `take=0` means every take, `note=60` those of one note. `once=FILE` makes a
-fault on takes spend itself: the first host that commits it leaves the file behind, and hosts that find it there behave.
+`install` puts wrappers around a server's wire, its recordings and single addresses; nothing else of
+the host knows of faults. Takes (recordings) are counted from 1; `take=0` means every take,
+`note=60` those of one note. `once=FILE` makes a fault on takes spend itself: the first host that
+commits it leaves the file behind, and hosts that find it there behave.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ ADDRESS_FAULTS: dict[str, dict[str, float | str]] = {
     "no_companion": {},  # stock AbletonOSC
     "version": {"major": 11.0, "minor": 0.0},  # another version of Live
 }
+#: Every fault's name and its settings with their defaults.
 FAULTS = LINK_FAULTS | TAKE_FAULTS | ADDRESS_FAULTS
-"""Every fault's name and its settings with their defaults."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,10 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """`NAME[:key=value,...]`. Raises ConfigError for a name or key that is not known, or a value that is no number."""
+        """`NAME[:key=value,...]`.
+
+        Raises ConfigError for a name or key that is not known, or a value that is no number.
+        """
         name, _, rest = text.partition(":")
         if name not in FAULTS:
             raise ConfigError(f"There is no fault {name!r}; known are {', '.join(sorted(FAULTS))}.")
@@ -46,7 +52,9 @@ class Fault:
         for part in filter(None, rest.split(",")):
             key, _, value = part.partition("=")
             if key not in settings:
-                raise ConfigError(f"Fault {name} has no setting {key!r}; it has {', '.join(settings) or 'none'}.")
+                raise ConfigError(
+                    f"Fault {name} has no setting {key!r}; it has {', '.join(settings) or 'none'}."
+                )
             settings[key] = value if isinstance(settings[key], str) else _number(part, value)
         return cls(name, settings)
 
@@ -62,14 +70,20 @@ def install(server: Server, faults: Sequence[Fault], seed: int = 0) -> None:
     """Makes `server` commit the faults; chances are drawn from `seed`."""
     by_name = {fault.name: fault.settings for fault in faults}
     gone = [fault.settings["name"] for fault in faults if fault.name == "no_parameter"]
-    server.link = FaultyLink(server.link, {name: s for name, s in by_name.items() if name in LINK_FAULTS}, seed)
-    takes = FaultyTakes(server.pool, server.song, {name: s for name, s in by_name.items() if name in TAKE_FAULTS})
+    server.link = FaultyLink(
+        server.link, {name: s for name, s in by_name.items() if name in LINK_FAULTS}, seed
+    )
+    takes = FaultyTakes(
+        server.pool, server.song, {name: s for name, s in by_name.items() if name in TAKE_FAULTS}
+    )
     server.recorder.pool = takes
     _answer(server.live, "/live/clip/get/file_path", lambda reply: takes.named(reply))
     if "no_device" in by_name:
         _refuse_device(server, str(by_name["no_device"]["name"]))
     if "no_parameter" in by_name:
-        _answer(server.live, "/live/device/get/parameters/name", lambda reply: _renamed(reply, gone))
+        _answer(
+            server.live, "/live/device/get/parameters/name", lambda reply: _renamed(reply, gone)
+        )
     if "version" in by_name:
         version = (int(by_name["version"]["major"]), int(by_name["version"]["minor"]))
         _answer(server.live, "/live/application/get/version", lambda _: version)

@@ -1,4 +1,6 @@
-"""Faults of the wire: datagrams lost, repeated, late and out of order, errors out of nowhere, a host that stands still."""
+"""Faults of the wire: datagrams lost, repeated, late and out of order, errors out of nowhere, a
+host that stands still.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ LINK_FAULTS: dict[str, dict[str, float | str]] = {
     "error": {"every": 40.0},  # every so many-th datagram fails, and does nothing
     "stray": {"every": 20.0},  # every so many-th datagram meets an error of somebody else's
     "junk": {"every": 20.0},  # and these meet a datagram that is not OSC
-    "dialog": {"after": 60.0, "s": 1.0},  # the host stands still after so many datagrams; what is sent queues up
+    "dialog": {
+        "after": 60.0,
+        "s": 1.0,
+    },  # the host stands still after so many datagrams; what is sent queues up
     "silence": {"after": 60.0},  # it never says a word again
 }
 ERROR = "Error handling OSC message: fault"
@@ -32,12 +37,18 @@ JUNK = b"/live/test\0\0,f"
 class FaultyLink:
     """A link around another one. `faults`: settings by name; `seed`: of the chances."""
 
-    def __init__(self, inner: Link, faults: Mapping[str, Mapping[str, float | str]], seed: int) -> None:
+    def __init__(
+        self, inner: Link, faults: Mapping[str, Mapping[str, float | str]], seed: int
+    ) -> None:
         self._inner = inner
-        self._settings = {name: {key: float(value) for key, value in s.items()} for name, s in faults.items()}
+        self._settings = {
+            name: {key: float(value) for key, value in s.items()} for name, s in faults.items()
+        }
         self._random = random.Random(seed)
         self._order = itertools.count()
-        self._late: list[tuple[float, int, Arrival]] = []  # on their way to the host: due time, order, datagram
+        self._late: list[
+            tuple[float, int, Arrival]
+        ] = []  # on their way to the host: due time, order, datagram
         self._heard = 0
 
     def close(self) -> None:
@@ -56,7 +67,9 @@ class FaultyLink:
             arrived = self._inner.receive(max(0.0, until_s - now_s))
             if arrived is not None:
                 for delay_s in self._delays_s():
-                    heapq.heappush(self._late, (time.monotonic() + delay_s, next(self._order), arrived))
+                    heapq.heappush(
+                        self._late, (time.monotonic() + delay_s, next(self._order), arrived)
+                    )
             elif now_s >= give_up_s:
                 return None
 

@@ -1,4 +1,6 @@
-"""Faults of recordings: what becomes of the file, of the process, and of the set while a take is under way."""
+"""Faults of recordings: what becomes of the file, of the process, and of the set while a take is
+under way.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,8 @@ TAKE_FAULTS: dict[str, dict[str, float | str]] = {
     "delete_device": EVERY | {"track": 4.0, "device": 1.0},
     "knob": EVERY | {"track": 4.0, "device": 0.0, "parameter": 1.0, "value": 0.0},
     "property": EVERY | {"track": 4.0, "device": 0.0, "name": "unison_mode", "value": 1.0},
-    "modulation": EVERY | {"track": 4.0, "device": 0.0, "target": "Osc 1 Pos", "source": "LFO 1", "amount": 0.75},
+    "modulation": EVERY
+    | {"track": 4.0, "device": 0.0, "target": "Osc 1 Pos", "source": "LFO 1", "amount": 0.75},
     "tempo": EVERY | {"bpm": 60.0},
 }
 FILE_HEADER_BYTES = 58
@@ -54,7 +57,9 @@ class FaultyTakes:
 
     def submit(self, job: Job, done: Done) -> None:
         self._takes += 1
-        due = {name: settings for name, settings in self._faults.items() if self._is_due(settings, job)}
+        due = {
+            name: settings for name, settings in self._faults.items() if self._is_due(settings, job)
+        }
         for name, settings in due.items():
             if name in _IN_THE_SET:
                 _IN_THE_SET[name](self._song, settings)
@@ -67,14 +72,19 @@ class FaultyTakes:
             return
         self._name(job.path, due)
         ends_s = time.monotonic() + job.duration_s if "realtime" in due else 0.0
-        self._pool.submit(job, lambda error: self._finished(job, due, lambda: done(error), error, ends_s))
+        self._pool.submit(
+            job, lambda error: self._finished(job, due, lambda: done(error), error, ends_s)
+        )
 
     def named(self, reply: Sequence[Any]) -> tuple[Any, ...]:
         """The reply to file_path, with the path that the fault names."""
         return (*reply[:-1], self._named.get(reply[-1], reply[-1]))
 
     def _is_due(self, settings: Setting, job: Job) -> bool:
-        if settings["take"] not in (0.0, float(self._takes)) or settings["note"] not in (0.0, float(job.note)):
+        if settings["take"] not in (0.0, float(self._takes)) or settings["note"] not in (
+            0.0,
+            float(job.note),
+        ):
             return False
         once = Path(str(settings["once"]))
         if not settings["once"]:
@@ -92,9 +102,17 @@ class FaultyTakes:
         self._before = path
 
     def _finished(
-        self, job: Job, due: Mapping[str, Setting], done: Callable[[], None], error: str, ends_s: float
+        self,
+        job: Job,
+        due: Mapping[str, Setting],
+        done: Callable[[], None],
+        error: str,
+        ends_s: float,
     ) -> None:
-        """After the render, in a thread of the pool: spoils the file, and says that it is written, at `ends_s` or at once."""
+        """After the render, in a thread of the pool.
+
+        Spoils the file, and says that it is written, at `ends_s` or at once.
+        """
         path = Path(job.path)
         for name in due:
             if name in _IN_THE_FILE and not error:
@@ -182,6 +200,8 @@ _IN_THE_SET: dict[str, Callable[[Song, Setting], Any]] = {
     "delete_device": lambda song, at: _track(song, at).devices.remove(_device(song, at)),
     "knob": _knob,
     "property": lambda song, at: _device(song, at).set_property(str(at["name"]), int(at["value"])),
-    "modulation": lambda song, at: _device(song, at).set_modulation(str(at["target"]), str(at["source"]), at["amount"]),
+    "modulation": lambda song, at: _device(song, at).set_modulation(
+        str(at["target"]), str(at["source"]), at["amount"]
+    ),
     "tempo": lambda song, at: song.assign("tempo", float(at["bpm"])),
 }

@@ -1,4 +1,7 @@
-"""The host's end of the wire: datagrams in with their sender's address, replies out to that address at the reply port."""
+"""The host's end of the wire.
+
+Datagrams in with their sender's address, replies out to that address at the reply port.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,8 @@ from unmixer_core.errors import PortBusy
 log = logging.getLogger(__name__)
 MAX_DATAGRAM = 65535
 RECEIVE_BUFFER_BYTES = 1 << 20
+#: A datagram and its sender's IP address.
 Arrival = tuple[bytes, str]
-"""A datagram and its sender's IP address."""
 
 
 class Link(Protocol):
@@ -26,7 +29,10 @@ class Link(Protocol):
 
 
 class UdpLink:
-    """A bound UDP socket. As AbletonOSC, it answers the sender's machine at `reply_port`, whatever port was sent from."""
+    """A bound UDP socket.
+
+    As AbletonOSC, it answers the sender's machine at `reply_port`, whatever port was sent from.
+    """
 
     def __init__(self, host: str, port: int, reply_port: int) -> None:
         """Binds. Raises PortBusy."""
@@ -67,6 +73,7 @@ def _bound(host: str, port: int) -> socket.socket:
     except OSError as problem:
         result.close()
         raise PortBusy(
-            f"Cannot listen on {host}:{port} ({problem.strerror}); end the program that does or choose another --port."
+            f"Cannot listen on {host}:{port} ({problem.strerror}); end the program that does or "
+            f"choose another --port."
         ) from None
     return result

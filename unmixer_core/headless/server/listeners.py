@@ -1,8 +1,11 @@
-"""start_listen and stop_listen: the value at once, then whenever it has changed, under the getter's address.
+"""start_listen and stop_listen.
 
-As in AbletonOSC there is one client: who starts to listen last to a property is the one that hears of it. A device's
-name, class and type come without the ids, which is AbletonOSC's own slip. Where Live calls back, we look: after every
-datagram, every tick, and every quarter of a second in between. A listener belongs to a place (track 3), not to a thing.
+The value at once, then whenever it has changed, under the getter's address.
+
+As in AbletonOSC there is one client: who starts to listen last to a property is the one that hears
+of it. A device's name, class and type come without the ids, which is AbletonOSC's own slip. Where
+Live calls back, we look: after every datagram, every tick, and every quarter of a second in
+between. A listener belongs to a place (track 3), not to a thing.
 """
 
 from __future__ import annotations
@@ -26,7 +29,13 @@ NOT_LISTENED = (
     "/scenes/",
     "/cue_",
 )
-LISTENED = ("/live/song/get/", "/live/track/get/", "/live/clip_slot/get/", "/live/clip/get/", "/live/device/get/")
+LISTENED = (
+    "/live/song/get/",
+    "/live/track/get/",
+    "/live/clip_slot/get/",
+    "/live/clip/get/",
+    "/live/device/get/",
+)
 WITHOUT_IDS = tuple(f"/live/device/get/{name}" for name in ("name", "class_name", "type"))
 
 

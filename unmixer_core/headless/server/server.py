@@ -27,8 +27,8 @@ from unmixer_core.headless.sound.pool import RenderPool
 
 log = logging.getLogger(__name__)
 IDLE_S = 0.25
+#: Of companion requests: one that comes twice is answered again, not carried out again.
 ANSWERS_KEPT = 1000
-"""Of companion requests: one that comes twice is answered again, not carried out again."""
 Args = Sequence[Any]
 
 
@@ -36,14 +36,25 @@ class Server:
     """One set, one socket. `serve()` runs until `stop()` or until `parent_pid` is gone."""
 
     def __init__(
-        self, recordings: Path, *, host: str = "127.0.0.1", port: int = 11000, reply_port: int = 11001,
-        workers: int = 1, tick_s: float = 0.0, sample_rate: int = 44100, parent_pid: int | None = None,
-        layout: str = "", has_companion: bool = True, latency_samples: int = 0, auto_filter_2: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        recordings: Path,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 11000,
+        reply_port: int = 11001,
+        workers: int = 1,
+        tick_s: float = 0.0,
+        sample_rate: int = 44100,
+        parent_pid: int | None = None,
+        layout: str = "",
+        has_companion: bool = True,
+        latency_samples: int = 0,
+        auto_filter_2: bool = False,
+    ) -> None:
         """Binds and starts the render workers. Raises PortBusy, OSError.
 
-        `layout`: template tracks are in the set (one of template.TEMPLATES); `has_companion` False: no /unmixer addresses;
-        `auto_filter_2`: Auto Filter is the class of Live 12.2 and later.
+        `layout`: template tracks are in the set (one of template.TEMPLATES); `has_companion` False:
+        no /unmixer addresses; `auto_filter_2`: Auto Filter is the class of Live 12.2 and later.
         """
         recordings.mkdir(parents=True, exist_ok=True)
         udp = UdpLink(host, port, reply_port)
@@ -52,7 +63,9 @@ class Server:
         self.client_ip = "127.0.0.1"
         self.song = Song(partial(make_device, newer=auto_filter_2))
         self.pool = RenderPool(workers)
-        self.recorder = Recorder(self.song, self.pool, recordings.resolve(), sample_rate, self._complain)
+        self.recorder = Recorder(
+            self.song, self.pool, recordings.resolve(), sample_rate, self._complain
+        )
         self.live = live_api.handlers(self.song, self.recorder.fire)
         self.recorder.latency_samples = latency_samples
         self.companion = companion.handlers(self.song) if has_companion else {}
@@ -89,7 +102,10 @@ class Server:
                 self._go_on()
 
     def _serve_in_ticks(self) -> None:
-        """As Live: whatever came since the last tick is answered in this one; an error puts the rest off to the next."""
+        """As Live: whatever came since the last tick is answered in this one.
+
+        An error puts the rest off to the next.
+        """
         queued: deque[Arrival] = deque()
         while self._running():
             time.sleep(self.tick_s)
@@ -110,7 +126,10 @@ class Server:
         return self._handle(datagram)
 
     def _handle(self, datagram: bytes) -> bool:
-        """Answers one message or bundle. False when it failed (the rest of a bundle is dropped, as in AbletonOSC)."""
+        """Answers one message or bundle.
+
+        False when it failed (the rest of a bundle is dropped, as in AbletonOSC).
+        """
         try:
             messages = list(_messages(datagram))
         except (ParseError, BundleError, IndexError, UnicodeDecodeError) as problem:
@@ -174,17 +193,25 @@ class Server:
 
 
 def encode(address: str, args: Args) -> bytes:
-    """One OSC message: bool → T/F, int → i, float → f, str → s, None → N. Raises ValueError for anything else."""
+    """One OSC message: bool → T/F, int → i, float → f, str → s, None → N.
+
+    Raises ValueError for anything else.
+    """
     builder = OscMessageBuilder(address)
     for value in args:
         if value is not None and not isinstance(value, (bool, int, float, str)):
-            raise ValueError("Infered arg_value type is not supported")  # the words of AbletonOSC's own OSC code
+            raise ValueError(
+                "Infered arg_value type is not supported"
+            )  # the words of AbletonOSC's own OSC code
         builder.add_arg(value)
     return builder.build().dgram
 
 
 def _messages(datagram: bytes) -> list[OscMessage]:
-    """The messages of a datagram, bundles flattened (nested too; time tags are ignored, as in AbletonOSC)."""
+    """The messages of a datagram, bundles flattened (nested too.
+
+    Time tags are ignored, as in AbletonOSC).
+    """
     if not OscBundle.dgram_is_bundle(datagram):
         return [OscMessage(datagram)]
     result: list[OscMessage] = []

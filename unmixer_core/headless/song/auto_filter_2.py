@@ -1,7 +1,10 @@
-"""The Auto Filter that Live 12.2 and later inserts, AutoFilter2: its table, and what its values mean on the old one's scales.
+"""The Auto Filter that Live 12.2 and later inserts, AutoFilter2.
 
-Order and ranges follow Live's XML as far as it is known; the names of the API and the scales of Frequency, Drive and LFO
-Amount are assumed, nobody has read them from a running Live yet. It sounds as the old class does: Vital has one filter.
+Its table, and what its values mean on the old one's scales.
+
+Order and ranges follow Live's XML as far as it is known; the names of the API and the scales of
+Frequency, Drive and LFO Amount are assumed, nobody has read them from a running Live yet. It sounds
+as the old class does: Vital has one filter.
 """
 
 from __future__ import annotations
@@ -17,33 +20,70 @@ KNOWN_TYPES = ("Lowpass", "Highpass", "Bandpass", "Notch", "Morph")
 DRIVE_DB = 24.0
 
 
-def _row(name: str, default: float, low: float = 0.0, high: float = 1.0, quantized: bool = False) -> Parameter:
+def _row(
+    name: str, default: float, low: float = 0.0, high: float = 1.0, quantized: bool = False
+) -> Parameter:
     return Parameter(name, default, low, high, quantized)
 
 
+#: 45 rows. The defaults are not Live's but those of a user's preset that moves the filter, so that
+#: tests see what is set.
 TABLE = (
-    _row("Device On", 1.0, quantized=True), _row("Frequency", 1.0), _row("Resonance", 0.0), _row("Morph", 0.0),
-    _row("Type", 0.0, high=9.0, quantized=True), _row("Slope", 0.0, quantized=True),
-    _row("Morph Slope", 0.0, high=3.0, quantized=True), _row("Circuit", 1.0, high=3.0, quantized=True), _row("Drive", 0.0),
-    _row("DJ", 0.0, -1.0), _row("Vowel Pitch", 0.0, -36.0, 36.0), _row("Vowel Formant", 0.0), _row("LFO Amount", 0.25),
-    _row("LFO Waveform", 0.0, high=7.0, quantized=True), _row("LFO Time Mode", 0.0, high=5.0, quantized=True),
-    _row("LFO Freq", 0.4), _row("LFO Time", 0.4), _row("LFO Synced Rate", 4.0, high=21.0), _row("LFO 16th", 4.0, 1.0, 64.0),
-    _row("LFO Phase", 0.0), _row("LFO Phase Offset", 0.0), _row("LFO Stereo Mode", 0.0, quantized=True),
-    _row("LFO Spin", 0.0), _row("LFO Morph", 0.5), _row("LFO Smoothing", 0.0),
-    _row("LFO Quantization Mode", 0.0, high=2.0, quantized=True), _row("LFO Steps", 8.0, 2.0, 32.0), _row("LFO S&H Rate", 0.5),
-    _row("Env Amount", 0.5, -1.0), _row("Env Attack", 0.1), _row("Env Hold", 0.0), _row("Env Release", 0.3),
-    _row("Env S&H On", 0.0, quantized=True), _row("Env S&H Rate", 0.5), _row("Output", 0.5),
-    _row("Soft Clip", 1.0, quantized=True), _row("Dry/Wet", 0.5), _row("S/C EQ On", 0.0, quantized=True),
-    _row("S/C EQ Type", 0.0, high=5.0, quantized=True), _row("S/C EQ Freq", 0.5), _row("S/C EQ Q", 0.5),
-    _row("S/C EQ Gain", 0.0, -15.0, 15.0), _row("S/C On", 0.0, quantized=True), _row("S/C Gain", 0.4), _row("S/C Mix", 1.0),
-)  # fmt: skip
-"""45 rows. The defaults are not Live's but those of a user's preset that moves the filter, so that tests see what is set."""
+    _row("Device On", 1.0, quantized=True),
+    _row("Frequency", 1.0),
+    _row("Resonance", 0.0),
+    _row("Morph", 0.0),
+    _row("Type", 0.0, high=9.0, quantized=True),
+    _row("Slope", 0.0, quantized=True),
+    _row("Morph Slope", 0.0, high=3.0, quantized=True),
+    _row("Circuit", 1.0, high=3.0, quantized=True),
+    _row("Drive", 0.0),
+    _row("DJ", 0.0, -1.0),
+    _row("Vowel Pitch", 0.0, -36.0, 36.0),
+    _row("Vowel Formant", 0.0),
+    _row("LFO Amount", 0.25),
+    _row("LFO Waveform", 0.0, high=7.0, quantized=True),
+    _row("LFO Time Mode", 0.0, high=5.0, quantized=True),
+    _row("LFO Freq", 0.4),
+    _row("LFO Time", 0.4),
+    _row("LFO Synced Rate", 4.0, high=21.0),
+    _row("LFO 16th", 4.0, 1.0, 64.0),
+    _row("LFO Phase", 0.0),
+    _row("LFO Phase Offset", 0.0),
+    _row("LFO Stereo Mode", 0.0, quantized=True),
+    _row("LFO Spin", 0.0),
+    _row("LFO Morph", 0.5),
+    _row("LFO Smoothing", 0.0),
+    _row("LFO Quantization Mode", 0.0, high=2.0, quantized=True),
+    _row("LFO Steps", 8.0, 2.0, 32.0),
+    _row("LFO S&H Rate", 0.5),
+    _row("Env Amount", 0.5, -1.0),
+    _row("Env Attack", 0.1),
+    _row("Env Hold", 0.0),
+    _row("Env Release", 0.3),
+    _row("Env S&H On", 0.0, quantized=True),
+    _row("Env S&H Rate", 0.5),
+    _row("Output", 0.5),
+    _row("Soft Clip", 1.0, quantized=True),
+    _row("Dry/Wet", 0.5),
+    _row("S/C EQ On", 0.0, quantized=True),
+    _row("S/C EQ Type", 0.0, high=5.0, quantized=True),
+    _row("S/C EQ Freq", 0.5),
+    _row("S/C EQ Q", 0.5),
+    _row("S/C EQ Gain", 0.0, -15.0, 15.0),
+    _row("S/C On", 0.0, quantized=True),
+    _row("S/C Gain", 0.4),
+    _row("S/C Mix", 1.0),
+)
+#: What the old class has not, or has off: the voice knows nothing of these.
 NEUTRAL = {"Circuit": 0.0, "LFO Amount": 0.0, "Env Amount": 0.0, "Soft Clip": 0.0, "Dry/Wet": 1.0}
-"""What the old class has not, or has off: the voice knows nothing of these."""
 
 
 def as_old(state: DeviceState) -> DeviceState:
-    """The old class's values with the same sound. Raises HostError for what Vital cannot do, so that nothing is left out."""
+    """The old class's values with the same sound.
+
+    Raises HostError for what Vital cannot do, so that nothing is left out.
+    """
     values = state.values
     moved = [name for name, neutral in NEUTRAL.items() if values[name] != neutral]
     if values["Device On"] > 0.5 and (moved or values["Type"] >= len(KNOWN_TYPES)):
@@ -51,4 +91,6 @@ def as_old(state: DeviceState) -> DeviceState:
         raise HostError(f"The embedded host cannot sound Auto Filter's {name} at {values[name]:g}.")
     pitch = to_note(20.0 * math.pow(1000.0, values["Frequency"]))
     old = {"Frequency": pitch, "Drive": DRIVE_DB * values["Drive"], "Filter Type": values["Type"]}
-    return DeviceState(NAME, old | {name: values[name] for name in ("Device On", "Resonance", "Morph", "Slope")})
+    return DeviceState(
+        NAME, old | {name: values[name] for name in ("Device On", "Resonance", "Morph", "Slope")}
+    )

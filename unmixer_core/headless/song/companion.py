@@ -1,4 +1,7 @@
-"""The companion script's addresses: /unmixer/..., each request and reply led by the client's request number."""
+"""The companion script's addresses.
+
+/unmixer/..., each request and reply led by the client's request number.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,10 @@ VERSION = "1.1"
 
 
 def handlers(song: Song) -> dict[str, Callable[[Args], Args]]:
-    """Every companion address: arguments after the request number → reply after it. They raise what cannot be done."""
+    """Every companion address: arguments after the request number → reply after it.
+
+    They raise what cannot be done.
+    """
 
     def on_track(function: Callable[..., Args]) -> Callable[[Args], Args]:
         return lambda args: (args[0], *function(song.track(int(args[0])), *args[1:]))
@@ -35,7 +41,9 @@ def handlers(song: Song) -> dict[str, Callable[[Args], Args]]:
     def get_all(device: Any, count: int, *keys: str) -> Args:
         properties, cells = keys[:count], keys[count:]
         if len(properties) != count or len(cells) % 2:
-            raise RuntimeError(f"get_all takes {count} properties and then pairs of target and source.")
+            raise RuntimeError(
+                f"get_all takes {count} properties and then pairs of target and source."
+            )
         amounts = (device.modulation(*pair) for pair in zip(cells[::2], cells[1::2], strict=True))
         return (*(device.get_property(name)[0] for name in properties), *amounts)
 
@@ -46,10 +54,16 @@ def handlers(song: Song) -> dict[str, Callable[[Args], Args]]:
         ),
         "/unmixer/track/move_device": on_track(move),
         "/unmixer/track/delete_device": on_track(delete),
-        "/unmixer/device/set": on_device(lambda device, name, value: (name, device.set_property(name, value))),
+        "/unmixer/device/set": on_device(
+            lambda device, name, value: (name, device.set_property(name, value))
+        ),
         "/unmixer/device/get": on_device(lambda device, name: (name, *device.get_property(name))),
         "/unmixer/device/set_modulation": on_device(
-            lambda device, target, source, amount: (target, source, device.set_modulation(target, source, amount))
+            lambda device, target, source, amount: (
+                target,
+                source,
+                device.set_modulation(target, source, amount),
+            )
         ),
         "/unmixer/device/get_modulation": on_device(
             lambda device, target, source: (target, source, device.modulation(target, source))

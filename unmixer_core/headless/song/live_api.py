@@ -1,8 +1,11 @@
-"""AbletonOSC's addresses as functions of their arguments: what stock AbletonOSC offers, over our object model.
+"""AbletonOSC's addresses as functions of their arguments.
 
-A handler takes the message's arguments and returns the reply's arguments, or None where Live answers nothing. It may
-raise: the server reports the words, as AbletonOSC does. The order of checks follows AbletonOSC's code, so that the same
-mistake gets the same words (see ../shared/live/transcript.jsonl).
+What stock AbletonOSC offers, over our object model.
+
+A handler takes the message's arguments and returns the reply's arguments, or None where Live
+answers nothing. It may raise: the server reports the words, as AbletonOSC does. The order of checks
+follows AbletonOSC's code, so that the same mistake gets the same words (see
+../shared/live/transcript.jsonl).
 """
 
 from __future__ import annotations
@@ -30,10 +33,21 @@ VERSION = (12, 3)
 DEFAULT_NOTE_SPAN = (0, 127, -8192.0, 16384.0)  # AbletonOSC's default misses pitch 127
 SONG_ORDER = ("can_redo", "can_undo", "is_playing", "song_length", "session_record_status")
 TRACK_READS = (
-    "can_be_armed", "fired_slot_index", "has_audio_input", "has_audio_output", "has_midi_input", "has_midi_output",
-    "is_foldable", "is_grouped", "is_visible", "output_meter_level", "output_meter_left", "output_meter_right",
-    "playing_slot_index", "fold_state",
-)  # fmt: skip
+    "can_be_armed",
+    "fired_slot_index",
+    "has_audio_input",
+    "has_audio_output",
+    "has_midi_input",
+    "has_midi_output",
+    "is_foldable",
+    "is_grouped",
+    "is_visible",
+    "output_meter_level",
+    "output_meter_left",
+    "output_meter_right",
+    "playing_slot_index",
+    "fold_state",
+)
 SLOT_READS = (
     "has_clip",
     "controls_other_clips",
@@ -44,14 +58,33 @@ SLOT_READS = (
     "will_record_on_start",
 )
 CLIP_READS = (
-    "end_time", "file_path", "has_groove", "is_audio_clip", "is_midi_clip", "is_overdubbing", "is_playing",
-    "is_recording", "is_triggered", "length", "playing_position", "sample_length", "start_time", "will_record_on_start",
-)  # fmt: skip
-ROUTINGS = ("input_routing_type", "input_routing_channel", "output_routing_type", "output_routing_channel")
+    "end_time",
+    "file_path",
+    "has_groove",
+    "is_audio_clip",
+    "is_midi_clip",
+    "is_overdubbing",
+    "is_playing",
+    "is_recording",
+    "is_triggered",
+    "length",
+    "playing_position",
+    "sample_length",
+    "start_time",
+    "will_record_on_start",
+)
+ROUTINGS = (
+    "input_routing_type",
+    "input_routing_channel",
+    "output_routing_type",
+    "output_routing_channel",
+)
 CHANNELS = ("Pre FX", "Post FX", "Post Mixer")
 
 
-def handlers(song: Song, fire: Callable[[ClipSlot, Args], None], log_level: str = "info") -> dict[str, Handler]:
+def handlers(
+    song: Song, fire: Callable[[ClipSlot, Args], None], log_level: str = "info"
+) -> dict[str, Handler]:
     """Every stock address. `fire(slot, arguments)` launches a clip or a recording."""
     table: dict[str, Handler] = {
         "/live/test": lambda _: ("ok",),
@@ -66,8 +99,8 @@ def handlers(song: Song, fire: Callable[[ClipSlot, Args], None], log_level: str 
     return table
 
 
+#: What an address does to the object it names, given the arguments behind the ids.
 Action = Callable[[Any, Args], Args | None]
-"""What an address does to the object it names, given the arguments behind the ids."""
 
 
 def _ignore(_: Any) -> None:
@@ -75,7 +108,10 @@ def _ignore(_: Any) -> None:
 
 
 def _get(name: str) -> Action:
-    """Answers an attribute as AbletonOSC reads it: one that raises (a fold state of a plain track) is nil."""
+    """Answers an attribute as AbletonOSC reads it.
+
+    One that raises (a fold state of a plain track) is nil.
+    """
 
     def read(target: Any, _: Args) -> Args:
         try:
@@ -143,7 +179,9 @@ def _stop_clips(tracks: Sequence[Track]) -> None:
 
 def _track_names(song: Song, args: Args) -> Args:
     first, last = args if args else (0, len(song.tracks))
-    return tuple(at(song.tracks, i).name for i in range(first, len(song.tracks) if last == -1 else last))
+    return tuple(
+        at(song.tracks, i).name for i in range(first, len(song.tracks) if last == -1 else last)
+    )
 
 
 def _track_data(song: Song, args: Args) -> Args:
@@ -158,7 +196,10 @@ def _track_data(song: Song, args: Args) -> Args:
             elif owner == "track":
                 result.append(getattr(track, name))
             elif owner == "clip":
-                result += [None if slot.clip is None else getattr(slot.clip, name) for slot in track.clip_slots]
+                result += [
+                    None if slot.clip is None else getattr(slot.clip, name)
+                    for slot in track.clip_slots
+                ]
             elif owner == "clip_slot":
                 result += [getattr(slot, name) for slot in track.clip_slots]
             elif owner == "device":
@@ -171,7 +212,10 @@ def _track_data(song: Song, args: Args) -> Args:
 
 def _tracks(song: Song) -> dict[str, Handler]:
     def on(function: Callable[[Track, Args], Args | None], echo: bool = True) -> Handler:
-        """A handler whose first argument is a track index; `*` means every track for a setter, the first for a getter."""
+        """A handler whose first argument is a track index.
+
+        `*` means every track for a setter, the first for a getter.
+        """
 
         def handle(args: Args) -> Args | None:
             indices = range(len(song.tracks)) if args[0] == "*" else [int(args[0])]
@@ -198,13 +242,19 @@ def _tracks(song: Song) -> dict[str, Handler]:
     for name in ("name", "length", "color"):
         table[f"/live/track/get/clips/{name}"] = on(_of_clips(name))
     table["/live/track/stop_all_clips"] = on(lambda track, _: _stop_clips([track]))
-    table["/live/track/delete_device"] = on(lambda track, rest: track.devices.remove(at(track.devices, int(rest[0]))))
-    table["/live/track/delete_clip"] = on(lambda track, rest: at(track.clip_slots, int(rest[0])).delete_clip())
+    table["/live/track/delete_device"] = on(
+        lambda track, rest: track.devices.remove(at(track.devices, int(rest[0])))
+    )
+    table["/live/track/delete_clip"] = on(
+        lambda track, rest: at(track.clip_slots, int(rest[0])).delete_clip()
+    )
     return table
 
 
 def _of_clips(name: str) -> Action:
-    return lambda track, _: tuple(None if s.clip is None else getattr(s.clip, name) for s in track.clip_slots)
+    return lambda track, _: tuple(
+        None if s.clip is None else getattr(s.clip, name) for s in track.clip_slots
+    )
 
 
 def _routings(song: Song, track: Track, name: str) -> tuple[str, ...]:
@@ -250,7 +300,9 @@ def _slots(song: Song, fire: Callable[[ClipSlot, Args], None]) -> dict[str, Hand
             raise RuntimeError("Slot is empty")
         target.clip = _copy(slot.clip)
 
-    table = {f"/live/clip_slot/get/{name}": on(_get(name)) for name in (*SLOT_READS, *ClipSlot.rules)}
+    table = {
+        f"/live/clip_slot/get/{name}": on(_get(name)) for name in (*SLOT_READS, *ClipSlot.rules)
+    }
     table["/live/clip_slot/set/has_stop_button"] = on(_set("has_stop_button"))
     table["/live/clip_slot/fire"] = on(fire)
     table["/live/clip_slot/stop"] = on(lambda slot, _: _stop_clips([slot.track]))
@@ -290,7 +342,10 @@ def _clips(song: Song, fire: Callable[[ClipSlot, Args], None]) -> dict[str, Hand
 
 def _span(rest: Args, verb: str) -> tuple[int, int, float, float]:
     if len(rest) not in (0, 4):
-        raise ValueError(f"Invalid number of arguments for /clip/{verb}/notes. Either 0 or 4 arguments must be passed.")
+        raise ValueError(
+            f"Invalid number of arguments for /clip/{verb}/notes. Either 0 or 4 arguments must be "
+            f"passed."
+        )
     return rest or DEFAULT_NOTE_SPAN  # type: ignore[return-value]
 
 
@@ -305,7 +360,9 @@ def _notes_of(clip: Clip | None, method: str) -> Clip:
 def _get_notes(clip: Clip | None, rest: Args) -> Args:
     span = _span(rest, "get")
     notes = _notes_of(clip, "get_notes_extended").notes_between(*span)
-    return tuple(value for n in notes for value in (n.pitch, n.start_time, n.duration, n.velocity, n.mute))
+    return tuple(
+        value for n in notes for value in (n.pitch, n.start_time, n.duration, n.velocity, n.mute)
+    )
 
 
 def _add_notes(clip: Clip | None, rest: Args) -> None:
@@ -313,7 +370,10 @@ def _add_notes(clip: Clip | None, rest: Args) -> None:
     for i in range(0, len(rest), 5):
         pitch, start, duration, velocity, mute = rest[i : i + 5]
         if not isinstance(pitch, int) or isinstance(start, str) or isinstance(duration, str):
-            raise ArgumentError("Python argument types in MidiNoteSpecification.__init__ did not match C++ signature")
+            raise ArgumentError(
+                "Python argument types in MidiNoteSpecification.__init__ did not match C++ "
+                "signature"
+            )
         notes.append(Note(pitch, float(start), float(duration), float(velocity), bool(mute)))
     _notes_of(clip, "add_new_notes").notes.extend(notes)
 
@@ -341,7 +401,9 @@ def _devices(song: Song) -> dict[str, Handler]:
         return on(lambda device, _: tuple(read(device, p) for p in device.parameters))
 
     def one(read: Callable[[Device, Any], Any]) -> Handler:
-        return on(lambda device, rest: (int(rest[0]), read(device, at(device.parameters, int(rest[0])))))
+        return on(
+            lambda device, rest: (int(rest[0]), read(device, at(device.parameters, int(rest[0]))))
+        )
 
     def name_of(_: Device, parameter: Any) -> str:
         return parameter.name

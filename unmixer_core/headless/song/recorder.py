@@ -1,4 +1,6 @@
-"""Firing clips: a note clip and an empty slot of an armed audio track that listens to its lane make one render."""
+"""Firing clips: a note clip and an empty slot of an armed audio track that listens to its lane
+make one render.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,9 @@ from unmixer_core.headless.song.song import Clip, ClipSlot, Note, Song, Track
 from unmixer_core.headless.sound.job import Job
 from unmixer_core.headless.sound.pool import Takes
 
+#: How long a recording waits for a note clip that is fired in a later message; then it records
+#: silence.
 PATIENCE_S = 1.0
-"""How long a recording waits for a note clip that is fired in a later message; then it records silence."""
 
 
 @dataclass
@@ -34,15 +37,27 @@ class Take:
 class Recorder:
     """Launches what is fired. `complain(sentence)` reports a render that failed.
 
-    `latency_samples`: how much later than asked notes sound, as through an audio interface or a device's look-ahead.
+    `latency_samples`: how much later than asked notes sound, as through an audio interface or a
+    device's look-ahead.
     """
 
     latency_samples = 0
 
     def __init__(
-        self, song: Song, pool: Takes, folder: Path, sample_rate: int, complain: Callable[[str], None]
+        self,
+        song: Song,
+        pool: Takes,
+        folder: Path,
+        sample_rate: int,
+        complain: Callable[[str], None],
     ) -> None:
-        self.song, self.pool, self.folder, self.sample_rate, self.complain = song, pool, folder, sample_rate, complain
+        self.song, self.pool, self.folder, self.sample_rate, self.complain = (
+            song,
+            pool,
+            folder,
+            sample_rate,
+            complain,
+        )
         self._numbers = itertools.count(1)
         self._waiting: list[Take] = []
         self._fired: dict[
@@ -50,7 +65,9 @@ class Recorder:
         ] = {}  # by id of the lane's track: the note clip that started and was not recorded yet
 
     def fire(self, slot: ClipSlot, args: Sequence[Any]) -> None:
-        """Plays the slot's clip, or records `args[0]` beats into an empty slot of an armed audio track."""
+        """Plays the slot's clip, or records `args[0]` beats into an empty slot of an armed audio
+        track.
+        """
         if slot.clip is not None:
             if args:
                 raise RuntimeError("Cannot pass record_length to a non-empty slot")
@@ -61,8 +78,10 @@ class Recorder:
             self._record(slot, float(args[0]))
 
     def launch(self) -> None:
-        """Starts the renders whose note clip is playing, and those that waited too long; called after each message or bundle
-        and while nothing comes."""
+        """Starts the renders whose note clip is playing, and those that waited too long.
+
+        Called after each message or bundle and while nothing comes.
+        """
         for take in list(self._waiting):
             lane = self.song.lane_of(take.capture)
             notes = self._fired.get(id(lane))
@@ -99,12 +118,18 @@ class Recorder:
             raise RuntimeError(f"The embedded host plays one note a clip, not {len(sounding)}")
         note = sounding[0] if sounding else Note(60, 0.0, 0.0, 0.0, False)
         return Job(
-            devices=[device.sounding.to_dict() for device in sound_into(self.song, take.capture)[1]],
-            note=note.pitch, velocity=note.velocity / 127.0,
+            devices=[
+                device.sounding.to_dict() for device in sound_into(self.song, take.capture)[1]
+            ],
+            note=note.pitch,
+            velocity=note.velocity / 127.0,
             start_s=note.start_time * beat_s + self.latency_samples / self.sample_rate,
-            gate_s=note.duration * beat_s, duration_s=take.beats * beat_s,
-            tempo_bpm=self.song.tempo, sample_rate=self.sample_rate, path=str(self._new_path(take.capture)),
-        )  # fmt: skip
+            gate_s=note.duration * beat_s,
+            duration_s=take.beats * beat_s,
+            tempo_bpm=self.song.tempo,
+            sample_rate=self.sample_rate,
+            path=str(self._new_path(take.capture)),
+        )
 
     def _new_path(self, track: Track) -> Path:
         name = re.sub(r"[^\w .-]", "_", track.name)
@@ -114,6 +139,9 @@ class Recorder:
         if job is None or error:
             self.complain(f"Recording failed: {error}")
         else:
-            clip.recorded_samples, clip.recorded_rate = round(job.duration_s * job.sample_rate), float(job.sample_rate)
+            clip.recorded_samples, clip.recorded_rate = (
+                round(job.duration_s * job.sample_rate),
+                float(job.sample_rate),
+            )
             clip.recorded_path = job.path
         clip.is_recording = False

@@ -1,7 +1,9 @@
-"""Sound that runs from track to track: what an audio track hears through its input routing, as in Live.
+"""Sound that runs from track to track.
 
-An audio track passes its input on through its devices only while it is monitored (monitoring "In"), and Live offers no
-input that would close a loop.
+What an audio track hears through its input routing, as in Live.
+
+An audio track passes its input on through its devices only while it is monitored (monitoring "In"),
+and Live offers no input that would close a loop.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ def downstream(song: Song, track: Track) -> set[str]:
 
 
 def sound_into(song: Song, capture: Track) -> tuple[Track | None, list[Device]]:
-    """The MIDI track at the start of what `capture` hears, and all devices on the way; (None, []) when nothing comes."""
+    """The MIDI track at the start of what `capture` hears, and all devices on the way.
+
+    (None, []) when nothing comes.
+    """
     devices: list[Device] = []
     listener = capture
     for track in _upstream(song, capture):
@@ -44,7 +49,9 @@ def sound_into(song: Song, capture: Track) -> tuple[Track | None, list[Device]]:
 def _upstream(song: Song, track: Track) -> list[Track]:
     """From the track that feeds `track` back to where the sound begins."""
     found: list[Track] = []
-    while not track.is_midi and (source := source_of(song, track)) is not None and source not in found:
+    while (
+        not track.is_midi and (source := source_of(song, track)) is not None and source not in found
+    ):
         found.append(source)
         track = source
     return found

@@ -1,7 +1,10 @@
-"""The object model behind the addresses: a Live set of tracks, clip slots, clips and devices, as far as sessions need.
+"""The object model behind the addresses.
 
-Attribute names are those of the Live Object Model, because AbletonOSC exposes them by name. Errors are raised as Live
-raises them (RuntimeError, AttributeError, ArgumentError); the server turns them into /live/error with the same words.
+A Live set of tracks, clip slots, clips and devices, as far as sessions need.
+
+Attribute names are those of the Live Object Model, because AbletonOSC exposes them by name. Errors
+are raised as Live raises them (RuntimeError, AttributeError, ArgumentError); the server turns them
+into /live/error with the same words.
 """
 
 from __future__ import annotations
@@ -45,7 +48,10 @@ class Rule:
         if (self.kind is str) != isinstance(value, str) or not (number or isinstance(value, str)):
             raise ArgumentError("Python argument types did not match C++ signature")
         if self.kind is int and isinstance(value, float):
-            raise ArgumentError(f"Python argument types in\n    None.None({owner}, float)\ndid not match C++ signature")
+            raise ArgumentError(
+                f"Python argument types in\n    None.None({owner}, float)\ndid not match C++ "
+                f"signature"
+            )
         if number and not self.low <= value <= self.high:
             raise RuntimeError(self.complaint)
         return self.kind(value)
@@ -80,13 +86,23 @@ class Clip(Settable):
     """A MIDI clip with notes, or an audio clip that is being or was recorded."""
 
     rules: ClassVar[dict[str, Rule]] = {
-        "name": Rule(str), "looping": Rule(bool), "loop_start": Rule(float), "loop_end": Rule(float),
-        "start_marker": Rule(float), "end_marker": Rule(float), "warping": Rule(bool), "muted": Rule(bool),
+        "name": Rule(str),
+        "looping": Rule(bool),
+        "loop_start": Rule(float),
+        "loop_end": Rule(float),
+        "start_marker": Rule(float),
+        "end_marker": Rule(float),
+        "warping": Rule(bool),
+        "muted": Rule(bool),
         "gain": Rule(float, 0.0, 1.0),
-        "launch_quantization": Rule(int, 0, 14), "launch_mode": Rule(int, 0, 3), "legato": Rule(bool),
-        "color": Rule(int), "color_index": Rule(int, 0, 69),
-        "pitch_coarse": Rule(int, -48, 48), "velocity_amount": Rule(float, 0.0, 1.0),
-    }  # fmt: skip
+        "launch_quantization": Rule(int, 0, 14),
+        "launch_mode": Rule(int, 0, 3),
+        "legato": Rule(bool),
+        "color": Rule(int),
+        "color_index": Rule(int, 0, 69),
+        "pitch_coarse": Rule(int, -48, 48),
+        "velocity_amount": Rule(float, 0.0, 1.0),
+    }
 
     def __init__(self, length: float, is_midi_clip: bool) -> None:
         self.length = self.loop_end = self.end_marker = float(length)
@@ -94,11 +110,17 @@ class Clip(Settable):
         self.looping, self.name, self.notes = is_midi_clip, "", list[Note]()
         self.loop_start = self.start_marker = self.start_time = 0.0
         self.end_time = float(length)
-        self.is_recording = self.is_playing = self.is_triggered = self.is_overdubbing = self.will_record_on_start = (
-            False
-        )
+        self.is_recording = self.is_playing = self.is_triggered = self.is_overdubbing = (
+            self.will_record_on_start
+        ) = False
         self.warping = self.muted = self.legato = self.has_groove = False
-        self.gain, self.launch_quantization, self.launch_mode, self.color_index, self.color = 0.4, 0, 0, 0, 0
+        self.gain, self.launch_quantization, self.launch_mode, self.color_index, self.color = (
+            0.4,
+            0,
+            0,
+            0,
+            0,
+        )
         self.pitch_coarse, self.velocity_amount, self.playing_position = 0, 0.0, 0.0
         self.recorded_path: str | None = None
         self.recorded_samples, self.recorded_rate = 0, 0.0
@@ -121,8 +143,14 @@ class Clip(Settable):
         return value
 
     def notes_between(self, pitch: int, span: int, start: float, length: float) -> list[Note]:
-        """Notes with pitch in [pitch, pitch + span) that start in [start, start + length), by pitch, then time."""
-        chosen = [n for n in self.notes if pitch <= n.pitch < pitch + span and start <= n.start_time < start + length]
+        """Notes with pitch in [pitch, pitch + span) that start in [start, start + length), by
+        pitch, then time.
+        """
+        chosen = [
+            n
+            for n in self.notes
+            if pitch <= n.pitch < pitch + span and start <= n.start_time < start + length
+        ]
         return sorted(chosen, key=lambda n: (n.pitch, n.start_time))
 
 
@@ -175,7 +203,9 @@ class ClipSlot(Settable):
 
 
 class Device:
-    """A device: its name, class and parameters in Live's order, over the plain `DeviceState` that the voice reads."""
+    """A device: its name, class and parameters in Live's order, over the plain `DeviceState`
+    that the voice reads.
+    """
 
     def __init__(self, name: str, table: tuple[Parameter, ...] = ()) -> None:
         self.parameters = table or TABLES[name]
@@ -206,7 +236,9 @@ class Device:
         return False
 
     def __getattr__(self, name: str) -> int:
-        """Wavetable's properties are plain attributes, which `track_data` reads though no address sets them."""
+        """Wavetable's properties are plain attributes, which `track_data` reads though no
+        address sets them.
+        """
         if name in PROPERTIES and self.type == INSTRUMENT:
             return int(self.get_property(name)[0])
         raise AttributeError(f"'Device' object has no attribute '{name}'")
@@ -225,12 +257,23 @@ class Device:
         return self.state.values[parameter.name]
 
     def set_value(self, parameter: Parameter, value: Any) -> None:
-        rule = Rule(float, float32(parameter.minimum) - 1e-6, float32(parameter.maximum) + 1e-6, OUT_OF_RANGE)
+        rule = Rule(
+            float,
+            float32(parameter.minimum) - 1e-6,
+            float32(parameter.maximum) + 1e-6,
+            OUT_OF_RANGE,
+        )
         number = rule.check("DeviceParameter", value)
-        self.state.values[parameter.name] = float32(round(number) if parameter.quantized else number)
+        self.state.values[parameter.name] = float32(
+            round(number) if parameter.quantized else number
+        )
 
     def text(self, parameter: Parameter) -> str:
-        return f"{self.value(parameter):.0f}" if parameter.quantized else f"{self.value(parameter):.2f}"
+        return (
+            f"{self.value(parameter):.0f}"
+            if parameter.quantized
+            else f"{self.value(parameter):.2f}"
+        )
 
     # What only the companion script reaches.
 
@@ -270,7 +313,9 @@ class Device:
 
     def _know_modulation(self, target: str, source: str) -> None:
         if self.type != INSTRUMENT or target not in DESTINATIONS or source not in SOURCES:
-            raise RuntimeError(f"The embedded host cannot modulate {target} of {self.name} by {source}.")
+            raise RuntimeError(
+                f"The embedded host cannot modulate {target} of {self.name} by {source}."
+            )
 
 
 class AutoFilter2(Device):
@@ -297,40 +342,64 @@ class Track(Settable):
     """A MIDI or audio track with eight clip slots and devices."""
 
     rules: ClassVar[dict[str, Rule]] = {
-        "name": Rule(str), "arm": Rule(bool), "mute": Rule(bool), "solo": Rule(bool), "color": Rule(int),
-        "color_index": Rule(int, 0, 69), "current_monitoring_state": Rule(int, 0, 2),
-        "volume": Rule(float, 0.0, 1.0, OUT_OF_RANGE), "panning": Rule(float, -1.0, 1.0, OUT_OF_RANGE),
-    }  # fmt: skip
+        "name": Rule(str),
+        "arm": Rule(bool),
+        "mute": Rule(bool),
+        "solo": Rule(bool),
+        "color": Rule(int),
+        "color_index": Rule(int, 0, 69),
+        "current_monitoring_state": Rule(int, 0, 2),
+        "volume": Rule(float, 0.0, 1.0, OUT_OF_RANGE),
+        "panning": Rule(float, -1.0, 1.0, OUT_OF_RANGE),
+    }
 
     def __init__(self, name: str, is_midi: bool, make: Callable[[str], Device] = Device) -> None:
         self.name, self.is_midi, self.devices, self.make = name, is_midi, list[Device](), make
         self.clip_slots = [ClipSlot(self) for _ in range(SCENES)]
-        self.arm = self.mute = self.solo = self.is_frozen = self.is_foldable = self.is_grouped = False
+        self.arm = self.mute = self.solo = self.is_frozen = self.is_foldable = self.is_grouped = (
+            False
+        )
         self.is_visible = self.can_be_armed = self.has_audio_output = True
-        self.has_audio_input, self.has_midi_input, self.has_midi_output = not is_midi, is_midi, False
+        self.has_audio_input, self.has_midi_input, self.has_midi_output = (
+            not is_midi,
+            is_midi,
+            False,
+        )
         self.color, self.color_index, self.volume, self.panning = 0, 0, float32(0.85), 0.0
         self.current_monitoring_state = AUTO if is_midi else OFF
         self.fired_slot_index, self.playing_slot_index = -1, -1
         self.output_meter_level = self.output_meter_left = self.output_meter_right = 0.0
         self.input_routing_type = RoutingType("All Ins" if is_midi else "Ext. In")
         self.input_routing_channel = RoutingType("All Channels" if is_midi else "1/2")
-        self.output_routing_type, self.output_routing_channel = RoutingType("Master"), RoutingType("")
+        self.output_routing_type, self.output_routing_channel = (
+            RoutingType("Master"),
+            RoutingType(""),
+        )
 
     @property
     def fold_state(self) -> bool:
         raise RuntimeError("Only group tracks fold")
 
     def insert_device(self, name: str, position: int) -> int:
-        """Adds a device, −1 at the end, and returns its index; an effect never lands before the instrument, as in Live."""
+        """Adds a device, −1 at the end, and returns its index.
+
+        An effect never lands before the instrument, as in Live.
+        """
         if name not in TABLES:
             raise RuntimeError(f"Device {name} not found.")
         has_instrument = bool(self.devices) and self.devices[0].type == INSTRUMENT
         if name == "Wavetable":
             if not self.is_midi or has_instrument:
-                raise RuntimeError("Couldn't insert device: an instrument needs a MIDI track without one.")
+                raise RuntimeError(
+                    "Couldn't insert device: an instrument needs a MIDI track without one."
+                )
             index = 0
         else:
-            index = len(self.devices) if position < 0 else min(max(position, int(has_instrument)), len(self.devices))
+            index = (
+                len(self.devices)
+                if position < 0
+                else min(max(position, int(has_instrument)), len(self.devices))
+            )
         self.devices.insert(index, self.make(name))
         return index
 
@@ -348,28 +417,56 @@ class Song(Settable):
     """The set: two MIDI and two audio tracks, as Live's blank default."""
 
     rules: ClassVar[dict[str, Rule]] = {
-        "tempo": Rule(float, 20.0, 999.0), "current_song_time": Rule(float, 0.0), "metronome": Rule(bool),
-        "clip_trigger_quantization": Rule(int, 0, 13), "midi_recording_quantization": Rule(int, 0, 8),
-        "record_mode": Rule(bool), "session_record": Rule(bool), "arrangement_overdub": Rule(bool),
-        "back_to_arranger": Rule(bool), "groove_amount": Rule(float, 0.0, 1.3), "is_ableton_link_enabled": Rule(bool),
-        "loop": Rule(bool), "loop_length": Rule(float, 0.0), "loop_start": Rule(float, 0.0), "nudge_down": Rule(bool),
-        "nudge_up": Rule(bool), "punch_in": Rule(bool), "punch_out": Rule(bool), "root_note": Rule(int, 0, 11),
+        "tempo": Rule(float, 20.0, 999.0),
+        "current_song_time": Rule(float, 0.0),
+        "metronome": Rule(bool),
+        "clip_trigger_quantization": Rule(int, 0, 13),
+        "midi_recording_quantization": Rule(int, 0, 8),
+        "record_mode": Rule(bool),
+        "session_record": Rule(bool),
+        "arrangement_overdub": Rule(bool),
+        "back_to_arranger": Rule(bool),
+        "groove_amount": Rule(float, 0.0, 1.3),
+        "is_ableton_link_enabled": Rule(bool),
+        "loop": Rule(bool),
+        "loop_length": Rule(float, 0.0),
+        "loop_start": Rule(float, 0.0),
+        "nudge_down": Rule(bool),
+        "nudge_up": Rule(bool),
+        "punch_in": Rule(bool),
+        "punch_out": Rule(bool),
+        "root_note": Rule(int, 0, 11),
         "scale_name": Rule(str),
-        "signature_denominator": Rule(int, 1, 16), "signature_numerator": Rule(int, 1, 99),
-    }  # fmt: skip
+        "signature_denominator": Rule(int, 1, 16),
+        "signature_numerator": Rule(int, 1, 99),
+    }
 
     def __init__(self, make: Callable[[str], Device] = Device) -> None:
         self.make = make
         self.tempo, self.current_song_time, self.is_playing = 120.0, 0.0, False
-        self.can_undo, self.can_redo, self.song_length, self.session_record_status = True, False, 64.0, 0
-        self.metronome = self.loop = self.record_mode = self.session_record = self.arrangement_overdub = False
-        self.back_to_arranger = self.is_ableton_link_enabled = self.nudge_down = self.nudge_up = False
+        self.can_undo, self.can_redo, self.song_length, self.session_record_status = (
+            True,
+            False,
+            64.0,
+            0,
+        )
+        self.metronome = self.loop = self.record_mode = self.session_record = (
+            self.arrangement_overdub
+        ) = False
+        self.back_to_arranger = self.is_ableton_link_enabled = self.nudge_down = self.nudge_up = (
+            False
+        )
         self.punch_in = self.punch_out = False
-        self.clip_trigger_quantization, self.midi_recording_quantization, self.groove_amount = 4, 0, 1.0
+        self.clip_trigger_quantization, self.midi_recording_quantization, self.groove_amount = (
+            4,
+            0,
+            1.0,
+        )
         self.loop_start, self.loop_length, self.root_note, self.scale_name = 8.0, 16.0, 0, "Major"
         self.signature_numerator = self.signature_denominator = 4
         self.tracks = [
-            self.new_track(f"{i}-{kind}", kind == "MIDI") for i, kind in enumerate(("MIDI", "MIDI", "Audio", "Audio"), 1)
+            self.new_track(f"{i}-{kind}", kind == "MIDI")
+            for i, kind in enumerate(("MIDI", "MIDI", "Audio", "Audio"), 1)
         ]
 
     def new_track(self, name: str, is_midi: bool) -> Track:
@@ -382,12 +479,15 @@ class Song(Settable):
     def create_track(self, is_midi: bool, index: Any = -1) -> None:
         if not isinstance(index, int):
             raise ArgumentError(
-                "Python argument types in\n    Song.create_midi_track(Song, float)\ndid not match C++ signature"
+                "Python argument types in\n    Song.create_midi_track(Song, float)\ndid not match "
+                "C++ signature"
             )
         place = len(self.tracks) if index == -1 else index
         if not 0 <= place <= len(self.tracks):
             raise IndexError("Index out of range")
-        self.tracks.insert(place, self.new_track(f"{place + 1}-{'MIDI' if is_midi else 'Audio'}", is_midi))
+        self.tracks.insert(
+            place, self.new_track(f"{place + 1}-{'MIDI' if is_midi else 'Audio'}", is_midi)
+        )
 
     def delete_track(self, index: int) -> None:
         self.tracks.remove(self.track(index))
@@ -419,7 +519,9 @@ class Song(Settable):
         )
 
     def lane_of(self, capture: Track) -> Track | None:
-        """The MIDI track whose notes an audio track records, by its input routing, however many tracks lie between."""
+        """The MIDI track whose notes an audio track records, by its input routing, however many
+        tracks lie between.
+        """
         return routing.sound_into(self, capture)[0]
 
 

@@ -1,12 +1,15 @@
-"""The set that a user of stock AbletonOSC prepares by hand (docs/live.md): template tracks that hold the nine devices."""
+"""The set that a user of stock AbletonOSC prepares by hand (docs/live.md).
+
+Template tracks that hold the nine devices.
+"""
 
 from __future__ import annotations
 
 from unmixer_core.headless.song.song import Song
 from unmixer_core.schema.rack import RACK
 
+#: One track an effect, or all effects on one track.
 TEMPLATES = ("tracks", "compact")
-"""One track an effect, or all effects on one track."""
 PREFIX = "Unmixer"
 
 

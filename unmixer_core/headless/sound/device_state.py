@@ -26,13 +26,15 @@ PROPERTIES: dict[
     "filter_routing": (0, 0, 2),
     "poly_voices": (6, 0, 6),
 }
+#: Wavetable's modulation sources that move nothing here: their amounts are zero.
 SILENT_SOURCES = ("Amp", "Velocity", "Key", "PB", "Press", "Mod", "Random")
-"""Wavetable's modulation sources that move nothing here: their amounts are zero."""
 
 
 @dataclass
 class DeviceState:
-    """One device: parameter values by name (missing = default), LOM properties, modulation[target][source] = amount −1..1."""
+    """One device: parameter values by name (missing = default), LOM properties,
+    modulation[target][source] = amount −1..1.
+    """
 
     name: str
     values: dict[str, float] = field(default_factory=dict)
@@ -48,7 +50,9 @@ class DeviceState:
 
 
 class Raw:
-    """Reads a device: raw["Osc 1 Pos"] is Live's value, raw.physical(...) its Hz, dB, s as the schema's law says."""
+    """Reads a device: raw["Osc 1 Pos"] is Live's value, raw.physical(...) its Hz, dB, s as the
+    schema's law says.
+    """
 
     def __init__(self, device: DeviceState) -> None:
         self.device, self.name = device, device.name

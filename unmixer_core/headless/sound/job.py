@@ -9,7 +9,9 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Job:
-    """One recording: the lane's devices, the note (MIDI, velocity 0..1, seconds from the start) and the file to write."""
+    """One recording: the lane's devices, the note (MIDI, velocity 0..1, seconds from the start)
+    and the file to write.
+    """
 
     devices: list[dict[str, Any]]
     note: int

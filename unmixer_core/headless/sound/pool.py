@@ -1,4 +1,7 @@
-"""The host's rendering processes: jobs queue up, each worker takes one at a time, a worker that dies is replaced."""
+"""The host's rendering processes.
+
+Jobs queue up, each worker takes one at a time, a worker that dies is replaced.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ class Takes(Protocol):
 
 
 class RenderPool:
-    """`submit(job, done)`: done("") once the file is written, done(sentence) if it failed, from a thread of the pool."""
+    """`submit(job, done)`: done("") once the file is written, done(sentence) if it failed, from
+    a thread of the pool.
+    """
 
     def __init__(self, workers: int) -> None:
         self._jobs: queue.Queue[tuple[Job, Done] | None] = queue.Queue()
@@ -74,5 +79,9 @@ class RenderPool:
 def _start() -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "unmixer_core.headless.sound.worker"]
     return subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=os.environ | WORKER_ENVIRONMENT
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | WORKER_ENVIRONMENT,
     )

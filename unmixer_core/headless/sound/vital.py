@@ -1,4 +1,6 @@
-"""Vital's own formats: the code of an effect order, and the wavetables, LFO shapes and sample of a preset."""
+"""Vital's own formats: the code of an effect order, and the wavetables, LFO shapes and sample of
+a preset.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,17 @@ from typing import Any
 
 import numpy as np
 
-EFFECT_SLOTS = ("chorus", "compressor", "delay", "distortion", "eq", "filter_fx", "flanger", "phaser", "reverb")
+EFFECT_SLOTS = (
+    "chorus",
+    "compressor",
+    "delay",
+    "distortion",
+    "eq",
+    "filter_fx",
+    "flanger",
+    "phaser",
+    "reverb",
+)
 MIDDLE_C_HZ = 261.6255653
 SINE_SAMPLES = 128
 LFO_POINTS: tuple[
@@ -26,14 +38,20 @@ LFO_POINTS: tuple[
 
 @cache
 def skeleton() -> dict[str, Any]:
-    """The init preset of the installed vita as a dictionary; do not change it. Building one costs a Synth (about 65 ms)."""
+    """The init preset of the installed vita as a dictionary; do not change it.
+
+    Building one costs a Synth (about 65 ms).
+    """
     import vita
 
     return json.loads(vita.Synth().to_json())
 
 
 def chain_code(slots: Sequence[str]) -> float:
-    """effect_chain_order for effects in this order, the others behind them: the Lehmer code that Vital decodes."""
+    """effect_chain_order for effects in this order, the others behind them.
+
+    The Lehmer code that Vital decodes.
+    """
     order = [EFFECT_SLOTS.index(slot) for slot in slots]
     order += [i for i in range(len(EFFECT_SLOTS)) if i not in order]
     code = 0
@@ -43,10 +61,19 @@ def chain_code(slots: Sequence[str]) -> float:
 
 
 def table(name: str, encoded_frames: Sequence[str], last_position: int) -> dict[str, Any]:
-    """A wavetable whose frames stand at equal distances from 0 to `last_position`, cross-faded linearly in time."""
+    """A wavetable whose frames stand at equal distances from 0 to `last_position`, cross-faded
+    linearly in time.
+    """
     step = last_position / max(len(encoded_frames) - 1, 1)
-    keyframes = [{"position": round(i * step), "wave_data": data} for i, data in enumerate(encoded_frames)]
-    component = {"type": "Wave Source", "interpolation": 0, "interpolation_style": 1, "keyframes": keyframes}
+    keyframes = [
+        {"position": round(i * step), "wave_data": data} for i, data in enumerate(encoded_frames)
+    ]
+    component = {
+        "type": "Wave Source",
+        "interpolation": 0,
+        "interpolation_style": 1,
+        "keyframes": keyframes,
+    }
     header = {
         "author": "Neural Un-Mixer",
         "name": name,
@@ -58,15 +85,27 @@ def table(name: str, encoded_frames: Sequence[str], last_position: int) -> dict[
 
 
 def lfo_shape(shape: int) -> dict[str, Any]:
-    """An LFO line by Live's LFO Shape; with phase 0.25 the sine and the triangle start at their rising zero."""
+    """An LFO line by Live's LFO Shape.
+
+    With phase 0.25 the sine and the triangle start at their rising zero.
+    """
     points, smooth = LFO_POINTS[shape]
     count = len(points) // 2
-    return {"name": f"Live {shape}", "num_points": count, "points": points, "powers": [0.0] * count, "smooth": smooth}
+    return {
+        "name": f"Live {shape}",
+        "num_points": count,
+        "points": points,
+        "powers": [0.0] * count,
+        "smooth": smooth,
+    }
 
 
 @cache
 def fm_sample() -> dict[str, Any]:
-    """A looped sine whose pitch, with key tracking, is the note's: the modulator of the oscillators' FM mode."""
+    """A looped sine whose pitch, with key tracking, is the note's.
+
+    The modulator of the oscillators' FM mode.
+    """
     cycles = np.sin(2 * np.pi * np.arange(16 * SINE_SAMPLES) / SINE_SAMPLES)
     data = base64.b64encode(np.round(32767 * cycles).astype("<i2").tobytes()).decode()
     rate = round(MIDDLE_C_HZ * SINE_SAMPLES)

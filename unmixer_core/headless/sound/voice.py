@@ -1,7 +1,10 @@
-"""What one Live track sounds like in Vital: devices by name → Vital's controls, and → a `.vital` preset that opens there.
+"""What one Live track sounds like in Vital.
 
-Laws were found by experiment with vita 0.1.0 (tests/headless/sound/test_voice.py repeats the ones that matter). Vital keeps
-frequencies as log2 Hz (octaves) or MIDI notes, envelope times as fourth roots, levels as square roots.
+Devices by name → Vital's controls, and → a `.vital` preset that opens there.
+
+Laws were found by experiment with vita 0.1.0 (tests/headless/sound/test_voice.py repeats the ones
+that matter). Vital keeps frequencies as log2 Hz (octaves) or MIDI notes, envelope times as fourth
+roots, levels as square roots.
 
 | Live parameter | Vital control | law |
 |---|---|---|
@@ -32,7 +35,8 @@ frequencies as log2 Hz (octaves) or MIDI notes, envelope times as fourth roots, 
 | Dry/Wet | *_dry_wet, *_mix | sin, cos of 90°·w in chorus, delay, reverb, flanger (w halved); else linear |
 | order of devices | effect_chain_order | Lehmer code of the nine slots, absent ones last |
 
-Not mapped (documented, silent): Filter 2, parameters of a device that the schema neither learns nor fixes.
+Not mapped (documented, silent): Filter 2, parameters of a device that the schema neither learns nor
+fixes.
 """
 
 from __future__ import annotations
@@ -45,7 +49,15 @@ from typing import Any
 
 from unmixer_core.errors import HostError
 from unmixer_core.headless.sound import wavetables
-from unmixer_core.headless.sound.device_state import Controls, DeviceState, Raw, clip, octaves, root4, to_note
+from unmixer_core.headless.sound.device_state import (
+    Controls,
+    DeviceState,
+    Raw,
+    clip,
+    octaves,
+    root4,
+    to_note,
+)
 from unmixer_core.headless.sound.vital import chain_code, fm_sample, lfo_shape, skeleton, table
 from unmixer_core.schema.devices import WAVETABLES
 
@@ -56,7 +68,16 @@ SYNC_NEUTRAL, SYNC_AT_FULL = 0.5, 0.375  # Vital's ratio is 2^(8 (amount - 0.5))
 UNISON_DETUNE_AT_FULL = 5.0  # √25 % of ±2 semitones
 ANALOG_STYLES = {0: None, 1: None, 2: None, 3: 2.0, 4: None}  # style by Filter Type; None: by slope
 BLENDS = {0: 0.0, 1: 2.0, 2: 1.0, 3: 1.0}
-SATURATOR_TYPES = {0: 0, 1: 0, 2: 0, 3: 2, 4: 2, 5: 3, 6: 1, 7: 3}  # by Live's Type, in the manual's order
+SATURATOR_TYPES = {
+    0: 0,
+    1: 0,
+    2: 0,
+    3: 2,
+    4: 2,
+    5: 3,
+    6: 1,
+    7: 3,
+}  # by Live's Type, in the manual's order
 SIXTEENTHS = (1, 2, 3, 4, 5, 6, 8, 16)
 DESTINATIONS = {
     "Filter 1 Freq": ("filter_1_cutoff", FILTER_SEMITONES / 128.0),
@@ -82,9 +103,12 @@ class Voice:
 
 
 def voice(devices: Sequence[DeviceState], tempo_bpm: float = 120.0) -> Voice:
-    """Vital's settings for the devices of one track, in their order; devices whose Device On is 0 are left out.
+    """Vital's settings for the devices of one track, in their order.
 
-    Raises HostError for a device that Vital has no counterpart of, for two of a kind, and for an effect before the instrument.
+    Devices whose Device On is 0 are left out.
+
+    Raises HostError for a device that Vital has no counterpart of, for two of a kind, and for an
+    effect before the instrument.
     """
     on = [Raw(device) for device in devices if device.values.get("Device On", 1.0) > 0.5]
     result = Voice(dict(FIXED, beats_per_minute=tempo_bpm / 60.0))
@@ -96,7 +120,8 @@ def voice(devices: Sequence[DeviceState], tempo_bpm: float = 120.0) -> Voice:
     for raw in on:
         if raw.name not in EFFECTS:
             raise HostError(
-                f"The embedded host cannot sound {raw.name} here: it has Wavetable first, then {', '.join(EFFECTS)}."
+                f"The embedded host cannot sound {raw.name} here: it has Wavetable first, then "
+                f"{', '.join(EFFECTS)}."
             )
         slot, controls = EFFECTS[raw.name](raw, tempo_bpm)
         if slot in slots:
@@ -107,11 +132,14 @@ def voice(devices: Sequence[DeviceState], tempo_bpm: float = 120.0) -> Voice:
     return result
 
 
-def preset(devices: Sequence[DeviceState], tempo_bpm: float = 120.0, *, for_render: bool = False) -> str:
-    """The track as the text of a `.vital` preset, which Vital opens and which the embedded host renders.
+def preset(
+    devices: Sequence[DeviceState], tempo_bpm: float = 120.0, *, for_render: bool = False
+) -> str:
+    """The track as the text of a `.vital` preset, which Vital opens and which the embedded host
+    renders.
 
-    `for_render` leaves of every wavetable whose position does not move only the frame that sounds (the rest of the table
-    changes it by −60 dB at most): loading a whole table costs about 16 ms.
+    `for_render` leaves of every wavetable whose position does not move only the frame that sounds
+    (the rest of the table changes it by −60 dB at most): loading a whole table costs about 16 ms.
     """
     state = voice(devices, tempo_bpm)
     base = skeleton()
@@ -124,14 +152,25 @@ def preset(devices: Sequence[DeviceState], tempo_bpm: float = 120.0, *, for_rend
     modulations = list(settings["modulations"])
     for i, (source, destination, amount, bipolar) in enumerate(state.modulations):
         modulations[i] = {"source": source, "destination": destination}
-        settings |= {f"modulation_{i + 1}_amount": amount, f"modulation_{i + 1}_bipolar": float(bipolar)}
+        settings |= {
+            f"modulation_{i + 1}_amount": amount,
+            f"modulation_{i + 1}_bipolar": float(bipolar),
+        }
     lfos = [lfo_shape(shape) for shape in state.lfos] + settings["lfos"][2:]
-    settings |= {"wavetables": tables, "modulations": modulations, "lfos": lfos, "sample": fm_sample()}
+    settings |= {
+        "wavetables": tables,
+        "modulations": modulations,
+        "lfos": lfos,
+        "sample": fm_sample(),
+    }
     return json.dumps(base | {"settings": settings, "preset_name": "Un-Mixer"})
 
 
 def _table(state: Voice, i: int, name: str, for_render: bool) -> dict[str, Any]:
-    """The i-th oscillator's table; a static one is cut to its frame, and the frame control set to it."""
+    """The i-th oscillator's table.
+
+    A static one is cut to its frame, and the frame control set to it.
+    """
     control, last = f"osc_{i + 1}_wave_frame", SUB_LAST_FRAME if name == "Sub" else LAST_FRAME
     moves = any(destination == control for _, destination, _, _ in state.modulations)
     if moves or not for_render:
@@ -147,12 +186,14 @@ FIXED: Mapping[str, float] = {
     "compressor_band_lower_ratio": 0.0,  # no upward compression
     "chorus_voices": 1.0,
     **{f"{slot}_sync": 0.0 for slot in ("chorus", "phaser", "flanger", "delay", "delay_aux")},
-    "reverb_chorus_amount": 0.0, "reverb_pre_low_cutoff": 0.0, "reverb_pre_high_cutoff": 128.0,
+    "reverb_chorus_amount": 0.0,
+    "reverb_pre_low_cutoff": 0.0,
+    "reverb_pre_high_cutoff": 128.0,
     **{f"sample_{key}": 0.0 for key in ("on", "level", "random_phase")},
     **{f"sample_{key}": 1.0 for key in ("loop", "keytrack")},
     **{f"osc_{n}_{key}": 0.0 for n in (1, 2, 3) for key in ("random_phase", "on")},
     **{f"lfo_{n}_{key}": 0.0 for n in (1, 2) for key in ("sync", "sync_type", "smooth_mode")},
-}  # fmt: skip
+}
 
 
 def _wavetable(raw: Raw, result: Voice) -> None:
@@ -163,7 +204,9 @@ def _wavetable(raw: Raw, result: Voice) -> None:
         if raw[f"Osc {n} On"] > 0.5:
             index = int(raw.property(f"oscillator_{n}_wavetable_index"))
             result.tables[n - 1] = WAVETABLES[index]
-            controls["sample_on"] = max(controls["sample_on"], float(raw.property(f"oscillator_{n}_effect_mode") == 1))
+            controls["sample_on"] = max(
+                controls["sample_on"], float(raw.property(f"oscillator_{n}_effect_mode") == 1)
+            )
     if raw["Sub On"] > 0.5:
         result.tables[2] = "Sub"
         controls |= {
@@ -172,8 +215,13 @@ def _wavetable(raw: Raw, result: Voice) -> None:
             "osc_3_level": math.sqrt(raw["Sub Gain"]),
         }
         controls["osc_3_transpose"] = -12.0 * round(raw["Sub Transpose"])
-    controls |= _filter(raw, "filter_1", "Filter 1 Type", "Filter 1 Slope", "Filter 1 Morph", raw["Filter 1 Res"])
-    controls |= {"filter_1_on": raw["Filter 1 On"], "filter_1_cutoff": to_note(raw.physical("Filter 1 Freq"))}
+    controls |= _filter(
+        raw, "filter_1", "Filter 1 Type", "Filter 1 Slope", "Filter 1 Morph", raw["Filter 1 Res"]
+    )
+    controls |= {
+        "filter_1_on": raw["Filter 1 On"],
+        "filter_1_cutoff": to_note(raw.physical("Filter 1 Freq")),
+    }
     controls |= {"filter_1_drive": raw.physical("Filter 1 Drive")}
     destination = 0.0 if raw["Filter 1 On"] > 0.5 else 3.0  # Filter 1, else straight to the effects
     controls |= {f"osc_{n}_destination": destination for n in (1, 2, 3)}
@@ -189,7 +237,9 @@ def _oscillator(raw: Raw, n: int) -> Controls:
     osc, live = f"osc_{n}", f"Osc {n}"
     unison = raw.property("unison_mode") > 0
     kind, amount = _distortion(
-        int(raw.property(f"oscillator_{n}_effect_mode")), raw[f"{live} Effect 1"], raw[f"{live} Effect 2"]
+        int(raw.property(f"oscillator_{n}_effect_mode")),
+        raw[f"{live} Effect 1"],
+        raw[f"{live} Effect 2"],
     )
     return {
         f"{osc}_on": raw[f"{live} On"],
@@ -207,9 +257,12 @@ def _oscillator(raw: Raw, n: int) -> Controls:
 
 def _distortion(mode: int, effect_1: float, effect_2: float) -> tuple[float, float]:
     """Vital's (type, amount) of an oscillator effect mode None, FM, Classic, Modern."""
-    return ((0.0, 0.5), (9.0, FM_AT_FULL * effect_2), (1.0, SYNC_NEUTRAL + SYNC_AT_FULL * effect_2), (4.0, effect_1))[
-        mode
-    ]
+    return (
+        (0.0, 0.5),
+        (9.0, FM_AT_FULL * effect_2),
+        (1.0, SYNC_NEUTRAL + SYNC_AT_FULL * effect_2),
+        (4.0, effect_1),
+    )[mode]
 
 
 def _filter(raw: Raw, prefix: str, kind: str, slope: str, morph: str, resonance: float) -> Controls:
@@ -241,7 +294,13 @@ def _modulations(raw: Raw) -> list[tuple[str, str, float, int]]:
     slots = []
     for target, source, amount in raw.modulations():
         (destination, scale), (name, bipolar) = DESTINATIONS[target], SOURCES[source]
-        total = amount * scale * 2.0 * raw["Global Mod Amount"] * (raw[f"{source} Amount"] if bipolar else 1.0)
+        total = (
+            amount
+            * scale
+            * 2.0
+            * raw["Global Mod Amount"]
+            * (raw[f"{source} Amount"] if bipolar else 1.0)
+        )
         if total:
             slots.append((name, destination, clip(total, -1.0, 1.0), bipolar))
     return slots
@@ -249,13 +308,20 @@ def _modulations(raw: Raw) -> list[tuple[str, str, float, int]]:
 
 def _auto_filter(raw: Raw, _: float) -> tuple[str, Controls]:
     controls = _filter(raw, "filter_fx", "Filter Type", "Slope", "Morph", raw["Resonance"] / 1.25)
-    return "filter_fx", controls | {"filter_fx_cutoff": raw["Frequency"], "filter_fx_drive": raw["Drive"]}
+    return "filter_fx", controls | {
+        "filter_fx_cutoff": raw["Frequency"],
+        "filter_fx_drive": raw["Drive"],
+    }
 
 
 def _saturator(raw: Raw, _: float) -> tuple[str, Controls]:
     drive_db = clip(raw.physical("Drive"), -30.0, 30.0)
     kind = SATURATOR_TYPES[round(raw["Type"])]
-    return "distortion", {"distortion_type": kind, "distortion_drive": drive_db, "distortion_mix": raw["Dry/Wet"]}
+    return "distortion", {
+        "distortion_type": kind,
+        "distortion_drive": drive_db,
+        "distortion_mix": raw["Dry/Wet"],
+    }
 
 
 def _compressor(raw: Raw, _: float) -> tuple[str, Controls]:
@@ -284,20 +350,28 @@ def _eq_eight(raw: Raw, _: float) -> tuple[str, Controls]:
         }
 
     highpass = raw["1 Filter On A"] > 0.5 and round(raw["1 Filter Type A"]) <= 1
-    return "eq", band("low", 1) | band("band", 4) | band("high", 8) | {"eq_low_mode": float(highpass)}
+    return "eq", band("low", 1) | band("band", 4) | band("high", 8) | {
+        "eq_low_mode": float(highpass)
+    }
 
 
 def _chorus(raw: Raw, _: float) -> tuple[str, Controls]:
     return "chorus", {
         "chorus_frequency": clip(octaves(raw.physical("Rate")), -6.0, 3.0),
         "chorus_mod_depth": raw["Amount"],
-        "chorus_feedback": clip(raw.physical("Feedback") / 100.0, 0.0, 0.95) * (1.0 - 2.0 * raw["FB Inv"]),
+        "chorus_feedback": clip(raw.physical("Feedback") / 100.0, 0.0, 0.95)
+        * (1.0 - 2.0 * raw["FB Inv"]),
         "chorus_dry_wet": raw["Dry/Wet"],
     }
 
 
 def _phaser_flanger(raw: Raw, _: float) -> tuple[str, Controls]:
-    slot, center, depth, wet = "phaser", to_note(raw.physical("Center Freq")), 24.0 * raw["Amount"], raw["Dry/Wet"]
+    slot, center, depth, wet = (
+        "phaser",
+        to_note(raw.physical("Center Freq")),
+        24.0 * raw["Amount"],
+        raw["Dry/Wet"],
+    )
     if round(raw["Mode"]) > 0:
         slot, center, depth, wet = (
             "flanger",
@@ -328,7 +402,9 @@ def _delay(raw: Raw, tempo_bpm: float) -> tuple[str, Controls]:
         "delay_aux_frequency": rate("L" if linked else "R"),
         "delay_feedback": raw.physical("Feedback") / 100.0,
         "delay_filter_cutoff": clip(to_note(raw.physical("Filter Freq")), 8.0, 136.0),
-        "delay_filter_spread": raw.physical("Filter Width") / 16.0 if raw["Filter On"] > 0.5 else 1.0,
+        "delay_filter_spread": raw.physical("Filter Width") / 16.0
+        if raw["Filter On"] > 0.5
+        else 1.0,
         "delay_dry_wet": raw["Dry/Wet"],
     }
 
@@ -336,10 +412,16 @@ def _delay(raw: Raw, tempo_bpm: float) -> tuple[str, Controls]:
 def _reverb(raw: Raw, _: float) -> tuple[str, Controls]:
     shelf_gain = 0.25 if raw["HiFilter Type"] > 0.5 else 0.2 + 0.8 * raw["HiShelf Gain"]
     high_db = clip(20.0 * math.log10(shelf_gain), -6.0, 0.0) if raw["HiFilter On"] > 0.5 else 0.0
-    low_db = clip(20.0 * math.log10(0.2 + 0.8 * raw["LowShelf Gain"]), -6.0, 0.0) if raw["LowShelf On"] > 0.5 else 0.0
+    low_db = (
+        clip(20.0 * math.log10(0.2 + 0.8 * raw["LowShelf Gain"]), -6.0, 0.0)
+        if raw["LowShelf On"] > 0.5
+        else 0.0
+    )
     return "reverb", {
         "reverb_delay": raw.physical("Predelay") / 1000.0,
-        "reverb_decay_time": clip(octaves(raw.physical("Decay Time") / _loop_stretch(raw["Room Size"])), -6.0, 6.0),
+        "reverb_decay_time": clip(
+            octaves(raw.physical("Decay Time") / _loop_stretch(raw["Room Size"])), -6.0, 6.0
+        ),
         "reverb_size": raw["Room Size"],
         "reverb_high_shelf_cutoff": clip(to_note(raw.physical("HiFilter Freq")), 0.0, 128.0),
         "reverb_high_shelf_gain": high_db,
@@ -350,7 +432,10 @@ def _reverb(raw: Raw, _: float) -> tuple[str, Controls]:
 
 
 def _loop_stretch(size: float) -> float:
-    """A loop of Vital's reverb over its delay line: allpasses of 850 samples, on average, beside 6514·2^(4·size−3)."""
+    """A loop of Vital's reverb over its delay line.
+
+    Allpasses of 850 samples, on average, beside 6514·2^(4·size−3).
+    """
     return 1.0 + 850.0 / (6514.0 * 2.0 ** (4.0 * size - 3.0))
 
 

@@ -1,8 +1,9 @@
 """The sixteen wavetables of the embedded host, generated, and the table of its Sub oscillator.
 
-Each table is 32 frames of 2048 samples along Wavetable's Pos. Every frame is a Fourier series of at most
-`MAX_HARMONIC` partials (band-limited by construction), free of DC, with peak 1, and starts at phase 0. Names follow
-Live's tables that they resemble; the sounds are our own. Pure numpy, no randomness: equal everywhere, always.
+Each table is 32 frames of 2048 samples along Wavetable's Pos. Every frame is a Fourier series of at
+most `MAX_HARMONIC` partials (band-limited by construction), free of DC, with peak 1, and starts at
+phase 0. Names follow Live's tables that they resemble; the sounds are our own. Pure numpy, no
+randomness: equal everywhere, always.
 """
 
 from __future__ import annotations
@@ -23,13 +24,22 @@ MAX_HARMONIC = 512
 OVERSAMPLING = 8
 PHASE = np.arange(SAMPLES * OVERSAMPLING) / (SAMPLES * OVERSAMPLING)  # one cycle, [0, 1)
 HARMONIC = np.arange(1, MAX_HARMONIC + 1, dtype=np.float64)
-VOWELS_HZ = ((730, 1090, 2440), (530, 1840, 2480), (270, 2290, 3010), (570, 840, 2410), (300, 870, 2240))  # A E I O U
+VOWELS_HZ = (
+    (730, 1090, 2440),
+    (530, 1840, 2480),
+    (270, 2290, 3010),
+    (570, 840, 2410),
+    (300, 870, 2240),
+)  # A E I O U
 VOWEL_PITCH_HZ = 110.0
 
 
 @cache
 def frames(name: str) -> NDArray[np.float32]:
-    """The table called `name` (one of `WAVETABLES`): float32 [32, 2048], peak 1. Raises KeyError for another name."""
+    """The table called `name` (one of `WAVETABLES`): float32 [32, 2048], peak 1.
+
+    Raises KeyError for another name.
+    """
     make = dict(zip(WAVETABLES, _MAKERS, strict=True))[name]
     return np.stack([_finish(make(position)) for position in np.linspace(0.0, 1.0, FRAMES)])
 
@@ -42,12 +52,17 @@ def sub_frames() -> NDArray[np.float32]:
 
 @cache
 def encoded(name: str) -> tuple[str, ...]:
-    """The frames of a table ("Sub": the Sub oscillator's) as Vital's presets hold them, see `encode`."""
+    """The frames of a table ("Sub".
+
+    The Sub oscillator's) as Vital's presets hold them, see `encode`.
+    """
     return tuple(encode(frame) for frame in _table(name))
 
 
 def encoded_at(name: str, position: float) -> str:
-    """The one frame at `position` 0..1 of the table, cross-faded linearly between its neighbours, as `encode` writes it."""
+    """The one frame at `position` 0..1 of the table, cross-faded linearly between its
+    neighbours, as `encode` writes it.
+    """
     table = _table(name)
     place = position * (len(table) - 1)
     left = min(int(place), len(table) - 2)
@@ -72,7 +87,10 @@ def _finish(wave: FloatArray) -> NDArray[np.float32]:
 
 
 def _series(sines: FloatArray, cosines: FloatArray | None = None) -> FloatArray:
-    """Σ sines_h sin 2πhx + cosines_h cos 2πhx over the oversampled cycle; arrays [H], H ≤ MAX_HARMONIC."""
+    """Σ sines_h sin 2πhx + cosines_h cos 2πhx over the oversampled cycle.
+
+    Arrays [H], H ≤ MAX_HARMONIC.
+    """
     spectrum = np.zeros(len(PHASE) // 2 + 1, dtype=complex)
     cosines = np.zeros_like(sines) if cosines is None else cosines
     spectrum[1 : len(sines) + 1] = (cosines - 1j * sines) * len(PHASE) / 2
@@ -132,7 +150,10 @@ def _harmonic_series(position: float) -> FloatArray:
 
 
 def _fm_feedback(position: float) -> FloatArray:
-    """x_n = sin(2πφ + β·mean of the last two outputs), β up to 1.6 rad; the cycle after it has settled."""
+    """x_n = sin(2πφ + β·mean of the last two outputs), β up to 1.6 rad.
+
+    The cycle after it has settled.
+    """
     beta, previous, last = 1.6 * position, 0.0, 0.0
     phase = 2 * np.pi * PHASE[:: OVERSAMPLING // 2]
     wave = np.empty_like(phase)
@@ -151,7 +172,9 @@ def _aeiou(position: float) -> FloatArray:
     formants_hz = _blend(tuple(np.array(v, dtype=np.float64) for v in VOWELS_HZ), position)
     gains = sum(
         level * np.exp(-0.5 * ((HARMONIC * VOWEL_PITCH_HZ - center) / width) ** 2)
-        for center, level, width in zip(formants_hz, (1.0, 0.6, 0.3), (90.0, 120.0, 160.0), strict=True)
+        for center, level, width in zip(
+            formants_hz, (1.0, 0.6, 0.3), (90.0, 120.0, 160.0), strict=True
+        )
     )
     return _series((gains + 0.01 / HARMONIC) / np.sqrt(HARMONIC))
 
@@ -162,25 +185,36 @@ def _sync_digital(position: float) -> FloatArray:
 
 
 def _bell(position: float) -> FloatArray:
-    return np.sin(2 * np.pi * PHASE + (0.4 + 3.0 * position) * _sine(7.0)) + 0.4 * position * _sine(11.0)
+    return np.sin(2 * np.pi * PHASE + (0.4 + 3.0 * position) * _sine(7.0)) + 0.4 * position * _sine(
+        11.0
+    )
 
 
 def _organ(position: float) -> FloatArray:
     drawbars = np.array([1, 2, 3, 4, 6, 8, 10, 12, 16])
-    levels = np.exp(-0.5 * ((np.arange(9) - 8.0 * position) / 1.6) ** 2) + np.array([0.6] + [0.03] * 8)
+    levels = np.exp(-0.5 * ((np.arange(9) - 8.0 * position) / 1.6) ** 2) + np.array(
+        [0.6] + [0.03] * 8
+    )
     sines = np.zeros(16)
     sines[drawbars - 1] = levels
     return _series(sines)
 
 
 def _strings_1(position: float) -> FloatArray:
-    """A string plucked at `pluck` of its length: 1/h amplitudes with notches at multiples of 1/pluck."""
+    """A string plucked at `pluck` of its length.
+
+    1/h amplitudes with notches at multiples of 1/pluck.
+    """
     pluck = 0.5 - 0.45 * position
     return _series(np.sin(np.pi * HARMONIC * pluck) / HARMONIC ** (1.6 - 0.7 * position))
 
 
 def _vocal_sines(position: float) -> FloatArray:
-    return _series(_bump(1.0, 0.4) + 0.8 * _bump(3.0 + 9.0 * position, 0.8) + 0.6 * _bump(24.0 - 12.0 * position, 1.2))
+    return _series(
+        _bump(1.0, 0.4)
+        + 0.8 * _bump(3.0 + 9.0 * position, 0.8)
+        + 0.6 * _bump(24.0 - 12.0 * position, 1.2)
+    )
 
 
 def _bit_sweep(position: float) -> FloatArray:
@@ -194,6 +228,20 @@ def _squarrely(position: float) -> FloatArray:
 
 
 _MAKERS: tuple[Callable[[float], FloatArray], ...] = (
-    _basic_shapes, _sub_1, _saw_dual_1, _pulse_pw, _sines_1, _harmonic_series, _fm_feedback, _fm_fold,
-    _aeiou, _sync_digital, _bell, _organ, _strings_1, _vocal_sines, _bit_sweep, _squarrely,
-)  # fmt: skip
+    _basic_shapes,
+    _sub_1,
+    _saw_dual_1,
+    _pulse_pw,
+    _sines_1,
+    _harmonic_series,
+    _fm_feedback,
+    _fm_fold,
+    _aeiou,
+    _sync_digital,
+    _bell,
+    _organ,
+    _strings_1,
+    _vocal_sines,
+    _bit_sweep,
+    _squarrely,
+)

@@ -1,15 +1,18 @@
-"""Which hosts there are: embedded ones and real Live, from the environment or from hosts.yaml, which git does not track.
+"""Which hosts there are: embedded ones and real Live, from the environment or from hosts.yaml,
+which git does not track.
 
     hosts:
-      - embedded: 2                  # processes of our own on this machine (under Ray: wherever a core is free)
+      - embedded: 2                  # processes of our own on this machine (under Ray: wherever a
+        core is free)
       - live: 192.168.1.20           # a machine that runs Live with AbletonOSC
         lanes: 4
         recordings: "D:/Sets=/mnt/studio"
         delete_recordings: true
         node: 192.168.1.20           # under Ray: the node that speaks with it
 
-UNMIXER_HOSTS names such a file, or lists hosts: `embedded,embedded,192.168.1.20,192.168.1.21:11000`. The machine decides
-who renders, never what: no stage's hash knows of it.
+UNMIXER_HOSTS names such a file, or lists hosts:
+`embedded,embedded,192.168.1.20,192.168.1.21:11000`. The machine decides who renders, never what: no
+stage's hash knows of it.
 """
 
 from __future__ import annotations
@@ -29,15 +32,27 @@ EMBEDDED_LANES, LIVE_LANES = 2, 4
 FILE = Path(__file__).resolve().parents[3] / "hosts.yaml"
 EMBEDDED = "embedded"
 KEYS: dict[str, type] = {
-    EMBEDDED: int, "live": str, "name": str, "lanes": int, "port": int, "reply_port": int, "companion_port": int,
-    "recordings": str, "delete_recordings": bool, "node": str,
-}  # fmt: skip
+    EMBEDDED: int,
+    "live": str,
+    "name": str,
+    "lanes": int,
+    "port": int,
+    "reply_port": int,
+    "companion_port": int,
+    "recordings": str,
+    "delete_recordings": bool,
+    "node": str,
+}
 PORTS = ("port", "reply_port", "companion_port")
 
 
 @dataclass(frozen=True)
 class HostSpec:
-    """One host. `live` is None for a process of our own, which gets `options` on its command line; `node`: for Ray."""
+    """One host.
+
+    `live` is None for a process of our own, which gets `options` on its command line; `node`: for
+    Ray.
+    """
 
     name: str
     live: Endpoint | None = None
@@ -48,15 +63,20 @@ class HostSpec:
     node: str = ""
 
 
-def embedded(n: int, lanes: int | None = None, options: Sequence[str] = (), node: str = "") -> list[HostSpec]:
+def embedded(
+    n: int, lanes: int | None = None, options: Sequence[str] = (), node: str = ""
+) -> list[HostSpec]:
     """`n` processes of our own."""
     return [
-        HostSpec(f"embedded host {i + 1}", None, lanes or EMBEDDED_LANES, tuple(options), node=node) for i in range(n)
+        HostSpec(f"embedded host {i + 1}", None, lanes or EMBEDDED_LANES, tuple(options), node=node)
+        for i in range(n)
     ]
 
 
 def configured(environ: Mapping[str, str] = os.environ, file: Path = FILE) -> list[HostSpec] | None:
-    """UNMIXER_HOSTS, else UNMIXER_LIVE_HOST, else hosts.yaml; None when nobody says anything: embedded ones then.
+    """UNMIXER_HOSTS, else UNMIXER_LIVE_HOST, else hosts.yaml; None when nobody says anything.
+
+    Embedded ones then.
 
     Raises ConfigError that names what is wrong and where.
     """
@@ -71,11 +91,16 @@ def configured(environ: Mapping[str, str] = os.environ, file: Path = FILE) -> li
 
 
 def sounds(environ: Mapping[str, str] = os.environ, file: Path = FILE) -> list[str]:
-    """What kinds of hosts render, each once: "embedded", "live", or the address that UNMIXER_LIVE_HOST names."""
+    """What kinds of hosts render, each once.
+
+    "embedded", "live", or the address that UNMIXER_LIVE_HOST names.
+    """
     specs = configured(environ, file)
     if specs is None:
         return [EMBEDDED]
-    if not environ.get("UNMIXER_HOSTS", "").replace(EMBEDDED, "") and environ.get("UNMIXER_LIVE_HOST"):
+    if not environ.get("UNMIXER_HOSTS", "").replace(EMBEDDED, "") and environ.get(
+        "UNMIXER_LIVE_HOST"
+    ):
         return [environ["UNMIXER_LIVE_HOST"]]
     return sorted({"live" if spec.live else EMBEDDED for spec in specs})
 
@@ -86,7 +111,11 @@ def _from_environment(environ: Mapping[str, str]) -> HostSpec:
     endpoint = Endpoint.from_environment(environ)
     delete = environ.get("UNMIXER_LIVE_DELETE_RECORDINGS") == "1"
     return HostSpec(
-        f"Live at {endpoint}", endpoint, live_lanes(environ), recordings=recordings, delete_recordings=delete
+        f"Live at {endpoint}",
+        endpoint,
+        live_lanes(environ),
+        recordings=recordings,
+        delete_recordings=delete,
     )
 
 
@@ -94,7 +123,9 @@ def live_lanes(environ: Mapping[str, str] = os.environ) -> int:
     """UNMIXER_LIVE_LANES, the tracks that record side by side in Live."""
     text = environ.get("UNMIXER_LIVE_LANES") or str(LIVE_LANES)
     if not text.isdigit() or int(text) < 1:
-        raise ConfigError(f"UNMIXER_LIVE_LANES is {text!r}, but a whole number of 1 or more is expected.")
+        raise ConfigError(
+            f"UNMIXER_LIVE_LANES is {text!r}, but a whole number of 1 or more is expected."
+        )
     return int(text)
 
 
@@ -105,7 +136,8 @@ def _word(word: str, environ: Mapping[str, str]) -> HostSpec:
     host, _, port = word.partition(":")
     if not host:
         raise ConfigError(
-            f"UNMIXER_HOSTS is {environ['UNMIXER_HOSTS']!r}, but 'embedded' and addresses, separated by commas, are "
+            f"UNMIXER_HOSTS is {environ['UNMIXER_HOSTS']!r}, but 'embedded' and addresses, "
+            f"separated by commas, are "
             "expected, or the name of a .yaml file."
         )
     ports = {"UNMIXER_OSC_PORT": port} if port else {}
@@ -126,7 +158,9 @@ def _read(path: Path) -> list[HostSpec]:
 def _entry(entry: Any, where: str) -> list[HostSpec]:
     """One item of the list: a Live, or a number of embedded hosts."""
     if not isinstance(entry, dict) or (EMBEDDED in entry) == ("live" in entry):
-        raise ConfigError(f"{where} must be a mapping with either 'embedded: <how many>' or 'live: <address>'.")
+        raise ConfigError(
+            f"{where} must be a mapping with either 'embedded: <how many>' or 'live: <address>'."
+        )
     for key, value in entry.items():
         if key not in KEYS:
             raise ConfigError(f"{where} has an unknown key {key!r}; known are {', '.join(KEYS)}.")
@@ -138,11 +172,14 @@ def _entry(entry: Any, where: str) -> list[HostSpec]:
     endpoint = Endpoint(entry["live"], **{key: entry[key] for key in PORTS if key in entry})
     return [
         HostSpec(
-            entry.get("name") or f"Live at {endpoint}", endpoint, entry.get("lanes", LIVE_LANES),
-            recordings=entry.get("recordings", ""), delete_recordings=entry.get("delete_recordings", False),
+            entry.get("name") or f"Live at {endpoint}",
+            endpoint,
+            entry.get("lanes", LIVE_LANES),
+            recordings=entry.get("recordings", ""),
+            delete_recordings=entry.get("delete_recordings", False),
             node=entry.get("node", ""),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _fits(key: str, value: Any) -> bool:
@@ -159,12 +196,18 @@ def _wanted(key: str) -> str:
 
 
 def _finish(specs: list[HostSpec]) -> list[HostSpec]:
-    """Names told apart, and reply ports shared where several Lives answer to one. Raises ConfigError for a Live named twice."""
+    """Names told apart, and reply ports shared where several Lives answer to one.
+
+    Raises ConfigError for a Live named twice.
+    """
     lives = [spec.live for spec in specs if spec.live]
     places = [(live.host, live.reply_port or live.port) for live in lives]
     for place in places:
         if places.count(place) > 1:
-            raise ConfigError(f"Live at {place[0]} is in the list of hosts twice; lanes, not hosts, share one Live.")
+            raise ConfigError(
+                f"Live at {place[0]} is in the list of hosts twice; lanes, not hosts, share one "
+                f"Live."
+            )
     finished, n = [], 0
     for spec in specs:
         if spec.live is None:

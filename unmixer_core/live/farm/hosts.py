@@ -1,6 +1,9 @@
-"""Embedded hosts as processes of our own: started on free ports, watched, stopped, and their recordings thrown away.
+"""Embedded hosts as processes of our own.
 
-This module never imports the host: it starts `python -m unmixer_core.headless` and speaks OSC with it, as with Live.
+Started on free ports, watched, stopped, and their recordings thrown away.
+
+This module never imports the host: it starts `python -m unmixer_core.headless` and speaks OSC with
+it, as with Live.
 """
 
 from __future__ import annotations
@@ -25,8 +28,8 @@ STOP_WITHIN_S = 3.0
 REPOSITORY = Path(__file__).resolve().parents[3]
 RAM_DISK = Path("/dev/shm")
 ENOUGH_BYTES = 256 << 20
+#: Of folders for recordings; followed by the id of the process that made it.
 PREFIX = "unmixer-host-"
-"""Of folders for recordings; followed by the id of the process that made it."""
 
 
 class EmbeddedHost:
@@ -49,14 +52,29 @@ class EmbeddedHost:
         _sweep(folder)
         self._recordings = Path(tempfile.mkdtemp(prefix=f"{PREFIX}{os.getpid()}-", dir=folder))
         command = (
-            "--port", str(self.endpoint.port), "--reply-port", str(transport.reply_port), "--recordings", str(self._recordings),
-            "--sample-rate", str(self.sample_rate), "--parent-pid", str(os.getpid()), *self.options,
-        )  # fmt: skip
+            "--port",
+            str(self.endpoint.port),
+            "--reply-port",
+            str(transport.reply_port),
+            "--recordings",
+            str(self._recordings),
+            "--sample-rate",
+            str(self.sample_rate),
+            "--parent-pid",
+            str(os.getpid()),
+            *self.options,
+        )
         with self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "unmixer_core.headless", *command,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=log, env=_environment(),
-            )  # fmt: skip
+                sys.executable,
+                "-m",
+                "unmixer_core.headless",
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=log,
+                env=_environment(),
+            )
         try:
             async with asyncio.timeout(READY_WITHIN_S):
                 await self._ready()
@@ -65,7 +83,8 @@ class EmbeddedHost:
             await self.stop()
             if isinstance(error, TimeoutError):
                 raise HostTimeout(
-                    f"the embedded host did not get ready within {READY_WITHIN_S:.0f} s; is the machine overloaded?"
+                    f"the embedded host did not get ready within {READY_WITHIN_S:.0f} s; is the "
+                    f"machine overloaded?"
                 ) from error
             raise
         return transport
@@ -80,7 +99,10 @@ class EmbeddedHost:
         code = await self._process.wait()
         how = f"by signal {-code}" if code < 0 else f"with status {code}"
         last = self._last_words()
-        return HostDied(f"the embedded host (process {self._process.pid}) ended {how}{f': {last}' if last else ''}.")
+        return HostDied(
+            f"the embedded host (process {self._process.pid}) ended "
+            f"{how}{f': {last}' if last else ''}."
+        )
 
     async def stop(self) -> None:
         """Ends the process, by force if it must, and removes its recordings."""
@@ -95,7 +117,9 @@ class EmbeddedHost:
                     self._process.kill()
                 await self._process.wait()
         if self._process is not None and self._process.stdout is not None:
-            await self._process.stdout.read()  # to its end, so that the event loop may close behind it
+            await (
+                self._process.stdout.read()
+            )  # to its end, so that the event loop may close behind it
         if self._recordings is not None:
             shutil.rmtree(self._recordings, ignore_errors=True)
 
@@ -136,7 +160,9 @@ def _sweep(folder: Path) -> None:
 
 
 def _recordings_folder() -> Path:
-    """Memory if there is some (a clip lives for milliseconds), the system's folder for temporary files otherwise."""
+    """Memory if there is some (a clip lives for milliseconds), the system's folder for temporary
+    files otherwise.
+    """
     try:
         roomy = os.access(RAM_DISK, os.W_OK) and shutil.disk_usage(RAM_DISK).free > ENOUGH_BYTES
     except OSError:

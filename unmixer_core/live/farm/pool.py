@@ -1,8 +1,10 @@
-"""Patches on their way: what waits, who has which patch on lease, and what becomes of a patch whose render fails.
+"""Patches on their way: what waits, who has which patch on lease, and what becomes of a patch whose
+render fails.
 
-Both engines share this: a host is a Desk here, whether its worker lives in this process or in a Ray actor. A patch has one
-outcome, the first that comes. One that failed goes to another host if there is one; one whose host was lost with it
-is tried alone there, so that a patch which kills hosts takes no other along.
+Both engines share this: a host is a Desk here, whether its worker lives in this process or in a Ray
+actor. A patch has one outcome, the first that comes. One that failed goes to another host if there
+is one; one whose host was lost with it is tried alone there, so that a patch which kills hosts
+takes no other along.
 """
 
 from __future__ import annotations
@@ -47,7 +49,10 @@ class Standing:
 
 
 class SessionLost(HostError):
-    """What failed speaks against the whole session, not against one take. `cause` is the error as the user should see it."""
+    """What failed speaks against the whole session, not against one take.
+
+    `cause` is the error as the user should see it.
+    """
 
     def __init__(self, cause: HostError) -> None:
         super().__init__(cause)
@@ -60,8 +65,8 @@ class SessionLost(HostError):
 class Host(Protocol):
     """One host, wherever its worker runs: workers.HostWorker here, ray_engine.RayHost in an actor.
 
-    `render` raises RecordingError or ReadbackMismatch for a take that failed and SessionLost when the session is of no
-    more use; `open` may follow at any time after `close`, which never raises.
+    `render` raises RecordingError or ReadbackMismatch for a take that failed and SessionLost when
+    the session is of no more use; `open` may follow at any time after `close`, which never raises.
     """
 
     @property
@@ -78,8 +83,12 @@ class Host(Protocol):
 
 @dataclass(eq=False)
 class Job:
-    """A patch on its way. `results` is where its outcome goes; `alone`: its host was lost with it, so nothing else should be
-    under way beside it; `avoid`: where it failed last; `reserved`: the host that is being emptied for it."""
+    """A patch on its way.
+
+    `results` is where its outcome goes; `alone`: its host was lost with it, so nothing else should
+    be under way beside it; `avoid`: where it failed last; `reserved`: the host that is being
+    emptied for it.
+    """
 
     index: int
     patch: Patch
@@ -94,7 +103,10 @@ class Job:
 
 @dataclass(eq=False)
 class Desk:
-    """What the pool knows of a host: whether it is `up`, what it has on lease, and why it is set aside, if it is."""
+    """What the pool knows of a host.
+
+    Whether it is `up`, what it has on lease, and why it is set aside, if it is.
+    """
 
     name: str
     up: bool = False
@@ -110,10 +122,10 @@ class Pool:
 
     desks: list[Desk] = field(default_factory=list)
     inboxes: set[queue.SimpleQueue[Any]] = field(default_factory=set)
+    #: What the hosts cannot set (stock AbletonOSC); known as soon as the first session stands.
     frozen: Frozen | None = None
-    """What the hosts cannot set (stock AbletonOSC); known as soon as the first session stands."""
+    #: All hosts have been heard of once: from now on what they cannot set stays as it is.
     begun: bool = False
-    """All hosts have been heard of once: from now on what they cannot set stays as it is."""
     _jobs: deque[Job] = field(default_factory=deque)
     _waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -121,15 +133,18 @@ class Pool:
     def lanes(self) -> int:
         return sum(desk.lanes for desk in self.desks)
 
-    # -- hosts come and go -------------------------------------------------------------------------------------------
+    # -- hosts come and go ---------------------------------------------------------------------
 
     def admit(self, desk: Desk, standing: Standing) -> None:
         """The host is ready. Raises HostError when it cannot render what the others can."""
-        known = self.begun or any(other.up for other in self.desks if other is not desk and other.frozen)
+        known = self.begun or any(
+            other.up for other in self.desks if other is not desk and other.frozen
+        )
         if known and standing.frozen is not None and standing.frozen != self.frozen:
             raise HostError(
                 f"the template set of {desk.name} has other frozen choices than the run began with "
-                f"({standing.frozen.describe()}): give every host a copy of one set, and leave it alone while a render runs."
+                f"({standing.frozen.describe()}): give every host a copy of one set, and leave it "
+                f"alone while a render runs."
             )
         desk.frozen = standing.frozen is not None
         self.frozen = standing.frozen or self.frozen
@@ -137,7 +152,9 @@ class Pool:
         self._wake()
 
     def dismiss(self, desk: Desk, error: HostError | None) -> None:
-        """The host is gone for now; what it had on lease failed with it, once, and is tried alone elsewhere."""
+        """The host is gone for now; what it had on lease failed with it, once, and is tried
+        alone elsewhere.
+        """
         desk.up = False
         for job in self._jobs:
             job.reserved = None if job.reserved is desk else job.reserved
@@ -146,7 +163,12 @@ class Pool:
                 desk.leases.discard(job)
                 self._jobs.appendleft(job)
             else:
-                self.failed(job, desk, type(error)(f"the session was lost while it was rendered: {error}"), alone=True)
+                self.failed(
+                    job,
+                    desk,
+                    type(error)(f"the session was lost while it was rendered: {error}"),
+                    alone=True,
+                )
         self._wake()
 
     def set_aside(self, desk: Desk, error: HostError) -> None:
@@ -157,7 +179,7 @@ class Pool:
                 inbox.put(error)
         self._wake()
 
-    # -- patches -----------------------------------------------------------------------------------------------------
+    # -- patches -------------------------------------------------------------------------------
 
     def put(self, job: Job) -> None:
         self._jobs.append(job)
@@ -177,7 +199,9 @@ class Pool:
         self._settle(job, clip)
 
     def failed(self, job: Job, desk: Desk, error: HostError, *, alone: bool = False) -> None:
-        """Counts a failure: back into the queue, or out as a RenderFailure when it was the last a patch may have."""
+        """Counts a failure: back into the queue, or out as a RenderFailure when it was the last
+        a patch may have.
+        """
         self._end(job, desk)
         job.tries += 1
         log.info("patch %s, try %d on %s: %s", job.patch.digest, job.tries, desk.name, error)
@@ -216,7 +240,9 @@ class Pool:
     def _may(self, job: Job, desk: Desk) -> bool:
         if job.reserved not in (None, desk):
             return False
-        return job.avoid is not desk or not any(other.up for other in self.desks if other is not desk)
+        return job.avoid is not desk or not any(
+            other.up for other in self.desks if other is not desk
+        )
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

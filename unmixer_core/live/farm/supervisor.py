@@ -1,7 +1,10 @@
-"""A keeper keeps one host busy: opens a session with it, leases patches to it, and opens another when it is lost.
+"""A keeper keeps one host busy.
 
-Every lease has a deadline, a host that says nothing is pinged, failures in a row are answered with growing pauses, and
-a host that fails too often is set aside for a while: its patches go to the others.
+Opens a session with it, leases patches to it, and opens another when it is lost.
+
+Every lease has a deadline, a host that says nothing is pinged, failures in a row are answered with
+growing pauses, and a host that fails too often is set aside for a while: its patches go to the
+others.
 """
 
 from __future__ import annotations
@@ -17,21 +20,26 @@ from unmixer_core.live.farm.pool import PATCH_TRIES, Desk, Host, Pool, SessionLo
 
 log = logging.getLogger(__name__)
 
+#: Sessions in a row that end without a single render before the host is set aside: more than one
+#: patch can spoil alone.
 HOST_TRIES = 2 * PATCH_TRIES
-"""Sessions in a row that end without a single render before the host is set aside: more than one patch can spoil alone."""
 PAUSE_S, LONGEST_PAUSE_S = 0.5, 8.0
+#: How long a host is set aside, at first and at most.
 ASIDE_S, LONGEST_ASIDE_S = 30.0, 600.0
-"""How long a host is set aside, at first and at most."""
+#: Real Live builds a template lane in some ten seconds.
 OPEN_WITHIN_S = 300.0
-"""Real Live builds a template lane in some ten seconds."""
+#: How long a patch may be under way, beside its own length; every question on the way has a
+#: patience of its own.
 LEASE_S = 60.0
-"""How long a patch may be under way, beside its own length; every question on the way has a patience of its own."""
 PING_EVERY_S, PING_WITHIN_S = 5.0, 15.0
 CLOSE_WITHIN_S = 30.0
 
 
 class Keeper:
-    """`started` is done when the first session stands, or raises why it does not; `run` ends only by cancellation."""
+    """`started` is done when the first session stands, or raises why it does not.
+
+    `run` ends only by cancellation.
+    """
 
     def __init__(self, host: Host, pool: Pool, clip_s: float) -> None:
         self.host, self.pool = host, pool
@@ -76,10 +84,16 @@ class Keeper:
         await _until_one_fails([*(self._feed() for _ in range(standing.lanes)), self._listen()])
 
     async def _feed(self) -> None:
-        """One lane's patches, one after the other. A patch stays on lease when the session is lost with it."""
+        """One lane's patches, one after the other.
+
+        A patch stays on lease when the session is lost with it.
+        """
         while True:
             job = await self.pool.lease(self.desk)
-            limit = f"{self.desk.name} had patch {job.patch.digest} for {self.lease_s:.0f} s without an end."
+            limit = (
+                f"{self.desk.name} had patch {job.patch.digest} for {self.lease_s:.0f} s "
+                f"without an end."
+            )
             try:
                 clip = await within(self.lease_s, self.host.render(job.patch), limit)
             except (RecordingError, ReadbackMismatch) as problem:
@@ -104,8 +118,11 @@ class Keeper:
         if len(self.pool.desks) > 1:
             log.warning(
                 "%s failed %d times in a row and is set aside for %.0f s (%s)",
-                self.desk.name, self._barren, self._aside_s, error,
-            )  # fmt: skip
+                self.desk.name,
+                self._barren,
+                self._aside_s,
+                error,
+            )
         self._called.clear()
         self.pool.set_aside(self.desk, error)
         try:
@@ -115,7 +132,10 @@ class Keeper:
             self._aside_s = min(2.0 * self._aside_s, LONGEST_ASIDE_S)
 
     async def _close(self) -> None:
-        """Closes the host to the end, also when this keeper is cancelled meanwhile: a process half stopped would stay."""
+        """Closes the host to the end, also when this keeper is cancelled meanwhile.
+
+        A process half stopped would stay.
+        """
         closing = asyncio.ensure_future(self.host.close())
         try:
             await asyncio.wait([closing], timeout=CLOSE_WITHIN_S)
@@ -130,7 +150,10 @@ class Keeper:
 
 
 async def within(limit_s: float, work: Coroutine[Any, Any, Any], sentence: str) -> Any:
-    """The work's result. Raises HostTimeout(sentence) when it takes longer, after it has been cancelled."""
+    """The work's result.
+
+    Raises HostTimeout(sentence) when it takes longer, after it has been cancelled.
+    """
     task = asyncio.ensure_future(work)
     try:
         done, _ = await asyncio.wait([task], timeout=limit_s)
@@ -144,7 +167,10 @@ async def within(limit_s: float, work: Coroutine[Any, Any, Any], sentence: str) 
 
 
 async def _until_one_fails(loops: list[Coroutine[Any, Any, None]]) -> None:
-    """Runs the loops until one fails; the others are cancelled. What speaks against the session comes before the rest."""
+    """Runs the loops until one fails; the others are cancelled.
+
+    What speaks against the session comes before the rest.
+    """
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -164,4 +190,7 @@ def named(problem: Exception) -> HostError:
     if isinstance(problem, HostError):
         return problem
     log.error("unexpected", exc_info=problem)
-    return HostError(f"rendering failed with {type(problem).__name__}: {problem}; please report this with a trace.")
+    return HostError(
+        f"rendering failed with {type(problem).__name__}: {problem}; please report this with a "
+        f"trace."
+    )

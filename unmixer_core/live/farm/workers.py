@@ -1,4 +1,6 @@
-"""A worker is one host's session at a time: opens it, renders on its lanes, and says whether a failure spoils it all.
+"""A worker is one host's session at a time.
+
+Opens it, renders on its lanes, and says whether a failure spoils it all.
 
 The same worker serves both engines: in this process, and inside a Ray actor.
 """
@@ -21,8 +23,9 @@ from unmixer_core.live.session.recorder import PathMap, Take
 from unmixer_core.live.session.session import Session
 from unmixer_core.schema.patch import Patch
 
+#: Failed takes in a row on one lane before the whole session is built anew: a patch is not given up
+#: for one bad lane.
 LANE_TRIES = PATCH_TRIES - 1
-"""Failed takes in a row on one lane before the whole session is built anew: a patch is not given up for one bad lane."""
 
 
 class HostWorker:
@@ -45,13 +48,18 @@ class HostWorker:
         await self.close()
         self._stack = AsyncExitStack()
         way = _embedded if self.spec.live is None else _live
-        session, self._died = await self._stack.enter_async_context(way(self.spec, self.take, self.trace))
+        session, self._died = await self._stack.enter_async_context(
+            way(self.spec, self.take, self.trace)
+        )
         lanes = len(session.lanes)
         self._session, self._free, self._failures = session, list(range(lanes)), [0] * lanes
         return Standing(lanes, session.frozen)
 
     async def render(self, patch: Patch) -> Clip:
-        """float32 [2, samples]. Raises RecordingError or ReadbackMismatch (the take failed), SessionLost (all is lost)."""
+        """float32 [2, samples].
+
+        Raises RecordingError or ReadbackMismatch (the take failed), SessionLost (all is lost).
+        """
         session, died = self._session, self._died
         if session is None or died is None or not self._free:
             raise SessionLost(HostDied(f"{self.name} has no session with a free lane."))
@@ -60,7 +68,9 @@ class HostWorker:
         waiting: list[asyncio.Future[Any]] = [work, died]
         try:
             await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if died.done() and not (work.done() and not work.cancelled() and work.exception() is None):
+            if died.done() and not (
+                work.done() and not work.cancelled() and work.exception() is None
+            ):
                 raise SessionLost(self._how(died))
             return self._outcome(work, lane)
         finally:
@@ -92,7 +102,11 @@ class HostWorker:
 
     def _how(self, died: asyncio.Future[HostDied] | None) -> HostDied:
         ended = died is not None and died.done() and not died.cancelled()
-        return died.result() if died is not None and ended else HostDied(f"the session with {self.name} was closed.")
+        return (
+            died.result()
+            if died is not None and ended
+            else HostDied(f"the session with {self.name} was closed.")
+        )
 
     async def close(self) -> None:
         """Ends the session: a host of ours is stopped, real Live gets its set back."""
@@ -116,7 +130,9 @@ async def _embedded(spec: HostSpec, take: Take, trace: Path | None) -> AsyncIter
     session = None
     try:
         opening = asyncio.create_task(
-            Session.open(host.endpoint, take, lanes=spec.lanes, transport=transport, delete_files=True)
+            Session.open(
+                host.endpoint, take, lanes=spec.lanes, transport=transport, delete_files=True
+            )
         )
         try:
             await asyncio.wait([opening, died], return_when=asyncio.FIRST_COMPLETED)
@@ -137,11 +153,18 @@ async def _embedded(spec: HostSpec, take: Take, trace: Path | None) -> AsyncIter
 
 @asynccontextmanager
 async def _live(spec: HostSpec, take: Take, trace: Path | None) -> AsyncIterator[Opened]:
-    """Live where `spec` says; its recordings stay where Live put them unless `spec` says otherwise."""
+    """Live where `spec` says; its recordings stay where Live put them unless `spec` says
+    otherwise.
+    """
     assert spec.live is not None
     never: asyncio.Future[HostDied] = asyncio.get_running_loop().create_future()
     async with await Session.open(
-        spec.live, take, lanes=spec.lanes, trace=trace, calibrate=True,
-        delete_files=spec.delete_recordings, paths=PathMap.parse(spec.recordings),
-    ) as session:  # fmt: skip
+        spec.live,
+        take,
+        lanes=spec.lanes,
+        trace=trace,
+        calibrate=True,
+        delete_files=spec.delete_recordings,
+        paths=PathMap.parse(spec.recordings),
+    ) as session:
         yield session, never

@@ -1,16 +1,22 @@
-"""Questions and answers with AbletonOSC, which acknowledges nothing and puts neither address nor id on its errors.
+"""Questions and answers with AbletonOSC, which acknowledges nothing and puts neither address nor id
+on its errors.
 
 A reply is matched on its address *and* on the ids it echoes. Three things keep answers true:
 
-- a question that was asked twice, or given up, leaves answers that may still arrive. The next time the same question is
-  put, a fence goes first: an address nobody has, whose error text comes back after everything the host said before;
-- `/live/error` names no request. The host works in order, so it belongs to the oldest datagram that has open questions,
-  or to sets just before it. Those questions are put again, alone and with a fence behind them: an error and no reply
-  before the fence's is a refusal, and HostRefused when it happens each time. Errors that are not ours do no harm;
-- at most `window` datagrams are out without a sign that the host took them, or its receive buffer drops some silently.
+- a question that was asked twice, or given up, leaves answers that may still arrive. The next time
+  the same question is
+  put, a fence goes first: an address nobody has, whose error text comes back after everything the
+  host said before;
+- `/live/error` names no request. The host works in order, so it belongs to the oldest datagram that
+  has open questions,
+  or to sets just before it. Those questions are put again, alone and with a fence behind them: an
+  error and no reply before the fence's is a refusal, and HostRefused when it happens each time.
+  Errors that are not ours do no harm;
+- at most `window` datagrams are out without a sign that the host took them, or its receive buffer
+  drops some silently.
 
-What is said within one turn of the event loop travels as one bundle. An error makes the host drop the rest of a bundle,
-so what is asked a second time travels alone.
+What is said within one turn of the event loop travels as one bundle. An error makes the host drop
+the rest of a bundle, so what is asked a second time travels alone.
 """
 
 from __future__ import annotations
@@ -34,17 +40,20 @@ log = logging.getLogger(__name__)
 
 UNKNOWN_ADDRESS = "Unknown OSC address: "
 FENCE = "/unmixer/fence/"
+#: Below the 8 KB and 9 KB at which python-osc's server and macOS cut.
 BUNDLE_BYTES = 8000
-"""Below the 8 KB and 9 KB at which python-osc's server and macOS cut."""
 CHECKLIST = (
-    "check that Live is running, that AbletonOSC is chosen under Settings > Link, Tempo & MIDI > Control Surface, "
+    "check that Live is running, that AbletonOSC is chosen under Settings > Link, Tempo & MIDI > "
+    "Control Surface, "
     "that no dialog or menu is open in Live, and that UNMIXER_LIVE_HOST is right"
 )
 
 
 @dataclass(frozen=True)
 class Timing:
-    """`timeout_s` of one try (an open menu stops Live for seconds), number of `tries`, datagrams out at a time."""
+    """`timeout_s` of one try (an open menu stops Live for seconds), number of `tries`, datagrams
+    out at a time.
+    """
 
     timeout_s: float = 2.0
     tries: int = 3
@@ -58,13 +67,17 @@ class Timing:
         except ValueError:
             timeout_s = 0.0
         if timeout_s <= 0.0:
-            raise ConfigError(f"UNMIXER_OSC_TIMEOUT_S is {text!r}, but a number of seconds above zero is expected.")
+            raise ConfigError(
+                f"UNMIXER_OSC_TIMEOUT_S is {text!r}, but a number of seconds above zero is "
+                f"expected."
+            )
         return cls(timeout_s=timeout_s)
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    kind: str  # "reply", "refused" (certain), "suspect" (an error that is probably this question's), "timeout"
+    # "reply", "refused" (certain), "suspect" (an error that is probably this question's), "timeout"
+    kind: str
     arguments: tuple[Any, ...] = ()
     text: str = ""
 
@@ -85,9 +98,12 @@ class _Question:
 
 
 class Client:
-    """Speaks to one host. Use inside a running event loop; `where` is the host's address as errors should name it.
+    """Speaks to one host.
 
-    `repairs`: how often the set, changed by somebody else, was put right again; a take under way then is void.
+    Use inside a running event loop; `where` is the host's address as errors should name it.
+
+    `repairs`: how often the set, changed by somebody else, was put right again; a take under way
+    then is void.
     """
 
     def __init__(self, transport: Transport, where: str, timing: Timing | None = None) -> None:
@@ -114,12 +130,15 @@ class Client:
         self._flush()
         self._transport.close()
 
-    # -- saying ------------------------------------------------------------------------------------------------------
+    # -- saying --------------------------------------------------------------------------------
 
     async def send(self, *messages: Message, alone: bool = False) -> None:
-        """Messages that have no reply, in one datagram: handled in the same tick. Confirm by reading back.
+        """Messages that have no reply, in one datagram: handled in the same tick.
 
-        `alone`: in a datagram that holds nothing else, so that no other message's error can cost it.
+        Confirm by reading back.
+
+        `alone`: in a datagram that holds nothing else, so that no other message's error can cost
+        it.
         """
         await self._room()
         self._post([wire.encode(*message) for message in messages], alone)
@@ -133,7 +152,7 @@ class Client:
         """Texts of the /live/error messages that came after `mark`."""
         return [text for sent, text in self.errors if sent >= mark]
 
-    # -- asking ------------------------------------------------------------------------------------------------------
+    # -- asking --------------------------------------------------------------------------------
 
     async def query(
         self,
@@ -146,8 +165,9 @@ class Client:
     ) -> tuple[Any, ...]:
         """The reply's arguments behind the echoed `ids`. `extra` arguments are sent but not echoed.
 
-        `asked` replaces what is sent, for an address that echoes nothing but whose reply is known to start with `ids`.
-        Raises HostTimeout after `tries` silent tries, HostRefused when the host answers with an error.
+        `asked` replaces what is sent, for an address that echoes nothing but whose reply is known
+        to start with `ids`. Raises HostTimeout after `tries` silent tries, HostRefused when the
+        host answers with an error.
         """
         arguments = tuple(asked) if asked is not None else (*ids, *extra)
         if (address, ids) in self._stale:
@@ -156,10 +176,14 @@ class Client:
         self._questions[address].append(question)
         outcome = _Outcome("timeout")
         try:
-            outcome = await self._ask(question, wire.encode(address, arguments), tries or self.timing.tries, port)
+            outcome = await self._ask(
+                question, wire.encode(address, arguments), tries or self.timing.tries, port
+            )
         finally:
             self._questions[address].remove(question)
-            if (question.asked > 1 or outcome.kind == "timeout") and not address.startswith("/unmixer/"):
+            if (question.asked > 1 or outcome.kind == "timeout") and not address.startswith(
+                "/unmixer/"
+            ):
                 self._stale.add((address, ids))
         if outcome.kind == "reply":
             return outcome.arguments
@@ -169,17 +193,27 @@ class Client:
             raise HostRefused(f"the host at {self.where} answered {said} with an error: {text}.")
         waited_s = question.asked * self.timing.timeout_s
         raise HostTimeout(
-            f"the host at {self.where} did not answer {said} in {question.asked} tries of {self.timing.timeout_s:g} s "
+            f"the host at {self.where} did not answer {said} in {question.asked} tries of "
+            f"{self.timing.timeout_s:g} s "
             f"({waited_s:g} s in all){self.trouble}; {CHECKLIST}."
         )
 
-    async def companion(self, address: str, *arguments: Any, tries: int | None = None) -> tuple[Any, ...]:
-        """A companion call: the reply's arguments behind the request id. Raises as `query`, errors being exact."""
+    async def companion(
+        self, address: str, *arguments: Any, tries: int | None = None
+    ) -> tuple[Any, ...]:
+        """A companion call: the reply's arguments behind the request id.
+
+        Raises as `query`, errors being exact.
+        """
         request = next(self._request_ids) & 0x7FFFFFFF
-        return await self.query(address, request, extra=arguments, tries=tries, port=self.companion_port)
+        return await self.query(
+            address, request, extra=arguments, tries=tries, port=self.companion_port
+        )
 
     async def fence(self) -> None:
-        """Returns when everything the host said before now has arrived (on a path that keeps order)."""
+        """Returns when everything the host said before now has arrived (on a path that keeps
+        order).
+        """
         for _ in range(self.timing.tries):
             address = f"{FENCE}{next(self._request_ids)}"
             self._fences[address] = asyncio.get_running_loop().create_future()
@@ -197,7 +231,9 @@ class Client:
         waited_s = self.timing.tries * self.timing.timeout_s
         raise HostTimeout(f"the host at {self.where} said nothing for {waited_s:g} s; {CHECKLIST}.")
 
-    async def _ask(self, question: _Question, datagram: bytes, tries: int, port: int | None) -> _Outcome:
+    async def _ask(
+        self, question: _Question, datagram: bytes, tries: int, port: int | None
+    ) -> _Outcome:
         loop = asyncio.get_running_loop()
         outcome = _Outcome("timeout")
         for _ in range(tries):
@@ -218,15 +254,21 @@ class Client:
         return outcome
 
     def _check(self, sequence: int) -> None:
-        """A fence behind the datagram `sequence`: when it comes back, what was asked until then should have been answered."""
+        """A fence behind the datagram `sequence`.
+
+        When it comes back, what was asked until then should have been answered.
+        """
         address = f"{FENCE}{next(self._request_ids)}"
         self._checks[address] = sequence
         self._post([wire.encode(address)], alone=True)
 
-    # -- the window --------------------------------------------------------------------------------------------------
+    # -- the window ----------------------------------------------------------------------------
 
     def _post(self, messages: list[bytes], alone: bool = False, port: int | None = None) -> int:
-        """Puts encoded messages into the bundle that leaves at the end of this turn. Returns its sequence number."""
+        """Puts encoded messages into the bundle that leaves at the end of this turn.
+
+        Returns its sequence number.
+        """
         size = sum(map(len, messages)) + 4 * len(messages)
         alone = alone or port is not None
         if self._outbox and (alone or self._outbox_bytes + size > BUNDLE_BYTES):
@@ -251,7 +293,10 @@ class Client:
                 self.trouble = f"; {error}"
 
     async def _room(self) -> None:
-        """Waits until fewer than `window` datagrams are out; asks for a sign of life when nothing else would bring one."""
+        """Waits until fewer than `window` datagrams are out.
+
+        Asks for a sign of life when nothing else would bring one.
+        """
         while self._sent - self._taken >= self.timing.window - 1:  # one is left for the fence
             self._progress.clear()
             if not any(self._questions.values()) and not self._fences:
@@ -267,7 +312,7 @@ class Client:
         self._taken = max(self._taken, sequence)
         self._progress.set()
 
-    # -- hearing -----------------------------------------------------------------------------------------------------
+    # -- hearing -------------------------------------------------------------------------------
 
     def _receive(self, datagram: bytes) -> None:
         try:
@@ -286,7 +331,11 @@ class Client:
     def _on_reply(self, address: str, arguments: tuple[Any, ...]) -> None:
         for question in self._questions.get(address, ()):
             n = len(question.ids)
-            if arguments[:n] == question.ids and question.waiter is not None and not question.waiter.done():
+            if (
+                arguments[:n] == question.ids
+                and question.waiter is not None
+                and not question.waiter.done()
+            ):
                 question.settle(_Outcome("reply", arguments[n:]))
                 self._took(question.sequence)
                 self._accuse(question.sequence - 1)
@@ -327,7 +376,10 @@ class Client:
                 self._accuse(question.sequence)
 
     def _accuse(self, last: int) -> None:
-        """Open questions under suspicion, put in datagrams up to `last`, are put again: the host is through with those."""
+        """Open questions under suspicion, put in datagrams up to `last`, are put again.
+
+        The host is through with those.
+        """
         for question in self._waiting():
             if question.suspicion and question.sequence <= last:
                 question.settle(_Outcome("suspect", text=question.suspicion))

@@ -1,7 +1,8 @@
 """Datagrams to and from a host: the seam at which tests, traces and the real socket meet.
 
-AbletonOSC answers to a fixed port of the sender's machine, whatever port the question came from, so the client owns
-that reply port. The socket takes 64 KB datagrams (python-osc's server cuts at 8 KB) and a large kernel buffer.
+AbletonOSC answers to a fixed port of the sender's machine, whatever port the question came from, so
+the client owns that reply port. The socket takes 64 KB datagrams (python-osc's server cuts at 8 KB)
+and a large kernel buffer.
 """
 
 from __future__ import annotations
@@ -28,18 +29,23 @@ Receiver = Callable[[bytes], None]
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a host listens and where it answers. `companion_port`: where the companion script listens if on its own."""
+    """Where a host listens and where it answers.
+
+    `companion_port`: where the companion script listens if on its own.
+    """
 
     host: str = "127.0.0.1"
     port: int = 11000
     reply_port: int = 11001
     companion_port: int = 11002
+    #: Other hosts, on other machines, answer to the same port of ours.
     shared: bool = False
-    """Other hosts, on other machines, answer to the same port of ours."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Endpoint:
-        """UNMIXER_LIVE_HOST (or UNMIXER_OSC_HOST), UNMIXER_OSC_PORT, UNMIXER_OSC_REPLY_PORT, UNMIXER_COMPANION_PORT."""
+        """UNMIXER_LIVE_HOST (or UNMIXER_OSC_HOST), UNMIXER_OSC_PORT, UNMIXER_OSC_REPLY_PORT,
+        UNMIXER_COMPANION_PORT.
+        """
         return cls(
             environ.get("UNMIXER_LIVE_HOST") or environ.get("UNMIXER_OSC_HOST") or cls.host,
             _port(environ, "UNMIXER_OSC_PORT", cls.port),
@@ -59,7 +65,9 @@ def _port(environ: Mapping[str, str], name: str, default: int) -> int:
 
 
 class Transport(Protocol):
-    """Sends datagrams; hands received ones to the receiver given to `open`, on the running event loop."""
+    """Sends datagrams; hands received ones to the receiver given to `open`, on the running event
+    loop.
+    """
 
     def open(self, receiver: Receiver) -> None: ...
 
@@ -71,7 +79,8 @@ class Transport(Protocol):
 class UdpTransport:
     """A UDP socket bound to the reply port. Raises PortBusy when another program holds it.
 
-    Several hosts that answer to one port are told apart by their machines' addresses; they share the socket.
+    Several hosts that answer to one port are told apart by their machines' addresses; they share
+    the socket.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -89,7 +98,9 @@ class UdpTransport:
 
     def send(self, datagram: bytes, port: int | None = None) -> None:
         try:
-            self._socket.socket.sendto(datagram, (self._address, self.endpoint.port if port is None else port))
+            self._socket.socket.sendto(
+                datagram, (self._address, self.endpoint.port if port is None else port)
+            )
         except BlockingIOError:
             pass  # a full send buffer is a lost datagram: read-back and retry see to it
         except OSError as error:
@@ -105,8 +116,8 @@ class UdpTransport:
 class _ReplySocket:
     """One bound socket and who hears what it receives, by the sender's address."""
 
+    #: Sockets that may be shared, by port.
     bound: ClassVar[dict[int, _ReplySocket]] = {}
-    """Sockets that may be shared, by port."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.socket = _bound_socket(endpoint)
@@ -168,8 +179,10 @@ def _bound_socket(endpoint: Endpoint) -> socket.socket:
     except OSError as error:
         opened.close()
         raise PortBusy(
-            f"UDP port {endpoint.reply_port}, to which Live answers, is held by another program ({error.strerror}); "
-            "close the other AbletonOSC client, or set UNMIXER_OSC_REPLY_PORT for a host that answers elsewhere."
+            f"UDP port {endpoint.reply_port}, to which Live answers, is held by another program "
+            f"({error.strerror}); "
+            "close the other AbletonOSC client, or set UNMIXER_OSC_REPLY_PORT for a host that "
+            "answers elsewhere."
         ) from error
     return opened
 
@@ -178,11 +191,16 @@ def _resolve(host: str) -> str:
     try:
         return socket.gethostbyname(host)
     except OSError as error:
-        raise HostError(f"the host name {host!r} of UNMIXER_LIVE_HOST is unknown ({error}).") from error
+        raise HostError(
+            f"the host name {host!r} of UNMIXER_LIVE_HOST is unknown ({error})."
+        ) from error
 
 
 class TracingTransport:
-    """Passes datagrams on and writes each as a line of JSON: seconds, direction, messages, bytes in hex."""
+    """Passes datagrams on and writes each as a line of JSON.
+
+    Seconds, direction, messages, bytes in hex.
+    """
 
     def __init__(self, inner: Transport, path: Path) -> None:
         self._inner = inner

@@ -1,6 +1,9 @@
-"""OSC 1.0 as AbletonOSC speaks it: messages and bundles ↔ datagrams, and comparing values that travelled as float32.
+"""OSC 1.0 as AbletonOSC speaks it.
 
-Types out: int → i, float → f, bool → T/F, None → N, str → s. AbletonOSC ignores time tags, so bundles say "now".
+Messages and bundles ↔ datagrams, and comparing values that travelled as float32.
+
+Types out: int → i, float → f, bool → T/F, None → N, str → s. AbletonOSC ignores time tags, so
+bundles say "now".
 """
 
 from __future__ import annotations
@@ -15,8 +18,8 @@ from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message import ParseError as MessageError
 from pythonosc.osc_message_builder import OscMessageBuilder
 
+#: (address, arguments)
 Message = tuple[str, tuple[Any, ...]]
-"""(address, arguments)"""
 
 IMMEDIATELY = b"#bundle\x00" + struct.pack(">Q", 1)
 RELATIVE_TOLERANCE = 1e-6
@@ -58,4 +61,6 @@ def float32(value: float) -> float:
 
 def same(sent: float, received: float) -> bool:
     """Equal but for float32 rounding on the wire."""
-    return abs(sent - received) <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * max(abs(sent), abs(received))
+    return abs(sent - received) <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * max(
+        abs(sent), abs(received)
+    )

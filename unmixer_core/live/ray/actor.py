@@ -1,4 +1,6 @@
-"""What runs in a Ray actor: one host's worker, and its outcomes as values (Ray would wrap exceptions in its own)."""
+"""What runs in a Ray actor: one host's worker, and its outcomes as values (Ray would wrap
+exceptions in its own).
+"""
 
 from __future__ import annotations
 
@@ -15,12 +17,15 @@ from unmixer_core.live.farm.workers import HostWorker
 from unmixer_core.live.session.recorder import Take
 from unmixer_core.schema.patch import Patch
 
+#: ("done", value), ("failed", HostError) or ("lost", HostError).
 Outcome = tuple[str, Any]
-"""("done", value), ("failed", HostError) or ("lost", HostError)."""
 
 
 class HostActor:
-    """`pid` is what a message names when the actor dies. Ray runs the constructor again when it restarts an actor."""
+    """`pid` is what a message names when the actor dies.
+
+    Ray runs the constructor again when it restarts an actor.
+    """
 
     def __init__(self, spec: HostSpec, take: Take, trace: Path | None) -> None:
         self._worker = HostWorker(spec, take, trace)

@@ -1,7 +1,10 @@
-"""`python -m unmixer_core.live.ray.driver`: the process that speaks with Ray for ray_engine.py. The only one to import Ray.
+"""`python -m unmixer_core.live.ray.driver`: the process that speaks with Ray for ray_engine.py.
 
-Messages come on standard input and go to standard output, each a size and a pickle: (number, method, arguments) in,
-(number, "done" | "failed" | "lost", value) out. It ends when standard input does, and Ray's actors end with it.
+The only one to import Ray.
+
+Messages come on standard input and go to standard output, each a size and a pickle: (number,
+method, arguments) in, (number, "done" | "failed" | "lost", value) out. It ends when standard input
+does, and Ray's actors end with it.
 """
 
 from __future__ import annotations
@@ -27,10 +30,10 @@ from unmixer_core.live.session.recorder import Take
 
 PLACED_WITHIN_S = 60.0
 TOKEN = "; where its head asks for a token, ~/.ray/auth_token here must be the head's"
+#: Ray gives its own processes half a minute to start, which a busy machine may not keep.
 START_TRIES = 3
-"""Ray gives its own processes half a minute to start, which a busy machine may not keep."""
+#: Of our environment, what an actor on another machine should have as well.
 OPTIONS = ("UNMIXER_OSC_TIMEOUT_S", "UNMIXER_TRACE")
-"""Of our environment, what an actor on another machine should have as well."""
 
 
 class Driver:
@@ -64,45 +67,68 @@ class Driver:
         except (RayActorError, KeyError) as error:
             reason = " ".join(str(error).split()).rstrip(".")[-200:]
             return "lost", HostDied(
-                f"the Ray actor of {spec.name} (process {self._pids.get(index, 0)}) died, and is started again ({reason})."
+                f"the Ray actor of {spec.name} (process {self._pids.get(index, 0)}) died, and is "
+                f"started again ({reason})."
             )
         except RayError as error:
-            return "lost", HostDied(f"Ray failed for {spec.name}: {' '.join(str(error).split())[-300:]}.")
+            return "lost", HostDied(
+                f"Ray failed for {spec.name}: {' '.join(str(error).split())[-300:]}."
+            )
 
     def _connect(self, address: str, take: Take, trace: Path | None) -> int:
         """Joins the cluster, or starts one here; the number of its cores."""
         self._take, self._trace = take, trace
-        options = {"address": address} if address else {"num_cpus": os.cpu_count(), "include_dashboard": False}
+        options = (
+            {"address": address}
+            if address
+            else {"num_cpus": os.cpu_count(), "include_dashboard": False}
+        )
         for tries_left in reversed(range(1 if address else START_TRIES)):
             try:
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
                 break
-            except Exception as error:  # Ray raises ConnectionError, RuntimeError, ValueError, … here
+            except (
+                Exception
+            ) as error:  # Ray raises ConnectionError, RuntimeError, ValueError, … here
                 ray.shutdown()
                 if not tries_left:
                     reason = " ".join(str(error).split()).rstrip(".")
                     raise HostError(
-                        f"Ray{f' at {address}' if address else ''} did not start: {reason}; {START_HEAD}{TOKEN if address else ''}."
+                        f"Ray{f' at {address}' if address else ''} did not start: {reason}; "
+                        f"{START_HEAD}{TOKEN if address else ''}."
                     ) from error
         return max(1, int(ray.cluster_resources().get("CPU", 1)))
 
     async def _place(self, index: int, spec: HostSpec) -> None:
-        """An actor that is alive, known by its process id. Raises HostError when no node has room for it."""
+        """An actor that is alive, known by its process id.
+
+        Raises HostError when no node has room for it.
+        """
         if index not in self._actors:
             self._actors[index] = self._create(spec)
         try:
-            self._pids[index] = await asyncio.wait_for(_value(self._actors[index].pid.remote()), PLACED_WITHIN_S)
+            self._pids[index] = await asyncio.wait_for(
+                _value(self._actors[index].pid.remote()), PLACED_WITHIN_S
+            )
         except (TimeoutError, GetTimeoutError) as error:
             ray.kill(self._actors.pop(index))
             raise HostError(
-                f"no node of the Ray cluster took {spec.name} within {PLACED_WITHIN_S:.0f} s: it has "
-                f"{ray.cluster_resources().get('CPU', 0):.0f} cores, one per embedded host; name fewer hosts or add a node."
+                f"no node of the Ray cluster took {spec.name} within {PLACED_WITHIN_S:.0f} s: it "
+                f"has "
+                f"{ray.cluster_resources().get('CPU', 0):.0f} cores, one per embedded host; name "
+                f"fewer hosts or add a node."
             ) from error
 
     def _create(self, spec: HostSpec) -> Any:
-        options: dict[str, Any] = {"num_cpus": 0 if spec.live else 1, "max_restarts": -1, "max_task_retries": 0}
+        options: dict[str, Any] = {
+            "num_cpus": 0 if spec.live else 1,
+            "max_restarts": -1,
+            "max_task_retries": 0,
+        }
         if spec.node:
-            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(_node_id(spec), soft=False)
+            options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(
+                _node_id(spec), soft=False
+            )
         if passed := {name: os.environ[name] for name in OPTIONS if os.environ.get(name)}:
             options["runtime_env"] = {"env_vars": passed}
         return ray.remote(HostActor).options(**options).remote(spec, self._take, self._trace)
@@ -113,14 +139,20 @@ async def _value(reference: Any) -> Any:
 
 
 def _node_id(spec: HostSpec) -> str:
-    """Of the node whose address or name the spec gives. Raises HostError that lists those there are."""
+    """Of the node whose address or name the spec gives.
+
+    Raises HostError that lists those there are.
+    """
     alive = [node for node in ray.nodes() if node["Alive"]]
     for node in alive:
         if spec.node in (node["NodeManagerAddress"], node["NodeManagerHostname"], node["NodeID"]):
             return str(node["NodeID"])
-    known = ", ".join(f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive)
+    known = ", ".join(
+        f"{node['NodeManagerHostname']} ({node['NodeManagerAddress']})" for node in alive
+    )
     raise HostError(
-        f"{spec.name} should be on the Ray node {spec.node!r}, but the cluster has {known}: run `ray start` there."
+        f"{spec.name} should be on the Ray node {spec.node!r}, but the cluster has {known}: run "
+        f"`ray start` there."
     )
 
 
@@ -128,7 +160,9 @@ async def serve(out: BinaryIO) -> None:
     """Until standard input ends."""
     driver, tasks = Driver(out), dict[int, asyncio.Task[None]]()
     source = asyncio.StreamReader()
-    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(source), sys.stdin)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(source), sys.stdin
+    )
     while True:
         try:
             size = int.from_bytes(await source.readexactly(HEADER_BYTES), "big")

@@ -1,8 +1,11 @@
-"""The Ray engine: an actor per host wraps the same worker; the pool that hands out patches is the local engine's too.
+"""The Ray engine: an actor per host wraps the same worker.
 
-Ray ends a driver's process when the cluster's head dies, without a word. So the driver is a process of its own
-(ray_driver.py), reached over a pipe, and this module never imports Ray: when the driver is gone every host is lost with
-it, and the next `open` starts another driver, which finds the cluster again or says in a sentence that it is not there.
+The pool that hands out patches is the local engine's too.
+
+Ray ends a driver's process when the cluster's head dies, without a word. So the driver is a process
+of its own (ray_driver.py), reached over a pipe, and this module never imports Ray: when the driver
+is gone every host is lost with it, and the next `open` starts another driver, which finds the
+cluster again or says in a sentence that it is not there.
 
 RAY_ADDRESS names the cluster; without it Ray is started on this machine and ends with us.
 """
@@ -33,10 +36,11 @@ DRIVER = "unmixer_core.live.ray.driver"
 HEADER_BYTES = 8
 STOP_WITHIN_S = 10.0
 CONNECT_WITHIN_S = 3.0
+#: How long Ray's own processes wait for a head that is gone (Ray's default is 60).
 GCS_PATIENCE_S = 10
-"""How long Ray's own processes wait for a head that is gone (Ray's default is 60)."""
 START_HEAD = (
-    "start it with `ray start --head --disable-usage-stats` on its machine, or unset RAY_ADDRESS to use this one alone"
+    "start it with `ray start --head --disable-usage-stats` on its machine, or unset "
+    "RAY_ADDRESS to use this one alone"
 )
 GO_ON = "start the same command again and it goes on"
 
@@ -71,25 +75,39 @@ class RayEngine:
     async def start(self) -> None:
         """Starts the driver unless it runs. Raises HostError that says why Ray is not there."""
         async with self._starting:
-            if self._process is not None and self._process.returncode is None and self._reader is not None:
+            if (
+                self._process is not None
+                and self._process.returncode is None
+                and self._reader is not None
+            ):
                 if not self._reader.done():
                     return
             await self.stop()
             if find_spec("ray") is None:
                 raise HostError(
-                    "UNMIXER_RENDER is ray, but Ray is not installed: pip install -r requirements-scale.txt -c constraints.txt"
+                    "UNMIXER_RENDER is ray, but Ray is not installed: pip install -r "
+                    "requirements-scale.txt -c constraints.txt"
                     ", or unset UNMIXER_RENDER."
                 )
             await asyncio.to_thread(_check_head, self.address)
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", DRIVER, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                stderr=self._log, env=_environment(), cwd=REPOSITORY,
-            )  # fmt: skip
+                sys.executable,
+                "-m",
+                DRIVER,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=self._log,
+                env=_environment(),
+                cwd=REPOSITORY,
+            )
             self._reader = asyncio.create_task(self._read(self._process))
             self.cores = await self._call("connect", self.address, self.take, self.trace)
 
     async def call(self, index: int, method: str, *arguments: Any) -> Any:
-        """What the host's actor answers. Raises HostErrors, SessionLost when actor or driver is gone."""
+        """What the host's actor answers.
+
+        Raises HostErrors, SessionLost when actor or driver is gone.
+        """
         return await self._call(method, index, self._specs[index], *arguments)
 
     async def _call(self, method: str, *arguments: Any) -> Any:
@@ -115,7 +133,10 @@ class RayEngine:
         return value
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
-        """Hands out answers until the driver ends; then nothing more will come for those who wait."""
+        """Hands out answers until the driver ends.
+
+        Then nothing more will come for those who wait.
+        """
         assert process.stdout is not None
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
@@ -125,7 +146,8 @@ class RayEngine:
                     answer.set_result((kind, value))
         code = await process.wait()
         gone = HostDied(
-            f"Ray's driver (process {process.pid}) ended with status {code}, as it does when the head of the cluster"
+            f"Ray's driver (process {process.pid}) ended with status {code}, as it does when the "
+            f"head of the cluster"
             f"{f' at {self.address}' if self.address else ''} dies{self._last_words()}."
         )
         for answer in self._calls.values():
@@ -133,11 +155,16 @@ class RayEngine:
                 answer.set_result(("lost", gone))
 
     def _last_words(self) -> str:
-        lines = Path(self._log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        lines = (
+            Path(self._log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        )
         return f": {lines[-1][-300:].rstrip('.')}" if lines else ""
 
     async def stop(self) -> None:
-        """Ends the driver and with it the actors; a Ray that it started on this machine ends too."""
+        """Ends the driver and with it the actors.
+
+        A Ray that it started on this machine ends too.
+        """
         process, reader, self._process, self._reader = self._process, self._reader, None, None
         if process is None:
             return
@@ -186,7 +213,10 @@ def packed(message: Any) -> bytes:
 
 
 def _check_head(address: str) -> None:
-    """Raises HostError when nobody listens there: Ray itself would try for a minute and then end the process."""
+    """Raises HostError when nobody listens there.
+
+    Ray itself would try for a minute and then end the process.
+    """
     if not address or address in ("auto", "local") or address.startswith("ray://"):
         return
     host, _, port = address.rpartition(":")
@@ -201,12 +231,23 @@ def _check_head(address: str) -> None:
 def _environment() -> Mapping[str, str]:
     path = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
     return {
-        "RAY_gcs_rpc_server_reconnect_timeout_s": str(GCS_PATIENCE_S), **_token_mode(), **os.environ, "PYTHONPATH": path,
-        "RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS": "0",
-    }  # fmt: skip
+        "RAY_gcs_rpc_server_reconnect_timeout_s": str(GCS_PATIENCE_S),
+        **_token_mode(),
+        **os.environ,
+        "PYTHONPATH": path,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_DEDUP_LOGS": "0",
+    }
 
 
 def _token_mode() -> Mapping[str, str]:
-    """`ray start --head` asks for the token it finds (2.59 and later), but a driver that joins sends one only when told to."""
+    """`ray start --head` asks for the token it finds (2.59 and later), but a driver that joins
+    sends one only when told to.
+    """
     given = os.environ.get("RAY_AUTH_TOKEN") or os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return {"RAY_AUTH_MODE": "token"} if given or (Path.home() / ".ray" / "auth_token").is_file() else {}
+    return (
+        {"RAY_AUTH_MODE": "token"}
+        if given or (Path.home() / ".ray" / "auth_token").is_file()
+        else {}
+    )

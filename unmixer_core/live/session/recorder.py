@@ -1,7 +1,10 @@
-"""Recording one note on one lane: fire the note and a fixed-length capture in one datagram, wait, read the file.
+"""Recording one note on one lane.
 
-Live records in real time and with some pre-roll, which `start_marker` tells; the embedded host is done as soon as it has
-rendered. Slots are used in turn, so that an answer about one take can never be taken for an answer about the next.
+Fire the note and a fixed-length capture in one datagram, wait, read the file.
+
+Live records in real time and with some pre-roll, which `start_marker` tells; the embedded host is
+done as soon as it has rendered. Slots are used in turn, so that an answer about one take can never
+be taken for an answer about the next.
 """
 
 from __future__ import annotations
@@ -30,20 +33,21 @@ TEMPO_BPM = 120.0
 BEATS_PER_S = TEMPO_BPM / 60.0
 NOTE_SLOT = 0
 NO_QUANTIZATION = 0
+#: A capture that has not begun after this long will not begin (count-in, a stopped audio engine).
 START_WITHIN_S = 3.0
-"""A capture that has not begun after this long will not begin (count-in, a stopped audio engine)."""
 FILE_WITHIN_S = 3.0
+#: How much longer than real time a take may last (an embedded host on a busy machine is slow, not
+#: stuck).
 SLACK_S = 30.0
-"""How much longer than real time a take may last (an embedded host on a busy machine is slow, not stuck)."""
 FIRST_POLL_S, LAST_POLL_S = 0.002, 0.1
 ATTEMPTS = 4
 ALL_NOTES = (0, 128, 0.0, 1000.0)
+#: What a take's length and start hang on.
 SONG = {"tempo": TEMPO_BPM, "clip_trigger_quantization": NO_QUANTIZATION}
-"""What a take's length and start hang on."""
+#: The session's names of capture tracks: Live names a recording after its track.
 CAPTURE_NAME = re.compile(r"Unmixer [0-9a-f]{4} \d+ capture")
-"""The session's names of capture tracks: Live names a recording after its track."""
+#: CLOCK_REALTIME_COARSE.
 LINUX_FILE_CLOCK = 5
-"""CLOCK_REALTIME_COARSE."""
 LOCAL = ("127.0.0.1:", "localhost:")
 
 Clip = NDArray[np.float32]
@@ -51,7 +55,9 @@ Clip = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Take:
-    """What to record: `sample_rate` in Hz expected of the file, `clip_s` seconds kept, `velocity` of the note."""
+    """What to record: `sample_rate` in Hz expected of the file, `clip_s` seconds kept,
+    `velocity` of the note.
+    """
 
     sample_rate: int
     clip_s: float
@@ -68,7 +74,9 @@ class Take:
 
 @dataclass(frozen=True)
 class PathMap:
-    """Live's folder → the same folder as this machine sees it, from UNMIXER_LIVE_RECORDINGS="/there=/here"."""
+    """Live's folder → the same folder as this machine sees it, from
+    UNMIXER_LIVE_RECORDINGS="/there=/here".
+    """
 
     there: str = ""
     here: str = ""
@@ -82,7 +90,8 @@ class PathMap:
         """ "/there=/here" or "". Raises ConfigError that names `where` it stands."""
         if text and "=" not in text:
             raise ConfigError(
-                f"{where} is {text!r}, but '<folder on Live's machine>=<the same folder here>' is expected."
+                f"{where} is {text!r}, but '<folder on Live's machine>=<the same folder here>' is "
+                f"expected."
             )
         there, _, here = text.partition("=")
         return cls(there, here)
@@ -97,9 +106,12 @@ class PathMap:
 
 @dataclass
 class Recorder:
-    """Records takes on one lane. `expected_s`: how long the last takes lasted, which spares questions while waiting;
-    `offset_samples`: how much later than its start marker a take really begins (see alignment.py); `started_s`: how long
-    the last one took to start. `_given_up`: slot of a take that ended before the name of its file was known.
+    """Records takes on one lane.
+
+    `expected_s`: how long the last takes lasted, which spares questions while waiting;
+    `offset_samples`: how much later than its start marker a take really begins (see alignment.py);
+    `started_s`: how long the last one took to start. `_given_up`: slot of a take that ended before
+    the name of its file was known.
     """
 
     client: Client
@@ -131,7 +143,9 @@ class Recorder:
             (looping,) = await self.client.query("/live/clip/get/looping", *slot)
             if not looping:
                 return
-        raise ReadbackMismatch(f"the note clip on track {self.lane.track + 1} cannot be set to play once.")
+        raise ReadbackMismatch(
+            f"the note clip on track {self.lane.track + 1} cannot be set to play once."
+        )
 
     @property
     def _note_clip_beats(self) -> float:
@@ -145,7 +159,8 @@ class Recorder:
     async def record(self) -> Clip:
         """Plays and records: float32 [2, samples] from the note's start on.
 
-        Raises RecordingError when the take does not start, does not end, or its file is not what was asked for.
+        Raises RecordingError when the take does not start, does not end, or its file is not what
+        was asked for.
         """
         try:
             return await self._record()
@@ -177,7 +192,9 @@ class Recorder:
         finally:
             if self.delete_files:
                 with suppress(OSError, RecordingError):
-                    self._check_fresh(file, fired_at_s)  # what is another recording is somebody else's to delete
+                    self._check_fresh(
+                        file, fired_at_s
+                    )  # what is another recording is somebody else's to delete
                     file.unlink()
 
     async def capture(self, slot: tuple[int, int]) -> None:
@@ -193,7 +210,9 @@ class Recorder:
         self.expected_s = time.monotonic() - start_s
 
     def clear(self) -> list[Message]:
-        """Messages that stop both tracks, drop the captured clip and switch the devices off (which flushes tails)."""
+        """Messages that stop both tracks, drop the captured clip and switch the devices off
+        (which flushes tails).
+        """
         return [
             ("/live/track/stop_all_clips", (self.lane.track,)),
             ("/live/track/stop_all_clips", (self.lane.capture,)),
@@ -201,7 +220,7 @@ class Recorder:
             *self.lane.silence(),
         ]
 
-    # -- before ------------------------------------------------------------------------------------------------------
+    # -- before --------------------------------------------------------------------------------
 
     async def set_note(self, note: int, gate_s: float) -> None:
         """The note clip holds this one note, confirmed."""
@@ -211,33 +230,45 @@ class Recorder:
         slot = (self.lane.track, NOTE_SLOT)
         for _ in range(ATTEMPTS):
             await self.client.send(
-                ("/live/clip/remove/notes", (*slot, *ALL_NOTES)), ("/live/clip/add/notes", (*slot, *self._event, False))
+                ("/live/clip/remove/notes", (*slot, *ALL_NOTES)),
+                ("/live/clip/add/notes", (*slot, *self._event, False)),
             )
             if await self._holds_note():
                 return
         self.note = None
-        raise ReadbackMismatch(f"the note clip of track {slot[0] + 1} does not keep note {note} for {gate_s:g} s.")
+        raise ReadbackMismatch(
+            f"the note clip of track {slot[0] + 1} does not keep note {note} for {gate_s:g} s."
+        )
 
     async def _verify_note(self) -> None:
         if not await self._holds_note():
-            raise ReadbackMismatch(f"the note clip of track {self.lane.track + 1} was changed while it was recorded.")
+            raise ReadbackMismatch(
+                f"the note clip of track {self.lane.track + 1} was changed while it was recorded."
+            )
 
     async def _verify_song(self, repairs: int) -> None:
-        """Tempo and quantisation are the session's, and were all the time since `repairs` was noted. If they are not they are
-        put right for the next try; that spoils what other lanes have under way, which the count of repairs tells them."""
+        """Tempo and quantisation are the session's, and were all the time since `repairs` was
+        noted. If they are not they are put right for the next try; that spoils what other lanes
+        have under way, which the count of repairs tells them.
+        """
         kept = await asyncio.gather(*(self.client.query(f"/live/song/get/{key}") for key in SONG))
         for (key, wanted), (value,) in zip(SONG.items(), kept, strict=True):
             if not wire.same(float(value), float(wanted)):
                 self.client.repairs += 1
                 await self.client.send((f"/live/song/set/{key}", (wanted,)))
                 raise RecordingError(
-                    f"the set's {key} was changed from {wanted:g} to {value:g}: leave it alone while a render runs."
+                    f"the set's {key} was changed from {wanted:g} to {value:g}: leave it alone "
+                    f"while a render runs."
                 )
         if self.client.repairs != repairs:
-            raise RecordingError("the set's tempo or quantisation was changed while a take was recorded.")
+            raise RecordingError(
+                "the set's tempo or quantisation was changed while a take was recorded."
+            )
 
     async def _holds_note(self) -> bool:
-        kept = await self.client.query("/live/clip/get/notes", self.lane.track, NOTE_SLOT, extra=ALL_NOTES)
+        kept = await self.client.query(
+            "/live/clip/get/notes", self.lane.track, NOTE_SLOT, extra=ALL_NOTES
+        )
         return len(kept) == 5 and all(map(wire.same, kept[:4], self._event)) and not kept[4]
 
     @property
@@ -256,11 +287,17 @@ class Recorder:
             (full,) = await self.client.query("/live/clip_slot/get/has_clip", *slot)
             if not full:
                 return
-            await self.client.send(("/live/track/stop_all_clips", slot[:1]), ("/live/clip_slot/delete_clip", slot))
-        raise RecordingError(f"slot {self._slot + 1} of capture track {slot[0] + 1} cannot be emptied.")
+            await self.client.send(
+                ("/live/track/stop_all_clips", slot[:1]), ("/live/clip_slot/delete_clip", slot)
+            )
+        raise RecordingError(
+            f"slot {self._slot + 1} of capture track {slot[0] + 1} cannot be emptied."
+        )
 
     async def _leave(self, number: int) -> None:
-        """A take that was given up may still be recorded: its file would be as new as the next one's. Learns its name.
+        """A take that was given up may still be recorded.
+
+        Its file would be as new as the next one's. Learns its name.
 
         Raises RecordingError while the host is still at it.
         """
@@ -280,11 +317,12 @@ class Recorder:
                 return
             await asyncio.sleep(LAST_POLL_S)
         raise RecordingError(
-            f"the recording in slot {number + 1} of track {slot[0] + 1}, which was given up, did not end since; "
+            f"the recording in slot {number + 1} of track {slot[0] + 1}, which was given up, did "
+            f"not end since; "
             "is Live's transport running?"
         )
 
-    # -- during ------------------------------------------------------------------------------------------------------
+    # -- during --------------------------------------------------------------------------------
 
     async def _started(self, slot: tuple[int, int], start_s: float) -> None:
         wait_s = FIRST_POLL_S
@@ -295,14 +333,18 @@ class Recorder:
                 return
             if time.monotonic() - start_s > START_WITHIN_S:
                 raise RecordingError(
-                    f"the recording did not start within {START_WITHIN_S:g} s: set Record > Count-In to None, "
-                    "check that Live's audio engine is on and that Start Recording needs no other track."
+                    f"the recording did not start within {START_WITHIN_S:g} s: set Record > "
+                    f"Count-In to None, "
+                    "check that Live's audio engine is on and that Start Recording needs no other "
+                    "track."
                 )
             await asyncio.sleep(wait_s)
             wait_s = min(2.0 * wait_s, LAST_POLL_S)
 
     async def _ended(self, slot: tuple[int, int], start_s: float) -> None:
-        """Asks when the take is due, by what the last one took, and then every twentieth of that."""
+        """Asks when the take is due, by what the last one took, and then every twentieth of
+        that.
+        """
         await asyncio.sleep(max(0.0, 0.8 * self.expected_s - (time.monotonic() - start_s)))
         patience_s = self.take.clip_s + SLACK_S + 4.0 * self.expected_s
         wait_s = max(0.05 * self.expected_s, FIRST_POLL_S)
@@ -310,17 +352,20 @@ class Recorder:
             try:
                 (recording,) = await self.client.query("/live/clip/get/is_recording", *slot)
             except HostRefused as error:
-                raise RecordingError(f"the clip that was being recorded is gone ({error}).") from error
+                raise RecordingError(
+                    f"the clip that was being recorded is gone ({error})."
+                ) from error
             if not recording:
                 return
             if time.monotonic() - start_s > patience_s:
                 raise RecordingError(
-                    f"the recording did not end within {patience_s:.0f} s; is Live's transport running?"
+                    f"the recording did not end within {patience_s:.0f} s; is Live's transport "
+                    f"running?"
                 )
             await asyncio.sleep(wait_s)
             wait_s = min(1.3 * wait_s, LAST_POLL_S)
 
-    # -- after -------------------------------------------------------------------------------------------------------
+    # -- after ---------------------------------------------------------------------------------
 
     def _check_new(self, path: object, mark: int) -> None:
         """The file's name: there is one, no earlier take had it, and it is not another lane's."""
@@ -328,14 +373,19 @@ class Recorder:
             errors = self.client.errors_since(mark)
             because = f": it said {errors[-1].rstrip('.')!r}" if errors else ""
             raise RecordingError(
-                f"the host names no file for the recorded clip{because}; look at the disk that Live records to."
+                f"the host names no file for the recorded clip{because}; look at the disk that "
+                f"Live records to."
             )
         self._given_up = None
         if path in self._seen:
-            raise RecordingError(f"the host names {path} for this take, which an earlier one recorded.")
+            raise RecordingError(
+                f"the host names {path} for this take, which an earlier one recorded."
+            )
         owner = CAPTURE_NAME.search(PureWindowsPath(path).name)
         if owner and owner[0] != self.lane.names[1]:
-            raise RecordingError(f"the host names {path} for this take, which {owner[0]!r} recorded.")
+            raise RecordingError(
+                f"the host names {path} for this take, which {owner[0]!r} recorded."
+            )
         self._seen.append(path)
 
     def _check_fresh(self, file: Path, fired_at_s: float) -> None:
@@ -345,10 +395,15 @@ class Recorder:
         except OSError as error:
             raise RecordingError(f"{file} was taken away while it was read ({error}).") from error
         if age_s > 0.0 and self.client.where.startswith(LOCAL) and not self.paths.there:
-            raise RecordingError(f"{file} was written {age_s:.3g} s before this take began: it is another recording.")
+            raise RecordingError(
+                f"{file} was written {age_s:.3g} s before this take began: it is another recording."
+            )
 
     async def _read(self, file: Path, start_marker_s: float) -> Clip:
-        """The file's samples from the start marker on; waits a little for a host that is still writing it."""
+        """The file's samples from the start marker on.
+
+        Waits a little for a host that is still writing it.
+        """
         give_up_s = time.monotonic() + FILE_WITHIN_S
         while True:
             try:
@@ -362,7 +417,10 @@ class Recorder:
 
 
 def _file_time_s() -> float:
-    """Now, by the clock that stamps files: Linux's runs a few milliseconds behind; elsewhere some slack does as well."""
+    """Now, by the clock that stamps files: Linux's runs a few milliseconds behind.
+
+    Elsewhere some slack does as well.
+    """
     return time.clock_gettime(LINUX_FILE_CLOCK) if sys.platform == "linux" else time.time() - 0.02
 
 
@@ -381,14 +439,18 @@ def read_take(file: Path, take: Take, start_marker_s: float, offset_samples: int
         raise FileNotReady(f"the recording {file} cannot be read ({error})") from error
     if rate != take.sample_rate:
         raise RecordingError(
-            f"{file} has {rate} Hz, but {take.sample_rate} Hz is wanted: set it in Live's Settings > Audio, or audio.sample_rate."
+            f"{file} has {rate} Hz, but {take.sample_rate} Hz is wanted: set it in Live's "
+            f"Settings > Audio, or audio.sample_rate."
         )
     start = round(start_marker_s * rate) + offset_samples
     if start < 0 or len(samples) < start + take.samples:
         raise FileNotReady(
-            f"{file} has {len(samples)} samples, but {take.samples} are wanted after a pre-roll of {start}"
+            f"{file} has {len(samples)} samples, but {take.samples} are wanted after a pre-roll "
+            f"of {start}"
         )
     if samples.shape[1] not in (1, 2):
-        raise RecordingError(f"{file} has {samples.shape[1]} channels, but a stereo recording is expected.")
+        raise RecordingError(
+            f"{file} has {samples.shape[1]} channels, but a stereo recording is expected."
+        )
     stereo = samples if samples.shape[1] == 2 else np.repeat(samples, 2, axis=1)
     return np.ascontiguousarray(stereo[start : start + take.samples].T)

@@ -1,4 +1,6 @@
-"""Tracks become lanes: devices put there or found there, their parameters looked up by name, the wavetables catalogued."""
+"""Tracks become lanes: devices put there or found there, their parameters looked up by name, the
+wavetables catalogued.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,21 @@ Drifted = list[HostError] | None
 
 
 async def companion_lanes(
-    client: Client, tracks: Sequence[int], names: Sequence[tuple[str, str]], devices: Sequence[str] = DEVICES,
+    client: Client,
+    tracks: Sequence[int],
+    names: Sequence[tuple[str, str]],
+    devices: Sequence[str] = DEVICES,
     drifted: Drifted = None,
-) -> list[Lane]:  # fmt: skip
-    """Inserts `devices`, Wavetable first, on each of the `tracks`; `names`: of each track and its capture track.
+) -> list[Lane]:
+    """Inserts `devices`, Wavetable first, on each of the `tracks`; `names`.
 
-    `drifted`: list that gets the error of each effect whose parameters differ, which is then done without; None raises it.
+    Of each track and its capture track.
 
-    The first lane is furnished alone, because reading the wavetables means choosing one category after the other.
+    `drifted`: list that gets the error of each effect whose parameters differ, which is then done
+    without; None raises it.
+
+    The first lane is furnished alone, because reading the wavetables means choosing one category
+    after the other.
     """
     catalog, known = Catalog(), dict[str, Table]()
     lanes = [
@@ -35,7 +44,9 @@ async def companion_lanes(
         for track, pair in zip(tracks, names, strict=True)
     ]
     await _furnish(lanes[0], devices, known, drifted)
-    catalog.places.update((await read_catalog(client, *lanes[0].place.where(RACK.synth.name))).places)
+    catalog.places.update(
+        (await read_catalog(client, *lanes[0].place.where(RACK.synth.name))).places
+    )
     await asyncio.gather(*(_furnish(lane, tuple(lanes[0].state), known) for lane in lanes[1:]))
     return lanes
 
@@ -43,8 +54,11 @@ async def companion_lanes(
 async def stock_lanes(
     client: Client, places: Sequence[RoutingLane], frozen: Frozen | None, drifted: Drifted = None
 ) -> list[Lane]:
-    """Lanes over the copies of a template. `frozen` None: a companion is there that sets all, but cannot insert (Live < 12.3).
-    `drifted` as for `companion_lanes`."""
+    """Lanes over the copies of a template.
+
+    `frozen` None: a companion is there that sets all, but cannot insert (Live < 12.3). `drifted` as
+    for `companion_lanes`.
+    """
     catalog, known = Catalog(), dict[str, Table]()
     if frozen is None:
         catalog = await read_catalog(client, *places[0].where(RACK.synth.name))
@@ -60,7 +74,9 @@ async def stock_lanes(
     return lanes
 
 
-async def _furnish(lane: Lane, devices: Sequence[str], known: dict[str, Table], drifted: Drifted = None) -> None:
+async def _furnish(
+    lane: Lane, devices: Sequence[str], known: dict[str, Table], drifted: Drifted = None
+) -> None:
     place = lane.place
     assert isinstance(place, OneTrack)
     place.order = await place.mover.furnish(place.track, devices)
@@ -72,7 +88,12 @@ async def _furnish(lane: Lane, devices: Sequence[str], known: dict[str, Table], 
 
 
 async def _look_up(
-    lane: Lane, track: int, position: int, class_name: str, known: dict[str, Table], drifted: Drifted = None
+    lane: Lane,
+    track: int,
+    position: int,
+    class_name: str,
+    known: dict[str, Table],
+    drifted: Drifted = None,
 ) -> None:
     """Reads a device's table once per class."""
     if class_name not in known:

@@ -1,7 +1,8 @@
 """Wavetable's tables by name: which category and index each one has on this host.
 
-The lists are read once per session through the companion. Reading another category's list means choosing it, so the
-catalogue is made on a fresh lane, and stops as soon as every table of the schema is found.
+The lists are read once per session through the companion. Reading another category's list means
+choosing it, so the catalogue is made on a fresh lane, and stops as soon as every table of the
+schema is found.
 """
 
 from __future__ import annotations
@@ -28,13 +29,18 @@ class Catalog:
         """Raises DeviceMissing for a table that this host does not have."""
         if name not in self.places:
             raise DeviceMissing(
-                f"Wavetable on this host has no table {name!r}; it has {', '.join(sorted(self.places)[:8])}, …."
+                f"Wavetable on this host has no table {name!r}; it has "
+                f"{', '.join(sorted(self.places)[:8])}, …."
             )
         return self.places[name]
 
 
-async def read_catalog(client: Client, track: int, position: int, needed: Sequence[str] = WAVETABLES) -> Catalog:
-    """Reads category after category of the Wavetable at `track`, `position` until all `needed` tables are found."""
+async def read_catalog(
+    client: Client, track: int, position: int, needed: Sequence[str] = WAVETABLES
+) -> Catalog:
+    """Reads category after category of the Wavetable at `track`, `position` until all `needed`
+    tables are found.
+    """
     reply = await client.companion("/unmixer/device/get", track, position, CATEGORIES)
     catalog = Catalog()
     for category, _ in enumerate(reply[3:]):

@@ -1,8 +1,11 @@
-"""What stock AbletonOSC cannot set: Wavetable's tables, effect modes, unison and modulation matrix. Read once, then frozen.
+"""What stock AbletonOSC cannot set: Wavetable's tables, effect modes, unison and modulation matrix.
 
-The properties are plain attributes of the device, so `track_data` reads them. A table's name and the matrix are beyond
-it: the device is named after its tables by the user ("FM Fold" or "FM Fold / Bell"; an unnamed one counts as Basic
-Shapes, Live's default), and its envelope 2 and LFO 1 must move nothing.
+Read once, then frozen.
+
+The properties are plain attributes of the device, so `track_data` reads them. A table's name and
+the matrix are beyond it: the device is named after its tables by the user ("FM Fold" or "FM Fold /
+Bell"; an unnamed one counts as Basic Shapes, Live's default), and its envelope 2 and LFO 1 must
+move nothing.
 """
 
 from __future__ import annotations
@@ -19,19 +22,22 @@ from unmixer_core.schema.rack import RACK
 
 SEPARATOR = " / "
 DEFAULT_TABLE = WAVETABLES[0]
+#: Choice → which of the two names in the device's name.
 TABLE_CHOICES = {"wavetable.osc_1_wavetable": 0, "wavetable.osc_2_wavetable": 1}
-"""Choice → which of the two names in the device's name."""
 UNREACHABLE = {
-    ref.id: ref.choice for ref in RACK.choices if ref.choice.address.kind == "property" and ref.id not in TABLE_CHOICES
+    ref.id: ref.choice
+    for ref in RACK.choices
+    if ref.choice.address.kind == "property" and ref.id not in TABLE_CHOICES
 }
+#: Wavetable's properties that `track_data` reads.
 SCALARS = (
-    *(choice.address.name for choice in UNREACHABLE.values()), *FIXED_PROPERTIES,
+    *(choice.address.name for choice in UNREACHABLE.values()),
+    *FIXED_PROPERTIES,
     *(f"oscillator_{n}_wavetable_{kind}" for n in (1, 2) for kind in ("category", "index")),
-)  # fmt: skip
-"""Wavetable's properties that `track_data` reads."""
+)
 AMOUNTS = [ref.id for ref in RACK.knobs if ref.knob.address.kind == "modulation"]
+#: Unit value of a modulation amount of zero.
 CENTRE = 0.5
-"""Unit value of a modulation amount of zero."""
 COMPANION = "the companion script (remote_script/README.md) can set it"
 
 
@@ -49,13 +55,18 @@ class Difference:
 
 @dataclass(frozen=True)
 class Frozen:
-    """`items`: choice id → item that the set has, for every choice beyond stock AbletonOSC's reach; amounts are all zero."""
+    """`items`: choice id → item that the set has, for every choice beyond stock AbletonOSC's reach.
+
+    Amounts are all zero.
+    """
 
     items: Mapping[str, str]
+    #: Whether the user named the device after its tables; otherwise Basic Shapes is taken for
+    #: granted.
     named: bool = True
-    """Whether the user named the device after its tables; otherwise Basic Shapes is taken for granted."""
+    #: The device's name and its scalars as they were read, whatever they mean: a table is known by
+    #: its number only.
     device: tuple[object, ...] = field(default=(), compare=False)
-    """The device's name and its scalars as they were read, whatever they mean: a table is known by its number only."""
 
     def differences(self, patch: Patch) -> tuple[Difference, ...]:
         """Where the patch would sound otherwise; controls that cannot be heard do not count."""
@@ -65,17 +76,27 @@ class Frozen:
         """Raises ChoiceFrozen when the set cannot sound as `patch`."""
         if found := self.differences(patch):
             raise ChoiceFrozen(
-                f"stock AbletonOSC cannot render this patch: {'; '.join(map(str, found))} in the template set; {COMPANION}."
+                f"stock AbletonOSC cannot render this patch: {'; '.join(map(str, found))} in the "
+                f"template set; {COMPANION}."
             )
 
     def apply(self, patch: Patch) -> Patch:
-        """The patch as this set renders it: frozen choices as the set has them, modulation amounts zero."""
+        """The patch as this set renders it.
+
+        Frozen choices as the set has them, modulation amounts zero.
+        """
         return patch.with_values({**self.items, **dict.fromkeys(AMOUNTS, CENTRE)})
 
     def describe(self) -> str:
         """A sentence for the user."""
-        kept = ", ".join(f"{key.removeprefix('wavetable.')} {item}" for key, item in self.items.items())
-        taken = "" if self.named else "; the tables are taken for granted, name the device after them if it has others"
+        kept = ", ".join(
+            f"{key.removeprefix('wavetable.')} {item}" for key, item in self.items.items()
+        )
+        taken = (
+            ""
+            if self.named
+            else "; the tables are taken for granted, name the device after them if it has others"
+        )
         amounts = "amounts of Env 2 and LFO 1 zero (leave the matrix as Live makes it)"
         return f"frozen, as stock AbletonOSC cannot set them: {kept}, {amounts}{taken}"
 
@@ -92,7 +113,10 @@ class Frozen:
 
 
 async def read_frozen(client: Client, track: int, track_name: str) -> Frozen:
-    """Reads Wavetable's properties, the only device of `track`. Raises DeviceMissing for a state we have no name for."""
+    """Reads Wavetable's properties, the only device of `track`.
+
+    Raises DeviceMissing for a state we have no name for.
+    """
     reply = await _read_device(client, track, track_name)
     values = dict(zip(SCALARS, (int(str(value)) for value in reply[1:]), strict=True))
     _check_fixed(values)
@@ -101,8 +125,10 @@ async def read_frozen(client: Client, track: int, track_name: str) -> Frozen:
         raw = float(values[choice.address.name])
         if raw not in choice.raws:
             raise DeviceMissing(
-                f"Wavetable's {choice.address.name} is {raw:g} in the template set, but renders know only "
-                f"{', '.join(choice.items)}: choose one of them in the template, or use the companion."
+                f"Wavetable's {choice.address.name} is {raw:g} in the template set, but renders "
+                f"know only "
+                f"{', '.join(choice.items)}: choose one of them in the template, or use the "
+                f"companion."
             )
         items[key] = choice.items[choice.raws.index(raw)]
     tables, named = named_tables(str(reply[0]))
@@ -112,25 +138,33 @@ async def read_frozen(client: Client, track: int, track_name: str) -> Frozen:
 async def verify_frozen(client: Client, track: int, track_name: str, frozen: Frozen) -> None:
     """Everything that was read is still so; amounts of the matrix are out of stock's reach.
 
-    Raises HostError, which ends the session: nobody but the user can set it back, but a new session has new copies.
+    Raises HostError, which ends the session: nobody but the user can set it back, but a new session
+    has new copies.
     """
     now = await _read_device(client, track, track_name)
     for key, before, after in zip(("name", *SCALARS), frozen.device, now, strict=False):
         if before != after:
             raise HostError(
-                f"Wavetable's {key} on track {track + 1} was changed from {before} to {after} since the session began; "
-                "stock AbletonOSC cannot set it back: leave the tracks named Unmixer alone while a render runs."
+                f"Wavetable's {key} on track {track + 1} was changed from {before} to {after} "
+                f"since the session began; "
+                "stock AbletonOSC cannot set it back: leave the tracks named Unmixer alone while "
+                "a render runs."
             )
 
 
 async def _read_device(client: Client, track: int, track_name: str) -> tuple[object, ...]:
     """The name of Wavetable, the only device of `track`, and its SCALARS."""
     wanted = ("track.name", "device.name", *(f"device.{key}" for key in SCALARS))
-    return await client.query("/live/song/get/track_data", track_name, asked=(track, track + 1, *wanted))
+    return await client.query(
+        "/live/song/get/track_data", track_name, asked=(track, track + 1, *wanted)
+    )
 
 
 def named_tables(device_name: str) -> tuple[tuple[str, str], bool]:
-    """Tables of both oscillators by the device's name, and whether it names any. Raises DeviceMissing for unknown ones."""
+    """Tables of both oscillators by the device's name, and whether it names any.
+
+    Raises DeviceMissing for unknown ones.
+    """
     if device_name == RACK.synth.name:
         return (DEFAULT_TABLE, DEFAULT_TABLE), False
     first, _, second = device_name.partition(SEPARATOR)
@@ -138,7 +172,8 @@ def named_tables(device_name: str) -> tuple[tuple[str, str], bool]:
     for name in tables:
         if name not in WAVETABLES:
             raise DeviceMissing(
-                f"the template's Wavetable is called {device_name!r}, but should be called after its tables, as "
+                f"the template's Wavetable is called {device_name!r}, but should be called after "
+                f"its tables, as "
                 f"'FM Fold' or 'FM Fold / Bell'; known are {', '.join(WAVETABLES)}."
             )
     return tables, True
@@ -150,7 +185,8 @@ def _check_fixed(values: Mapping[str, int]) -> None:
         heard = key != "unison_voice_count" or values["unison_mode"] != 0
         if heard and values[key] != wanted:
             raise DeviceMissing(
-                f"Wavetable's {key} is {values[key]} in the template set, but renders need {wanted}: set it there by hand, "
+                f"Wavetable's {key} is {values[key]} in the template set, but renders need "
+                f"{wanted}: set it there by hand, "
                 "or use the companion."
             )
 

@@ -1,10 +1,12 @@
-"""One lane: Wavetable and the effects, wherever `placement` has them, and the audio track that records them.
+"""One lane: Wavetable and the effects, wherever `placement` has them, and the audio track that
+records them.
 
-A lane remembers what the host last confirmed and sends only what differs: per device one datagram of values, then one
-read-back of all of them. What reads back differently is sent again, and ends in ReadbackMismatch, never in a wrong sound.
-What was remembered and not sent may have been changed by somebody else, so after a take all of it is read once more.
-Between takes every sounding device is switched off, which flushes the tails of delays and reverbs; setting the next patch
-switches its own devices on.
+A lane remembers what the host last confirmed and sends only what differs: per device one datagram
+of values, then one read-back of all of them. What reads back differently is sent again, and ends in
+ReadbackMismatch, never in a wrong sound. What was remembered and not sent may have been changed by
+somebody else, so after a take all of it is read once more. Between takes every sounding device is
+switched off, which flushes the tails of delays and reverbs; setting the next patch switches its own
+devices on.
 """
 
 from __future__ import annotations
@@ -31,18 +33,23 @@ from unmixer_core.schema.rack import RACK
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
+#: Up to this many differing parameters go as single sets in a bundle, more as one list from index
+#: 0.
 FEW = 6
-"""Up to this many differing parameters go as single sets in a bundle, more as one list from index 0."""
 WAVETABLE = RACK.synth.name
+#: What only the companion reaches: a property of Wavetable, or (target, source) of its modulation
+#: matrix.
 Key = str | tuple[str, str]
-"""What only the companion reaches: a property of Wavetable, or (target, source) of its modulation matrix."""
 
 
 @dataclass
 class DeviceState:
-    """What the host confirmed of one device: all parameter values in its order; `None` where nothing is known.
+    """What the host confirmed of one device: all parameter values in its order.
 
-    `rest`: the values it had when it was prepared. A patch leaves the parameters it does not name at these.
+    `None` where nothing is known.
+
+    `rest`: the values it had when it was prepared. A patch leaves the parameters it does not name
+    at these.
     """
 
     table: Table
@@ -58,7 +65,10 @@ class DeviceState:
 
 @dataclass
 class Lane:
-    """Devices at `place`, what is known of each in `state`; `frozen`: what this host cannot set (None: everything can be)."""
+    """Devices at `place`, what is known of each in `state`; `frozen`.
+
+    What this host cannot set (None: everything can be).
+    """
 
     client: Client
     place: Placement
@@ -66,8 +76,8 @@ class Lane:
     frozen: Frozen | None = None
     state: dict[str, DeviceState] = field(default_factory=dict)
     _wanted: dict[str, Target] = field(default_factory=dict)
+    #: (target, source) of the matrix that are zero unless the patch names them.
     _still: list[tuple[str, str]] = field(default_factory=list)
-    """(target, source) of the matrix that are zero unless the patch names them."""
 
     @property
     def track(self) -> int:
@@ -96,8 +106,8 @@ class Lane:
     async def apply(self, patch: Patch) -> None:
         """Makes the lane sound as `patch` and confirms every value.
 
-        Raises ReadbackMismatch, ChoiceFrozen (a choice this host cannot set) and other HostErrors. Writes to the lane's
-        tracks: `inspect` them first, lest they be somebody else's by now.
+        Raises ReadbackMismatch, ChoiceFrozen (a choice this host cannot set) and other HostErrors.
+        Writes to the lane's tracks: `inspect` them first, lest they be somebody else's by now.
         """
         if self.frozen is not None:
             self.frozen.require(patch)
@@ -109,39 +119,60 @@ class Lane:
         )
 
     async def inspect(self) -> None:
-        """Looks at the lane's tracks: are they ours, which devices stand in what order, which are on. Raises HostError."""
+        """Looks at the lane's tracks.
+
+        Are they ours, which devices stand in what order, which are on. Raises HostError.
+        """
         for name, on in (await self.place.inspect(tuple(self.state))).items():
             self._note_switch(name, on)
 
     async def verify(self) -> None:
-        """Nothing moved while it was recorded: order, switches, every parameter of the patch and what only the companion
-        reaches (on stock: what it can read of that). All is asked for in one tick. Raises ReadbackMismatch, HostError."""
+        """Nothing moved while it was recorded.
+
+        Order, switches, every parameter of the patch and what only the companion reaches (on stock:
+        what it can read of that). All is asked for in one tick. Raises ReadbackMismatch, HostError.
+        """
         order = self.place.order
-        await asyncio.gather(self.inspect(), *(self._read(name) for name in self._wanted), self._read_attributes())
-        if self.place.order != order or any(state.on != (name in self._wanted) for name, state in self.state.items()):
+        await asyncio.gather(
+            self.inspect(), *(self._read(name) for name in self._wanted), self._read_attributes()
+        )
+        if self.place.order != order or any(
+            state.on != (name in self._wanted) for name, state in self.state.items()
+        ):
             raise ReadbackMismatch(
-                f"the devices of track {self.track + 1} were moved or switched while it was recorded."
+                f"the devices of track {self.track + 1} were moved or switched while it was "
+                f"recorded."
             )
         for name, target in self._wanted.items():
             state = self.state[name]
             moved = self._differing(state, self._goal(name, target.parameters))
             if moved:
-                raise ReadbackMismatch(f"{name}'s {state.table.names[moved[0]]} was moved while it was recorded.")
+                raise ReadbackMismatch(
+                    f"{name}'s {state.table.names[moved[0]]} was moved while it was recorded."
+                )
         for key, value in self._wanted_attributes().items():
             kept = self.state[WAVETABLE].attributes[key]
             if not wire.same(value, kept):
                 raise ReadbackMismatch(
-                    f"{WAVETABLE}'s {_words(key)} was changed from {value:g} to {kept:g} while it was recorded."
+                    f"{WAVETABLE}'s {_words(key)} was changed from {value:g} to {kept:g} while it "
+                    f"was recorded."
                 )
 
     def readings(self) -> list[tuple[str, str, float, float]]:
-        """(device, parameter, value asked for, value that `verify` read back) of everything the patch names, in Live's scale."""
+        """(device, parameter, value asked for, value that `verify` read back) of everything the
+        patch names, in Live's scale.
+        """
         found = []
         for name, target in self._wanted.items():
             state = self.state[name]
             goal = self._goal(name, target.parameters)
-            slots = {p: state.table.slots[p].index for p in target.parameters if p in state.table.slots}
-            found += [(name, parameter, goal[i], (state.values or [])[i]) for parameter, i in slots.items()]
+            slots = {
+                p: state.table.slots[p].index for p in target.parameters if p in state.table.slots
+            }
+            found += [
+                (name, parameter, goal[i], (state.values or [])[i])
+                for parameter, i in slots.items()
+            ]
         attributes = self.state[WAVETABLE].attributes
         return found + [
             (WAVETABLE, _words(key), value, attributes.get(key, float("nan")))
@@ -156,12 +187,20 @@ class Lane:
             state.values[self._on_index(name)] = float(on)
 
     def silence(self) -> list[Message]:
-        """Messages that switch every sounding device off; whether they arrived is confirmed by the next `apply`."""
-        sounding = sorted((name for name in self.state if self.state[name].on is not False), key=self.place.where)
+        """Messages that switch every sounding device off.
+
+        Whether they arrived is confirmed by the next `apply`.
+        """
+        sounding = sorted(
+            (name for name in self.state if self.state[name].on is not False), key=self.place.where
+        )
         for name in sounding:
             self.state[name].on = None
         return [
-            ("/live/device/set/parameter/value", (*self.place.where(name), self._on_index(name), 0.0))
+            (
+                "/live/device/set/parameter/value",
+                (*self.place.where(name), self._on_index(name), 0.0),
+            )
             for name in sounding
         ]
 
@@ -170,14 +209,16 @@ class Lane:
         for state in self.state.values():
             state.forget()
 
-    # -- one device --------------------------------------------------------------------------------------------------
+    # -- one device ----------------------------------------------------------------------------
 
     async def _prepare_device(self, name: str) -> None:
         state, on = self.state[name], 1.0 if name == WAVETABLE else 0.0
         kept = await self._set_parameters(name, baseline(name) | {DEVICE_ON: on})
         lost = [key for key in kept if key in state.table.device.fixed]
         if lost:
-            raise ReadbackMismatch(f"{name}'s {lost[0]} cannot be set to {state.table.device.fixed[lost[0]]:g}.")
+            raise ReadbackMismatch(
+                f"{name}'s {lost[0]} cannot be set to {state.table.device.fixed[lost[0]]:g}."
+            )
         if kept:
             log.info("%s keeps its own %s", name, ", ".join(kept))
         state.rest = list(state.values or [])
@@ -190,8 +231,14 @@ class Lane:
         await asyncio.gather(
             self._set_all_parameters(name, target.parameters),
             *(self._set_property(name, key, value) for key, value in properties.items()),
-            *(self._set_table(name, oscillator, table) for oscillator, table in target.tables.items()),
-            *(self._set_modulation(name, key, amount) for key, amount in target.modulations.items()),
+            *(
+                self._set_table(name, oscillator, table)
+                for oscillator, table in target.tables.items()
+            ),
+            *(
+                self._set_modulation(name, key, amount)
+                for key, amount in target.modulations.items()
+            ),
             *([self._settle_matrix(target)] if name == WAVETABLE else []),
         )
 
@@ -206,7 +253,8 @@ class Lane:
         goal, kept = self._goal(name, wanted)[index], (state.values or [])[index]
         because = f" (the host said: {errors[-1]})" if errors else ""
         raise ReadbackMismatch(
-            f"{name}'s {lost[0]} was set to {goal:g} {ATTEMPTS} times, but reads back as {kept:g}{because}."
+            f"{name}'s {lost[0]} was set to {goal:g} {ATTEMPTS} times, but reads back as "
+            f"{kept:g}{because}."
         )
 
     async def _set_parameters(self, name: str, wanted: Mapping[str, float]) -> list[str]:
@@ -225,20 +273,31 @@ class Lane:
         return [state.table.names[i] for i in self._differing(state, goal)]
 
     def _goal(self, name: str, wanted: Mapping[str, float]) -> dict[int, float]:
-        """The value every parameter should have, by the host's index: `wanted` (schema's scale) over the rest."""
+        """The value every parameter should have, by the host's index.
+
+        `wanted` (schema's scale) over the rest.
+        """
         state = self.state[name]
         slots = state.table.slots
         goal = dict(enumerate(state.rest)) | dict(state.table.neutral)
-        goal.update((slots[p].index, slots[p].to_host(raw)) for p, raw in wanted.items() if p in slots)
+        goal.update(
+            (slots[p].index, slots[p].to_host(raw)) for p, raw in wanted.items() if p in slots
+        )
         return goal
 
     @staticmethod
     def _differing(state: DeviceState, goal: Mapping[int, float]) -> list[int]:
         values = state.values or []
-        return [i for i, value in goal.items() if value != values[i] and not wire.same(value, values[i])]
+        return [
+            i for i, value in goal.items() if value != values[i] and not wire.same(value, values[i])
+        ]
 
-    async def _send_values(self, name: str, goal: Mapping[int, float], differing: list[int], *, together: bool) -> None:
-        """A refused value costs all that stand behind it in a list or bundle, so a second attempt is not `together`."""
+    async def _send_values(
+        self, name: str, goal: Mapping[int, float], differing: list[int], *, together: bool
+    ) -> None:
+        """A refused value costs all that stand behind it in a list or bundle, so a second
+        attempt is not `together`.
+        """
         where, values = self.place.where(name), self.state[name].values or []
         singles = [("/live/device/set/parameter/value", (*where, i, goal[i])) for i in differing]
         if not together:
@@ -252,11 +311,15 @@ class Lane:
 
     async def _read(self, name: str) -> None:
         state = self.state[name]
-        values = await self.client.query("/live/device/get/parameters/value", *self.place.where(name))
+        values = await self.client.query(
+            "/live/device/get/parameters/value", *self.place.where(name)
+        )
         if len(values) != state.table.n_parameters:
             raise ReadbackMismatch(
-                f"{name} answered with {len(values)} values, but has {state.table.n_parameters} parameters: "
-                f"the devices of track {self.track + 1} were changed; leave them alone while a render runs."
+                f"{name} answered with {len(values)} values, but has {state.table.n_parameters} "
+                f"parameters: "
+                f"the devices of track {self.track + 1} were changed; leave them alone while a "
+                f"render runs."
             )
         state.values = list(values)
         state.on = state.values[self._on_index(name)] != 0.0
@@ -277,13 +340,15 @@ class Lane:
     def _on_index(self, name: str) -> int:
         return self.state[name].table.slots[DEVICE_ON].index
 
-    # -- what only the companion reaches -----------------------------------------------------------------------------
+    # -- what only the companion reaches -------------------------------------------------------
 
     async def _set_property(self, name: str, key: str, value: int) -> None:
         await self._confirm(name, key, float(value), "/unmixer/device/set", key, value)
 
     async def _set_modulation(self, name: str, key: tuple[str, str], amount: float) -> None:
-        await self._confirm(name, key, wire.float32(amount), "/unmixer/device/set_modulation", *key, float(amount))
+        await self._confirm(
+            name, key, wire.float32(amount), "/unmixer/device/set_modulation", *key, float(amount)
+        )
 
     async def _set_table(self, name: str, oscillator: int, table: str) -> None:
         """Category first: choosing one replaces the list that the index counts in."""
@@ -300,7 +365,9 @@ class Lane:
         if self.frozen is not None or WAVETABLE not in self._wanted:
             return {}
         target = self._wanted[WAVETABLE]
-        wanted: dict[Key, float] = {key: float(v) for key, v in {**FIXED_PROPERTIES, **target.properties}.items()}
+        wanted: dict[Key, float] = {
+            key: float(v) for key, v in {**FIXED_PROPERTIES, **target.properties}.items()
+        }
         for oscillator, table in target.tables.items():
             category, index = self.catalog.find(table)
             wanted[f"oscillator_{oscillator}_wavetable_category"] = float(category)
@@ -310,7 +377,10 @@ class Lane:
         return wanted
 
     async def _read_attributes(self) -> None:
-        """All of them in one question. On stock: the few that can be read are as they were. Raises HostError if not."""
+        """All of them in one question.
+
+        On stock: the few that can be read are as they were. Raises HostError if not.
+        """
         if self.frozen is not None:
             await verify_frozen(self.client, self.track, self.names[0], self.frozen)
         elif wanted := self._wanted_attributes():
@@ -320,19 +390,26 @@ class Lane:
 
     async def _read_keys(self, properties: Sequence[str], cells: Sequence[tuple[str, str]]) -> None:
         words = (len(properties), *properties, *(word for cell in cells for word in cell))
-        reply = await self.client.companion("/unmixer/device/get_all", *self.place.where(WAVETABLE), *words)
+        reply = await self.client.companion(
+            "/unmixer/device/get_all", *self.place.where(WAVETABLE), *words
+        )
         keys: list[Key] = [*properties, *cells]
         self.state[WAVETABLE].attributes.update(zip(keys, map(float, reply[2:]), strict=True))
 
     async def _settle_matrix(self, target: Target) -> None:
-        """What no patch names is still zero, or becomes so; it is read when nothing is known of it any more."""
+        """What no patch names is still zero, or becomes so.
+
+        It is read when nothing is known of it any more.
+        """
         attributes = self.state[WAVETABLE].attributes
         cells = [cell for cell in self._still if cell not in target.modulations]
         if unknown := [cell for cell in cells if cell not in attributes]:
             await self._read_keys((), unknown)
         await asyncio.gather(*(self._set_modulation(WAVETABLE, cell, 0.0) for cell in cells))
 
-    async def _confirm(self, name: str, key: Key, value: float, address: str, *arguments: Any) -> None:
+    async def _confirm(
+        self, name: str, key: Key, value: float, address: str, *arguments: Any
+    ) -> None:
         attributes = self.state[name].attributes
         if key in attributes and wire.same(attributes[key], value):
             return
@@ -345,7 +422,8 @@ class Lane:
                 attributes[key] = kept
                 return
         raise ReadbackMismatch(
-            f"{name}'s {_words(key)} was set to {value:g} {ATTEMPTS} times, but reads back as {kept:g}."
+            f"{name}'s {_words(key)} was set to {value:g} {ATTEMPTS} times, but reads back as "
+            f"{kept:g}."
         )
 
 

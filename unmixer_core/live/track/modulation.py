@@ -1,4 +1,6 @@
-"""Wavetable's modulation matrix at rest: what a user's saved default preset moves by envelopes and LFOs is set to zero.
+"""Wavetable's modulation matrix at rest.
+
+What a user's saved default preset moves by envelopes and LFOs is set to zero.
 
 Velocity, wheels and pitch bend are left alone: one note at one velocity does not move them.
 """
@@ -25,14 +27,21 @@ async def clear_matrix(client: Client, track: int, device: int) -> list[tuple[st
     """
     where = (track, device)
     try:
-        names = [str(name) for name in (await client.companion("/unmixer/device/get", *where, TARGETS))[3:]]
+        names = [
+            str(name)
+            for name in (await client.companion("/unmixer/device/get", *where, TARGETS))[3:]
+        ]
     except HostRefused as error:
         log.info("the matrix cannot be listed (%s); it is taken to be Live's own", error)
         return []
     cells = [(target, source) for target in names for source in MOVING]
     amounts = await asyncio.gather(*(_amount(client, where, cell) for cell in cells))
     await asyncio.gather(
-        *(_clear(client, where, cell) for cell, amount in zip(cells, amounts, strict=True) if amount != 0.0)
+        *(
+            _clear(client, where, cell)
+            for cell, amount in zip(cells, amounts, strict=True)
+            if amount != 0.0
+        )
     )
     return cells
 
@@ -44,6 +53,13 @@ async def _amount(client: Client, where: tuple[int, int], cell: tuple[str, str])
 async def _clear(client: Client, where: tuple[int, int], cell: tuple[str, str]) -> None:
     log.info("the preset that Live loaded moves %s by %s; set to zero", *cell)
     for _ in range(ATTEMPTS):
-        if float((await client.companion("/unmixer/device/set_modulation", *where, *cell, 0.0))[-1]) == 0.0:
+        if (
+            float(
+                (await client.companion("/unmixer/device/set_modulation", *where, *cell, 0.0))[-1]
+            )
+            == 0.0
+        ):
             return
-    raise ReadbackMismatch(f"Wavetable's modulation of {cell[0]} by {cell[1]} cannot be set to zero.")
+    raise ReadbackMismatch(
+        f"Wavetable's modulation of {cell[0]} by {cell[1]} cannot be set to zero."
+    )

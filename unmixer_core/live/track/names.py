@@ -1,9 +1,12 @@
-"""Where a parameter is on *this* Live: by name, at run time, because indices, names and whole devices drift with versions.
+"""Where a parameter is on *this* Live.
 
-A device of the schema is recognised by its class name. `DRIFT` holds the classes that replaced another one, what was
-renamed, and how a value of the old scale becomes one of the new; it follows dumps that nobody has checked against a
-running Live yet, so ranges are compared with what the host reports and a difference is refused, never guessed over. The
-one exception is what a patch switches off: an amount fixed at 0 is 0 on any scale that has it (`_off`).
+By name, at run time, because indices, names and whole devices drift with versions.
+
+A device of the schema is recognised by its class name. `DRIFT` holds the classes that replaced
+another one, what was renamed, and how a value of the old scale becomes one of the new; it follows
+dumps that nobody has checked against a running Live yet, so ranges are compared with what the host
+reports and a difference is refused, never guessed over. The one exception is what a patch switches
+off: an amount fixed at 0 is 0 on any scale that has it (`_off`).
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from unmixer_core.schema.devices import Device, Parameter
 from unmixer_core.schema.knob import Exponential, MidiPitch
 from unmixer_core.schema.rack import RACK
 
+#: Device → the Live that has it; editions below Suite lack some, and Wavetable is in Suite alone.
 SINCE = {
     "Wavetable": "Live 10 Suite",
     "Auto Filter": "any Live; as AutoFilter2 since 12.2",
@@ -30,21 +34,23 @@ SINCE = {
     "Delay": "Live 10.1",
     "Reverb": "any Live",
 }
-"""Device → the Live that has it; editions below Suite lack some, and Wavetable is in Suite alone."""
+#: Device → the Live whose parameters schema/devices.py lists: dumps of about 12.1, and presets of
+#: 12.2 for the Chorus. Older ones may lack some (Saturator was redesigned in 12.1), newer ones may
+#: have changed.
 TABLE_FROM = dict.fromkeys(SINCE, "12.1") | {"Chorus-Ensemble": "12.2"}
-"""Device → the Live whose parameters schema/devices.py lists: dumps of about 12.1, and presets of 12.2 for the Chorus. Older
-ones may lack some (Saturator was redesigned in 12.1), newer ones may have changed."""
+#: Class → old parameter name → (its new name, the Live that renamed it), where the class stayed.
 RENAMED: dict[str, dict[str, tuple[str, str]]] = {"StereoGain": {"Gain": ("Output", "12.4")}}
-"""Class → old parameter name → (its new name, the Live that renamed it), where the class stayed."""
 Convert = Callable[[float], float]
 DEVICE_ON = "Device On"
+#: How far beyond its range, as a part of it, a value may lie by rounding.
 EDGE = 1e-5
-"""How far beyond its range, as a part of it, a value may lie by rounding."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """A range that a parameter may report, and how a raw value of the schema becomes one on it (None: it is the same)."""
+    """A range that a parameter may report, and how a raw value of the schema becomes one on it
+    (None: it is the same).
+    """
 
     minimum: float
     maximum: float
@@ -55,8 +61,9 @@ class Scale:
 class Drift:
     """A class that stands in for an older one, by the old parameters' names.
 
-    `scales`: what the new parameter may report beside the old range; `neutral`: parameters that the old class does not have,
-    held at these values where the host has them on the range 0 to `neutral`'s second number.
+    `scales`: what the new parameter may report beside the old range; `neutral`: parameters that the
+    old class does not have, held at these values where the host has them on the range 0 to
+    `neutral`'s second number.
     """
 
     replaces: str
@@ -72,6 +79,15 @@ def _auto_filter_2_frequency(raw: float) -> float:
     return float(Exponential(20.0, 20000.0).to_raw(MidiPitch().to_physical(raw)))
 
 
+#: By the fact sheet's list of AutoFilter2 (names and API ranges not verified in a running Live):
+#:
+#: - Type: its items 0..3 are the old ones in the old order (lowpass, highpass, bandpass, notch), so
+#: the number stays; the new ones behind them (Morph, DJ, Vowel, …) are not learned. Slope: 12 or 24
+#: dB by the same number, if it reports 0..1; - Resonance: per cent stay per cent. The old scale
+#: runs to 1.25 (125 %), the new one to 1, and so does the learned range; more than 100 % is refused
+#: by `Slot.to_host`, not clamped. What the two filters make of 100 % may differ; - Circuit: the old
+#: two are gone (OSR has no namesake); the first, SVF, is the plain one. Soft Clip off, Dry/Wet 100
+#: %.
 DRIFT: dict[str, Drift] = {
     "AutoFilter2": Drift(
         replaces="AutoFilter",
@@ -79,7 +95,10 @@ DRIFT: dict[str, Drift] = {
         renamed={"Filter Type": "Type", "Env. Modulation": "Env Amount"},
         gone=frozenset({"Filter Circuit - LP/HP", "Filter Circuit - BP/NO/Morph"}),
         scales={
-            "Frequency": (Scale(0.0, 1.0, _auto_filter_2_frequency), Scale(20.0, 20000.0, MidiPitch().to_physical)),
+            "Frequency": (
+                Scale(0.0, 1.0, _auto_filter_2_frequency),
+                Scale(20.0, 20000.0, MidiPitch().to_physical),
+            ),
             "Drive": (Scale(0.0, 1.0, lambda raw: raw / 24.0),),
             "Filter Type": (Scale(0.0, 9.0),),
             "Resonance": (Scale(0.0, 1.0),),
@@ -87,19 +106,13 @@ DRIFT: dict[str, Drift] = {
         neutral={"Circuit": (0.0, 3.0), "Soft Clip": (0.0, 1.0), "Dry/Wet": (1.0, 1.0)},
     ),
 }
-"""By the fact sheet's list of AutoFilter2 (names and API ranges not verified in a running Live):
-
-- Type: its items 0..3 are the old ones in the old order (lowpass, highpass, bandpass, notch), so the number stays; the new
-  ones behind them (Morph, DJ, Vowel, …) are not learned. Slope: 12 or 24 dB by the same number, if it reports 0..1;
-- Resonance: per cent stay per cent. The old scale runs to 1.25 (125 %), the new one to 1, and so does the learned range;
-  more than 100 % is refused by `Slot.to_host`, not clamped. What the two filters make of 100 % may differ;
-- Circuit: the old two are gone (OSR has no namesake); the first, SVF, is the plain one. Soft Clip off, Dry/Wet 100 %.
-"""
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One parameter on the host: its name and index, the range it reports, and how a raw value becomes the host's."""
+    """One parameter on the host: its name and index, the range it reports, and how a raw value
+    becomes the host's.
+    """
 
     name: str
     index: int
@@ -108,24 +121,31 @@ class Slot:
     convert: Convert | None = None
 
     def to_host(self, raw: float) -> float:
-        """The float32 to send for the schema's `raw`. Only rounding at the ends of the host's range is forgiven.
+        """The float32 to send for the schema's `raw`.
 
-        Raises HostError for a value beyond them: clamped it would read back as good and sound otherwise.
+        Only rounding at the ends of the host's range is forgiven.
+
+        Raises HostError for a value beyond them: clamped it would read back as good and sound
+        otherwise.
         """
         value = wire.float32(self.convert(raw) if self.convert else raw)
         inside = min(max(value, self.minimum), self.maximum)
         if not abs(value - inside) <= EDGE * max(1.0, self.maximum - self.minimum):
             raise HostError(
-                f"{self.name} should become {value:g}, but runs from {self.minimum:g} to {self.maximum:g} on this host."
+                f"{self.name} should become {value:g}, but runs from {self.minimum:g} to "
+                f"{self.maximum:g} on this host."
             )
         return inside
 
 
 @dataclass(frozen=True)
 class Table:
-    """A device class as the host has it: the schema's parameter name → slot, and all the host's own names in order.
+    """A device class as the host has it.
 
-    `neutral`: index → value of what the schema does not know, but a newer class has (Drift.neutral).
+    The schema's parameter name → slot, and all the host's own names in order.
+
+    `neutral`: index → value of what the schema does not know, but a newer class has
+    (Drift.neutral).
     """
 
     device: Device
@@ -141,10 +161,15 @@ class Table:
 
 def accepted_classes(device: Device) -> tuple[str, ...]:
     """Class names under which `device` may appear."""
-    return (device.class_name, *(new for new, drift in DRIFT.items() if drift.replaces == device.class_name))
+    return (
+        device.class_name,
+        *(new for new, drift in DRIFT.items() if drift.replaces == device.class_name),
+    )
 
 
-DEVICE_OF_CLASS = {class_name: device for device in RACK.devices for class_name in accepted_classes(device)}
+DEVICE_OF_CLASS = {
+    class_name: device for device in RACK.devices for class_name in accepted_classes(device)
+}
 
 
 def device_names(class_names: Sequence[str]) -> tuple[str, ...]:
@@ -153,21 +178,34 @@ def device_names(class_names: Sequence[str]) -> tuple[str, ...]:
 
 
 async def read_table(client: Client, track: int, position: int, class_name: str) -> Table:
-    """Asks the host for the parameters of one device. Raises DeviceMissing, ParameterMissing, HostTimeout."""
+    """Asks the host for the parameters of one device.
+
+    Raises DeviceMissing, ParameterMissing, HostTimeout.
+    """
     if class_name not in DEVICE_OF_CLASS:
-        raise DeviceMissing(f"the host put a device of class {class_name} on track {track}, which we do not know.")
+        raise DeviceMissing(
+            f"the host put a device of class {class_name} on track {track}, which we do not know."
+        )
     names, minima, maxima = await asyncio.gather(
-        *(client.query(f"/live/device/get/parameters/{what}", track, position) for what in ("name", "min", "max"))
+        *(
+            client.query(f"/live/device/get/parameters/{what}", track, position)
+            for what in ("name", "min", "max")
+        )
     )
     return table(DEVICE_OF_CLASS[class_name], class_name, names, minima, maxima)
 
 
 def table(
-    device: Device, class_name: str, names: Sequence[str], minima: Sequence[float], maxima: Sequence[float]
+    device: Device,
+    class_name: str,
+    names: Sequence[str],
+    minima: Sequence[float],
+    maxima: Sequence[float],
 ) -> Table:
     """Matches the host's parameters with the schema's by name.
 
-    Raises ParameterMissing when one that is learned or fixed is not there, or has another range than the laws assume.
+    Raises ParameterMissing when one that is learned or fixed is not there, or has another range
+    than the laws assume.
     """
     drift = DRIFT.get(class_name, Drift(device.class_name, ""))
     index = {name: i for i, name in enumerate(names)}
@@ -179,22 +217,35 @@ def table(
         i = index[name]
         scale = _scale(device, drift, parameter, minima[i], maxima[i])
         if scale is not None:
-            slots[parameter.name] = Slot(f"{device.name}'s {name}", i, minima[i], maxima[i], scale.convert)
+            slots[parameter.name] = Slot(
+                f"{device.name}'s {name}", i, minima[i], maxima[i], scale.convert
+            )
     missing = sorted(needed_parameters(device) - drift.gone - slots.keys())
     if missing:
-        more = f" Also missing: {', '.join(_found(n, class_name, drift, index, minima, maxima) for n in missing[1:])}."
-        more = more if missing[1:] else ""
-        raise ParameterMissing(_missing(device, class_name, drift, missing[0], index, minima, maxima) + more)
+        others = ", ".join(
+            _found(name, class_name, drift, index, minima, maxima) for name in missing[1:]
+        )
+        more = f" Also missing: {others}." if others else ""
+        raise ParameterMissing(
+            _missing(device, class_name, drift, missing[0], index, minima, maxima) + more
+        )
     neutral = {
         index[name]: value
         for name, (value, high) in drift.neutral.items()
-        if name in index and wire.same(minima[index[name]], 0.0) and wire.same(maxima[index[name]], high)
+        if name in index
+        and wire.same(minima[index[name]], 0.0)
+        and wire.same(maxima[index[name]], high)
     }
     return Table(device, class_name, slots, tuple(names), neutral)
 
 
-def _scale(device: Device, drift: Drift, parameter: Parameter, minimum: float, maximum: float) -> Scale | None:
-    """The scale on which a parameter stands that reports this range; None when it is none that we know."""
+def _scale(
+    device: Device, drift: Drift, parameter: Parameter, minimum: float, maximum: float
+) -> Scale | None:
+    """The scale on which a parameter stands that reports this range.
+
+    None when it is none that we know.
+    """
     known = (Scale(parameter.minimum, parameter.maximum), *drift.scales.get(parameter.name, ()))
     for scale in known:
         if wire.same(scale.minimum, minimum) and wire.same(scale.maximum, maximum):
@@ -203,8 +254,11 @@ def _scale(device: Device, drift: Drift, parameter: Parameter, minimum: float, m
 
 
 def _off(device: Device, parameter: Parameter, minimum: float, maximum: float) -> bool:
-    """Is this an amount that is always 0, and is 0 nothing on the host's scale, too? A bipolar one has to stay bipolar (on
-    0..1 its middle would be 0.5), and an item of a list counts only in the list that we know."""
+    """Is this an amount that is always 0, and is 0 nothing on the host's scale, too?
+
+    A bipolar one has to stay bipolar (on
+    0..1 its middle would be 0.5), and an item of a list counts only in the list that we know.
+    """
     always_zero = device.fixed.get(parameter.name) == 0.0 and not parameter.quantized
     return always_zero and minimum <= 0.0 <= maximum and (minimum < 0.0 or parameter.minimum >= 0.0)
 
@@ -217,12 +271,19 @@ def _names(class_name: str, drift: Drift, name: str) -> tuple[str, ...]:
 
 def needed_parameters(device: Device) -> set[str]:
     """Names of the parameters that a patch sets: learned, chosen, fixed, and the switch."""
-    addresses = [knob.address for knob in device.knobs] + [choice.address for choice in device.choices]
+    addresses = [knob.address for knob in device.knobs] + [
+        choice.address for choice in device.choices
+    ]
     return {a.name for a in addresses if a.kind == "parameter"} | set(device.fixed) | {DEVICE_ON}
 
 
 def _found(
-    name: str, class_name: str, drift: Drift, index: Mapping[str, int], minima: Sequence[float], maxima: Sequence[float]
+    name: str,
+    class_name: str,
+    drift: Drift,
+    index: Mapping[str, int],
+    minima: Sequence[float],
+    maxima: Sequence[float],
 ) -> str:
     """A name, and the range that the host reports for it where it has it."""
     i = next((index[n] for n in _names(class_name, drift, name) if n in index), None)
@@ -238,16 +299,26 @@ def _missing(
     minima: Sequence[float],
     maxima: Sequence[float],
 ) -> str:
-    ours = next((n for n in _names(class_name, drift, name) if n in index), drift.renamed.get(name, name))
-    version = f" (class {class_name}, Live {drift.since} and later)" if drift.since else f" (class {class_name})"
+    ours = next(
+        (n for n in _names(class_name, drift, name) if n in index), drift.renamed.get(name, name)
+    )
+    version = (
+        f" (class {class_name}, Live {drift.since} and later)"
+        if drift.since
+        else f" (class {class_name})"
+    )
     if ours in index:
         i = index[ours]
         return (
-            f"{device.name}'s parameter {ours!r} runs from {minima[i]:g} to {maxima[i]:g} on this host{version}, but our "
-            "conversion knows another range; please report it with the output of `python -m unmixer_core.live doctor`."
+            f"{device.name}'s parameter {ours!r} runs from {minima[i]:g} to {maxima[i]:g} on this "
+            f"host{version}, but our "
+            "conversion knows another range; please report it with the output of `python -m "
+            "unmixer_core.live doctor`."
         )
     return (
-        f"{device.name}{version} has no parameter {ours!r} on this host; it has {', '.join(sorted(index)[:12])}, …; "
-        f"{device.name} of Live {drift.since or TABLE_FROM[device.name]} has it, which is what this code was written for "
+        f"{device.name}{version} has no parameter {ours!r} on this host; it has "
+        f"{', '.join(sorted(index)[:12])}, …; "
+        f"{device.name} of Live {drift.since or TABLE_FROM[device.name]} has it, which is what "
+        f"this code was written for "
         "(`python -m unmixer_core.live doctor` lists all)."
     )

@@ -1,4 +1,7 @@
-"""Where a lane's devices stand and how their order is changed: one interface over the companion's way and the stock way."""
+"""Where a lane's devices stand and how their order is changed.
+
+One interface over the companion's way and the stock way.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,10 @@ class Placement(Protocol):
 
     @property
     def order(self) -> tuple[Any, ...]:
-        """The order of devices as the host last confirmed it, in whatever terms; equal when nothing moved."""
+        """The order of devices as the host last confirmed it, in whatever terms.
+
+        Equal when nothing moved.
+        """
         ...
 
     def where(self, name: str) -> tuple[int, int]:
@@ -36,11 +42,17 @@ class Placement(Protocol):
         ...
 
     async def arrange(self, chain: Sequence[str]) -> None:
-        """Puts the effects of `chain` in its order. Raises ReadbackMismatch when the host keeps another."""
+        """Puts the effects of `chain` in its order.
+
+        Raises ReadbackMismatch when the host keeps another.
+        """
         ...
 
     async def inspect(self, names: Sequence[str]) -> dict[str, bool]:
-        """Device → is it on. Raises HostError when a track or one of the devices `names` is not what we made it."""
+        """Device → is it on.
+
+        Raises HostError when a track or one of the devices `names` is not what we made it.
+        """
         ...
 
 
@@ -86,14 +98,19 @@ class OneTrack:
         if sorted(devices) != sorted(names) or tuple(reply[2 * n : 2 * n + 1]) != recorder:
             await self._check_names()
             raise HostError(
-                f"track {self.track + 1} should hold {', '.join(names)}, but Live describes it as {reply}: "
+                f"track {self.track + 1} should hold {', '.join(names)}, but Live describes it as "
+                f"{reply}: "
                 "leave the tracks named Unmixer alone while a render runs."
             )
         self.order = devices
         return {name: bool(on) for name, on in zip(devices, active, strict=True)}
 
     async def _check_names(self) -> None:
-        pairs = [(track, name) for track, name in zip((self.track, self.capture), self.names, strict=True) if name]
+        pairs = [
+            (track, name)
+            for track, name in zip((self.track, self.capture), self.names, strict=True)
+            if name
+        ]
         await check_names(self.client, *zip(*pairs, strict=True))
 
 
@@ -108,6 +125,7 @@ async def check_names(client: Client, tracks: Sequence[int], names: Sequence[str
     if tuple(found) != tuple(names):
         places = " and ".join(str(track + 1) for track in tracks)
         raise HostError(
-            f"tracks {places} should be {' and '.join(map(repr, names))}, but are {', '.join(map(repr, found))}: they were "
+            f"tracks {places} should be {' and '.join(map(repr, names))}, but are "
+            f"{', '.join(map(repr, found))}: they were "
             "moved, renamed or deleted; leave the tracks named Unmixer alone while a render runs."
         )

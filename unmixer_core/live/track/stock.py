@@ -1,9 +1,12 @@
-"""Stock AbletonOSC, without the companion: one effect per track, and the order of effects by the tracks' input routing.
+"""Stock AbletonOSC, without the companion.
 
-Stock AbletonOSC can neither insert nor move a device, but it can duplicate and delete. So the user prepares template
-tracks once, named "Unmixer …": Wavetable on a MIDI track, each effect on an audio track (or all on one). A lane is made of
-copies of them with one device each; the template itself is never changed. To change the order, every track whose input
-changes first lets go of the old one ("No Input"), because Live refuses an input that closes a loop, even for a moment.
+One effect per track, and the order of effects by the tracks' input routing.
+
+Stock AbletonOSC can neither insert nor move a device, but it can duplicate and delete. So the user
+prepares template tracks once, named "Unmixer …": Wavetable on a MIDI track, each effect on an audio
+track (or all on one). A lane is made of copies of them with one device each; the template itself is
+never changed. To change the order, every track whose input changes first lets go of the old one
+("No Input"), because Live refuses an input that closes a loop, even for a moment.
 """
 
 from __future__ import annotations
@@ -39,18 +42,21 @@ SYNTH = RACK.synth.name
 DEVICES = tuple(device.name for device in RACK.devices)
 GUIDE = "see docs/live.md, 'Without the companion'"
 INSTALL = (
-    "copy remote_script/UnmixerCompanion beside AbletonOSC and choose it as a control surface (remote_script/README.md), or "
+    "copy remote_script/UnmixerCompanion beside AbletonOSC and choose it as a control surface "
+    "(remote_script/README.md), or "
     "prepare the template set of docs/live.md"
 )
 TYPE, CHANNEL = "input_routing_type", "input_routing_channel"
+#: (type, channel) of a track's input routing.
 Input = tuple[str, str]
-"""(type, channel) of a track's input routing."""
 LOOSE: Input = (NO_INPUT, "")
 
 
 @dataclass(frozen=True)
 class Original:
-    """A template track: its index, its name and its devices by the schema's names ("" for others)."""
+    """A template track: its index, its name and its devices by the schema's names ("" for
+    others).
+    """
 
     index: int
     name: str
@@ -59,13 +65,16 @@ class Original:
 
 @dataclass
 class RoutingLane:
-    """`tracks` and `names`: device (or "capture") → index and name of its track; `inputs`: as the host confirmed them."""
+    """`tracks` and `names`: device (or "capture") → index and name of its track; `inputs`.
+
+    As the host confirmed them.
+    """
 
     client: Client
     tracks: Mapping[str, int]
     names: Mapping[str, str]
+    #: (listener, source) → what Live calls the source in the listener's list of inputs.
     sources: Mapping[tuple[str, str], str] = field(default_factory=dict)
-    """(listener, source) → what Live calls the source in the listener's list of inputs."""
     inputs: dict[str, Input] = field(default_factory=dict)
 
     @property
@@ -92,7 +101,10 @@ class RoutingLane:
         return self.tracks[name], 0
 
     async def arrange(self, chain: Sequence[str]) -> None:
-        """Routes Wavetable through `chain` into the capture track; raises ReadbackMismatch when Live keeps otherwise."""
+        """Routes Wavetable through `chain` into the capture track.
+
+        Raises ReadbackMismatch when Live keeps otherwise.
+        """
         goal = self._goal(chain)
         for _ in range(ATTEMPTS):
             wrong = [name for name in self.listeners if self.inputs[name] != goal[name]]
@@ -102,7 +114,9 @@ class RoutingLane:
             if any(self.inputs[name] != LOOSE for name in wrong):
                 continue
             await self.client.send(*(m for name in wrong for m in self._connect(name, goal[name])))
-            self.inputs |= {name: goal[name] for name in wrong}  # to be asked for; what comes back is what counts
+            self.inputs |= {
+                name: goal[name] for name in wrong
+            }  # to be asked for; what comes back is what counts
             await self.read_inputs()
         wrong = [name for name in self.listeners if self.inputs[name] != goal[name]]
         if wrong:
@@ -113,25 +127,36 @@ class RoutingLane:
             )
 
     async def inspect(self, names: Sequence[str]) -> dict[str, bool]:
-        """Looks at every track of the lane in one tick: name, monitoring, its one device, its input."""
+        """Looks at every track of the lane in one tick.
+
+        Name, monitoring, its one device, its input.
+        """
         parts = (*names, CAPTURE)
         try:
             found, _ = await asyncio.gather(
                 asyncio.gather(*(self._inspect(name) for name in parts)), self.read_inputs()
             )
         except HostError:
-            await check_names(self.client, [self.tracks[p] for p in parts], [self.names[p] for p in parts])
+            await check_names(
+                self.client, [self.tracks[p] for p in parts], [self.names[p] for p in parts]
+            )
             raise
         return dict(zip(names, found, strict=False))
 
     async def read_inputs(self) -> None:
         """Asks where each track takes its sound from, in one tick when nothing moved.
 
-        The channel is asked for only where there is an input: whether Live has one without is unknown.
+        The channel is asked for only where there is an input: whether Live has one without is
+        unknown.
         """
         heard = [name for name in self.listeners if self.inputs.get(name, LOOSE) != LOOSE]
         kinds, channels = await asyncio.gather(
-            asyncio.gather(*(self.client.query(f"/live/track/get/{TYPE}", self.tracks[n]) for n in self.listeners)),
+            asyncio.gather(
+                *(
+                    self.client.query(f"/live/track/get/{TYPE}", self.tracks[n])
+                    for n in self.listeners
+                )
+            ),
             asyncio.gather(*(self._channel(name) for name in heard)),
         )
         known = dict(zip(heard, channels, strict=True))
@@ -139,7 +164,10 @@ class RoutingLane:
             if kind == NO_INPUT:
                 self.inputs[name] = LOOSE
             else:
-                self.inputs[name] = (str(kind), known[name] if name in known else await self._channel(name))
+                self.inputs[name] = (
+                    str(kind),
+                    known[name] if name in known else await self._channel(name),
+                )
 
     async def _channel(self, name: str) -> str:
         try:
@@ -156,7 +184,9 @@ class RoutingLane:
 
     async def _let_go(self, names: Sequence[str]) -> None:
         if names:
-            await self.client.send(*((f"/live/track/set/{TYPE}", (self.tracks[name], NO_INPUT)) for name in names))
+            await self.client.send(
+                *((f"/live/track/set/{TYPE}", (self.tracks[name], NO_INPUT)) for name in names)
+            )
             self.inputs |= dict.fromkeys(names, LOOSE)
             await self.read_inputs()
 
@@ -165,7 +195,10 @@ class RoutingLane:
             return []
         kind, channel = goal
         track = self.tracks[name]
-        return [(f"/live/track/set/{TYPE}", (track, kind)), (f"/live/track/set/{CHANNEL}", (track, channel))]
+        return [
+            (f"/live/track/set/{TYPE}", (track, kind)),
+            (f"/live/track/set/{CHANNEL}", (track, channel)),
+        ]
 
     async def _inspect(self, name: str) -> bool:
         """Is the device on? Raises HostError when the track is not as we made it."""
@@ -174,21 +207,25 @@ class RoutingLane:
         asked = (track, track + 1, "track.name", "track.current_monitoring_state", *device)
         state, *held = await self.client.query("/live/song/get/track_data", called, asked=asked)
         monitored = name == SYNTH or state == (MONITOR_OFF if name == CAPTURE else MONITOR_IN)
-        if not monitored or (device and (len(held) != 2 or device_names([str(held[0])]) != (name,))):
+        if not monitored or (
+            device and (len(held) != 2 or device_names([str(held[0])]) != (name,))
+        ):
             raise HostError(
-                f"track {called!r} should hold {name} alone, monitored, but Live describes it as {(state, *held)}: "
+                f"track {called!r} should hold {name} alone, monitored, but Live describes it as "
+                f"{(state, *held)}: "
                 "leave the tracks named Unmixer alone while a render runs."
             )
         return bool(device) and bool(held[1])
 
 
-# -- building ----------------------------------------------------------------------------------------------------------
+# -- building ----------------------------------------------------------------------------------
 
 
 async def find_template(client: Client) -> dict[str, Original]:
     """Device → the template track that holds it.
 
-    Raises HostRefused when the set has no template at all, DeviceMissing that names what a template lacks.
+    Raises HostRefused when the set has no template at all, DeviceMissing that names what a template
+    lacks.
     """
     found: dict[str, Original] = {}
     for index, name in enumerate(await track_names(client)):
@@ -198,20 +235,29 @@ async def find_template(client: Client) -> dict[str, Original]:
             for device in original.devices:
                 found.setdefault(device, original)
     if not found:
-        raise HostRefused(f"Live answers, but not its companion script, which inserts and orders devices: {INSTALL}.")
+        raise HostRefused(
+            f"Live answers, but not its companion script, which inserts and orders devices: "
+            f"{INSTALL}."
+        )
     missing = [device for device in DEVICES if device not in found]
     if missing:
         needed = ", ".join(f"{device} ({SINCE[device]})" for device in missing)
-        raise DeviceMissing(f"the set has no template track named 'Unmixer …' with {needed}; {GUIDE}.")
+        raise DeviceMissing(
+            f"the set has no template track named 'Unmixer …' with {needed}; {GUIDE}."
+        )
     return {device: found[device] for device in DEVICES}
 
 
 async def build_lanes(
     client: Client, tracks: Tracks, lanes: int, devices: Sequence[str] = DEVICES
 ) -> list[RoutingLane]:
-    """Copies the template `lanes` times, one device a track, with a capture track each, and learns what may be routed."""
+    """Copies the template `lanes` times, one device a track, with a capture track each, and
+    learns what may be routed.
+    """
     template = await find_template(client)
-    for original in sorted({template[device] for device in devices}, key=lambda original: -original.index):
+    for original in sorted(
+        {template[device] for device in devices}, key=lambda original: -original.index
+    ):
         for lane in range(lanes):
             for device in devices:
                 if template[device] == original:
@@ -227,7 +273,9 @@ async def _lane(client: Client, tracks: Tracks, lane: int, devices: Sequence[str
     await asyncio.gather(*(_only(client, built.tracks[device], device) for device in devices))
     await asyncio.gather(*(_set_up(tracks, built, name) for name in built.tracks))
     await built.read_inputs()
-    types = await asyncio.gather(*(input_types(client, built.tracks[name]) for name in built.listeners))
+    types = await asyncio.gather(
+        *(input_types(client, built.tracks[name]) for name in built.listeners)
+    )
     built.sources = {
         (listener, source): input_name(offered, names[source])
         for listener, offered in zip(built.listeners, types, strict=True)
@@ -238,18 +286,26 @@ async def _lane(client: Client, tracks: Tracks, lane: int, devices: Sequence[str
 
 
 async def _set_up(tracks: Tracks, lane: RoutingLane, name: str) -> None:
-    """Wavetable's track plays its clip only, effects are monitored, the capture track records; no copied clip is left."""
+    """Wavetable's track plays its clip only, effects are monitored, the capture track records.
+
+    No copied clip is left.
+    """
     track = lane.tracks[name]
     await tracks.set(track, "arm", int(name == CAPTURE))
     if name != SYNTH:
         await tracks.set(track, TYPE, NO_INPUT)
-        await tracks.set(track, "current_monitoring_state", MONITOR_OFF if name == CAPTURE else MONITOR_IN)
+        await tracks.set(
+            track, "current_monitoring_state", MONITOR_OFF if name == CAPTURE else MONITOR_IN
+        )
     if name != CAPTURE:
         await _clear_clips(lane.client, track, lane.names[name])
 
 
 async def _only(client: Client, track: int, device: str) -> None:
-    """Deletes every device of one of our copies but `device`. Raises ReadbackMismatch when another state stays."""
+    """Deletes every device of one of our copies but `device`.
+
+    Raises ReadbackMismatch when another state stays.
+    """
     for _ in range(ATTEMPTS):
         present = device_names(await client.query("/live/track/get/devices/class_name", track))
         if present == (device,):
@@ -261,7 +317,8 @@ async def _only(client: Client, track: int, device: str) -> None:
             if i != kept:
                 await client.send(("/live/track/delete_device", (track, i)))
     raise ReadbackMismatch(
-        f"track {track + 1}, a copy of the template, should hold {device} alone, but holds {present}."
+        f"track {track + 1}, a copy of the template, should hold {device} alone, but holds "
+        f"{present}."
     )
 
 
@@ -270,9 +327,15 @@ async def _clear_clips(client: Client, track: int, name: str) -> None:
     asked = (track, track + 1, "track.name", "clip_slot.has_clip")
     for _ in range(ATTEMPTS):
         filled = [
-            i for i, full in enumerate(await client.query("/live/song/get/track_data", name, asked=asked)) if full
+            i
+            for i, full in enumerate(
+                await client.query("/live/song/get/track_data", name, asked=asked)
+            )
+            if full
         ]
         if not filled:
             return
         await client.send(*(("/live/clip_slot/delete_clip", (track, slot)) for slot in filled))
-    raise ReadbackMismatch(f"the clips of track {track + 1}, a copy of the template, cannot be deleted.")
+    raise ReadbackMismatch(
+        f"the clips of track {track + 1}, a copy of the template, cannot be deleted."
+    )

@@ -1,6 +1,9 @@
-"""What a patch asks of each device, in Live's terms: parameter values by name, Wavetable's properties and matrix amounts.
+"""What a patch asks of each device, in Live's terms.
 
-Controls that cannot be heard are sent at their defaults (`Patch.canonical`), so patches of one digest are one sound.
+Parameter values by name, Wavetable's properties and matrix amounts.
+
+Controls that cannot be heard are sent at their defaults (`Patch.canonical`), so patches of one
+digest are one sound.
 """
 
 from __future__ import annotations
@@ -13,15 +16,16 @@ from unmixer_core.schema.chain import END
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
+#: Wavetable's properties that no patch names, at the values the laws assume.
 FIXED_PROPERTIES = {"unison_voice_count": 4, "filter_routing": 0, "oscillator_2_effect_mode": 0}
-"""Wavetable's properties that no patch names, at the values the laws assume."""
 WAVETABLE_INDEX = "oscillator_{}_wavetable_index"
 
 
 @dataclass(frozen=True)
 class Target:
-    """One device: `parameters` name → raw (schema's scale), `properties` name → int, `tables` oscillator → wavetable
-    name, `modulations` (target parameter, source) → amount."""
+    """One device: `parameters` name → raw (schema's scale), `properties` name → int, `tables`
+    oscillator → wavetable name, `modulations` (target parameter, source) → amount.
+    """
 
     parameters: Mapping[str, float]
     properties: Mapping[str, int] = field(default_factory=dict)
@@ -60,11 +64,18 @@ def _target(patch: Patch, position: int) -> Target:
 
 
 def baseline(name: str) -> dict[str, float]:
-    """The whole parameter table of a device at its defaults: what a patch does not mention, whatever preset Live loads."""
+    """The whole parameter table of a device at its defaults.
+
+    What a patch does not mention, whatever preset Live loads.
+    """
     device = next(device for device in RACK.devices if device.name == name)
     return {parameter.name: parameter.default for parameter in device.table} | device.fixed
 
 
 _OSCILLATOR = {WAVETABLE_INDEX.format(oscillator): oscillator for oscillator in (1, 2)}
-_KNOBS = [[c for c, ref in enumerate(RACK.knobs) if ref.device == i] for i in range(len(RACK.devices))]
-_CHOICES = [[c for c, ref in enumerate(RACK.choices) if ref.device == i] for i in range(len(RACK.devices))]
+_KNOBS = [
+    [c for c, ref in enumerate(RACK.knobs) if ref.device == i] for i in range(len(RACK.devices))
+]
+_CHOICES = [
+    [c for c, ref in enumerate(RACK.choices) if ref.device == i] for i in range(len(RACK.devices))
+]
