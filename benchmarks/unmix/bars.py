@@ -10,8 +10,8 @@ Resumable; run it on a quiet machine.
 Every sound is a file, as a person's: silence before it, note and gate not told. `unmix` runs as the
 command does; beside it stands the nearest training render (exhaustive MSS; as it is or played at
 the heard note, the better). In-domain or with --all-rows the prediction stands there too, before
-and after ITF + verify, and CMA-ES on the host with the seconds that `unmix` took. About two minutes an
-in-domain clip, one a clip from outside; the kinds take turns. A clip that is finished is kept in
+and after ITF + verify, and CMA-ES on the host with the seconds that `unmix` took. About two minutes
+an in-domain clip, one a clip from outside; the kinds take turns. A clip that is finished is kept in
 `--state` and not done again; `--seconds` stops before the next clip. The last line is one JSON
 object: shares and medians over the clips that are there, and `bars`, which bars they meet.
 """

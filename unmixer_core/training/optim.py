@@ -7,8 +7,8 @@ norm     AdamW on gradients scaled to a largest global norm (Pascanu et al., ICM
          decay of Loshchilov, Hutter, ICLR 2019), the reading of the specification.
 element  each coordinate of the momentum is clipped to +-threshold and divided by it, so that large
          ones count as a sign, then decoupled decay: Han, Lostanlen, Lagrange, "Gradient Clipping
-         Improves Neural Network Optimization for Perceptual Sound Matching", EUSIPCO 2025 (beta 0.965, threshold 0.01,
-         decay 0.1 at lr 1e-3).
+         Improves Neural Network Optimization for Perceptual Sound Matching",
+         EUSIPCO 2025 (beta 0.965, threshold 0.01, decay 0.1 at lr 1e-3).
 none     plain AdamW, to compare with.
 
 Weight decay leaves norms, biases and points of a manifold alone. A `geoopt.ManifoldParameter` moves
