@@ -15,13 +15,13 @@ from unmixer_core.comparison import methods, out_of_domain, page, sensitivity, t
 from unmixer_core.comparison import tools as comparison_tools
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.evaluation import page as evaluation_page
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.model import checkpoint
 from unmixer_core.pipeline import machine, run
 from unmixer_core.pipeline import state as pipeline_state
 from unmixer_core.pipeline.log import StageLog
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.scoring import score
 
 EXAMPLES = 3
@@ -46,9 +46,9 @@ def main(
     over_time_*.csv, sensitivity.csv.
     """
     clips, rate = Clips.open(renders), audio.sample_rate
-    frames = Features.open(features, renders, machine.device())
+    frames = FeatureTable.open(features, renders, machine.device())
     twin, unmixer = (
-        Proxy.load(proxy).to(machine.device()),
+        RackProxy.load(proxy).to(machine.device()),
         checkpoint.load(model, machine.device()).model,
     )
     key = {
@@ -69,7 +69,7 @@ def main(
         else []
     )
     others = [out_of_domain.target(one) for one in found]
-    heard = {t.id: out_of_domain.told(t, rate) for t in inside} | {
+    heard = {t.id: out_of_domain.recorded_note(t, rate) for t in inside} | {
         t.id: o.heard for t, o in zip(others, found, strict=True)
     }
     retrieval = score.index(clips, itf.n_retrieval, rate, machine.threads(), log.progress, state)
@@ -77,7 +77,9 @@ def main(
     search = unmix.model_copy(update={"seconds": itf.unmix_seconds})
     with Renderer(audio) as host:
         host.render([inside[0].patch, inside[-1].patch])  # hosts are warm before any clock runs
-        ring = comparison_tools.Ring(unmixer, twin, frames, clips, host, heard, itf, search, rate)
+        ring = comparison_tools.BenchmarkHosts(
+            unmixer, twin, frames, clips, host, heard, itf, search, rate
+        )
         tools = ring.tools(retrieval, threads)
         sounds = methods.run(tools, [*inside, *others], ledger, log.progress)
         if SENSITIVITY not in ledger.rows:

@@ -13,13 +13,13 @@ from unmixer_core import config
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.evaluation import detection, identifiability, prediction, proxy_gap, recovery
 from unmixer_core.evaluation import page as evaluation_page
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.model import checkpoint
 from unmixer_core.pipeline import machine, run
 from unmixer_core.pipeline import state as pipeline_state
 from unmixer_core.pipeline.log import StageLog
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.scoring import baselines
 from unmixer_core.scoring import score as scoring_score
 
@@ -39,9 +39,9 @@ def main(
     (for dvc plots).
     """
     clips, threads, rate = Clips.open(renders), machine.threads(), audio.sample_rate
-    frames = Features.open(features, renders, machine.device())
+    frames = FeatureTable.open(features, renders, machine.device())
     twin, unmixer = (
-        Proxy.load(proxy).to(machine.device()),
+        RackProxy.load(proxy).to(machine.device()),
         checkpoint.load(model, machine.device()).model,
     )
     key = {

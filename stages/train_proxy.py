@@ -27,7 +27,7 @@ from unmixer_core.pipeline import state as pipeline_state
 from unmixer_core.pipeline.log import StageLog
 from unmixer_core.proxy import reflections
 from unmixer_core.proxy.neural import NeuralProxy
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.proxy.twin import Twin
 from unmixer_core.report.plots import spectrograms
 
@@ -46,7 +46,7 @@ def main(
     state = pipeline_state.state_dir(
         "train_proxy", {"renders": renders_digest, "audio": audio, "proxy": settings}
     )
-    twin = Proxy(settings.sample_rate, audio.clip_s)
+    twin = RackProxy(settings.sample_rate, audio.clip_s)
     if settings.table_positions:
         _read(twin, _heard(audio, settings, state, log))
     material = Material(clips, settings.sample_rate)
@@ -71,7 +71,7 @@ def main(
     return results
 
 
-def _read(twin: Proxy, heard: dict[str, torch.Tensor]) -> None:
+def _read(twin: RackProxy, heard: dict[str, torch.Tensor]) -> None:
     with torch.no_grad():
         twin.voice.spectra.copy_(heard["spectra"])
         early = twin.effects[-1].early
@@ -101,7 +101,7 @@ def _heard(
                     )
                 heard[index] = clip
         ordered = [heard[i] for i in range(len(patches))]
-        level = float(Proxy().voice.level().detach())
+        level = float(RackProxy().voice.level().detach())
         note, positions, rate = settings.table_note, settings.table_positions, audio.sample_rate
         spectra = wavetables.spectra_from_clips(ordered[: len(notes)], rate, note, positions, level)
         early = reflections.from_clips(ordered[len(notes) :], rate)

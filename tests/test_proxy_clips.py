@@ -13,8 +13,8 @@ from tests.model.tiny import PRIOR
 from unmixer_core import proxy_clips
 from unmixer_core.errors import StageError
 from unmixer_core.features.frames import FeatureSpec, log_mel
-from unmixer_core.features.store import Features, FeatureWriter
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.features.store import FeatureTable, FeatureWriter
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.schema.patch import Patches
 
 SPEC = FeatureSpec(44100, 2048, 1764, 32, 30.0, 18000.0, -80.0)
@@ -31,7 +31,7 @@ def plan(**changes: object) -> proxy_clips.Plan:
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("proxy")
-    Proxy(22050, 0.5).save(folder)
+    RackProxy(22050, 0.5).save(folder)
     return folder
 
 
@@ -42,7 +42,7 @@ def test_shards_cover_every_patch_of_every_phase_once() -> None:
 
 
 def test_frames_are_those_of_the_proxys_sound(proxy: Path) -> None:
-    twin, shard = Proxy.load(proxy).eval(), plan().shards()[1]
+    twin, shard = RackProxy.load(proxy).eval(), plan().shards()[1]
     table, found = proxy_clips.frames_of(twin, shard, plan())
     with torch.inference_mode():
         sound = proxy_clips._heard(twin, [table[i] for i in range(len(table))])
@@ -70,7 +70,7 @@ def test_the_same_sound_has_the_same_frames_at_half_the_rate() -> None:
 
 
 def test_seeds_and_splits_make_different_patches(proxy: Path) -> None:
-    twin = Proxy.load(proxy).eval()
+    twin = RackProxy.load(proxy).eval()
     shard = plan().shards()[0]
     first, again, other = (
         proxy_clips.frames_of(twin, shard, plan(seed=seed))[0] for seed in (8, 8, 9)
@@ -79,7 +79,7 @@ def test_seeds_and_splits_make_different_patches(proxy: Path) -> None:
 
 
 def test_unusable_sounds_are_redrawn_and_a_hopeless_prior_is_named(proxy: Path) -> None:
-    twin, shard = Proxy.load(proxy).eval(), plan().shards()[0]
+    twin, shard = RackProxy.load(proxy).eval(), plan().shards()[0]
     usual, _ = proxy_clips.frames_of(twin, shard, plan())
     with torch.inference_mode():
         peaks = proxy_clips._heard(twin, [usual[i] for i in range(len(usual))]).abs().amax((1, 2))
@@ -132,17 +132,17 @@ def test_workers_make_what_one_process_makes_and_none_is_left(proxy: Path, tmp_p
 
 
 def test_frames_join_the_hosts(proxy: Path, tmp_path: Path) -> None:
-    twin, tables = Proxy.load(proxy).eval(), []
+    twin, tables = RackProxy.load(proxy).eval(), []
     writer = FeatureWriter(tmp_path / "frames", SPEC)
     for shard in plan().shards():
         table, found = proxy_clips.frames_of(twin, shard, plan())
         writer.write(shard.number, found)
         tables.append(table)
     writer.finish(Patches.concat(tables))
-    made = Features.open(tmp_path / "frames")
+    made = FeatureTable.open(tmp_path / "frames")
     both = made.joined(made)
     rows = [7, 3, 8, 15]  # shards of 3, 3 and 2 clips
     assert len(both) == 16 and torch.equal(both.batch(rows), made.batch([7, 3, 0, 7]))
-    other = Features(made.patches, made.shards, replace(SPEC, n_mels=48))
+    other = FeatureTable(made.patches, made.shards, replace(SPEC, n_mels=48))
     with pytest.raises(StageError, match="other settings"):
         made.joined(other)

@@ -17,7 +17,7 @@ from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 
 from unmixer_app.service.service import Service
-from unmixer_app.service.settings import Settings
+from unmixer_app.service.settings import ServiceSettings
 from unmixer_app.service.store import Store
 from unmixer_app.web import faults
 from unmixer_app.web.gate import Gate
@@ -42,7 +42,7 @@ ABOUT = (
 )
 
 
-def create_app(settings: Settings, service: Service | None = None) -> FastAPI:
+def create_app(settings: ServiceSettings, service: Service | None = None) -> FastAPI:
     """The ASGI application.
 
     Its lifespan runs `service`, or opens one of its own: raises ConfigError when that cannot be.
@@ -85,9 +85,9 @@ def main() -> int:
     """The exit status: 0 after Ctrl-C, 1 when it cannot start (one sentence on stderr)."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        settings = Settings.from_environment()
+        settings = ServiceSettings.from_environment()
         with Store.open(settings.folder, settings.queue) as store:
-            server = Server(settings, Service(settings, store))
+            server = HttpServer(settings, Service(settings, store))
             with suppress(KeyboardInterrupt):  # uvicorn has shut down and raises it again
                 server.run()
             return 0 if server.started else 1
@@ -96,10 +96,10 @@ def main() -> int:
         return 1
 
 
-class Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """Tells where it is once it is there."""
 
-    def __init__(self, settings: Settings, service: Service) -> None:
+    def __init__(self, settings: ServiceSettings, service: Service) -> None:
         super().__init__(
             uvicorn.Config(
                 create_app(settings, service),

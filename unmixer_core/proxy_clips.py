@@ -26,7 +26,7 @@ from torch import Tensor
 
 from unmixer_core.errors import StageError
 from unmixer_core.features.frames import FeatureSpec, log_mel
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.proxy.twin import Twin
 from unmixer_core.sampling import SamplingSettings, draw
 from unmixer_core.schema.patch import PHASES, Patch, Patches
@@ -52,7 +52,7 @@ class Limits(Protocol):
 
 
 @dataclass(frozen=True)
-class Shard:
+class ProxyShard:
     """Patches `start` to `stop` (excluded) of a phase; `number` counts shards of all phases."""
 
     number: int
@@ -70,13 +70,13 @@ class Plan:
     limits: Limits
     spec: FeatureSpec
 
-    def shards(self) -> list[Shard]:
+    def shards(self) -> list[ProxyShard]:
         """The work, in order."""
         size, parts = self.settings.shard_clips, []
         for phase in PHASES:
             n = getattr(self.settings, f"n_{phase}")
             parts += [(phase, start, min(start + size, n)) for start in range(0, n, size)]
-        return [Shard(number, *part) for number, part in enumerate(parts)]
+        return [ProxyShard(number, *part) for number, part in enumerate(parts)]
 
 
 def at_rate(spec: FeatureSpec, sample_rate: int) -> FeatureSpec:
@@ -91,7 +91,7 @@ def at_rate(spec: FeatureSpec, sample_rate: int) -> FeatureSpec:
 
 
 @torch.inference_mode()
-def frames_of(proxy: Twin, shard: Shard, plan: Plan) -> tuple[Patches, NDArray[np.float16]]:
+def frames_of(proxy: Twin, shard: ProxyShard, plan: Plan) -> tuple[Patches, NDArray[np.float16]]:
     """A shard's patches, as redrawn where the proxy's sound was not usable, and their frames [n, 2,
     mels, frames].
 
@@ -156,7 +156,7 @@ def _usable(sound: Tensor, limits: Limits) -> list[bool]:
 
 def make(
     proxy: Path, plan: Plan, state: Path, device: torch.device, workers: int
-) -> Iterator[Shard]:
+) -> Iterator[ProxyShard]:
     """Make every shard that `state` does not hold yet, in `workers` processes (a GPU: in this one).
 
     Yields finished ones.
@@ -167,7 +167,7 @@ def make(
     missing = [shard for shard in plan.shards() if not _path(state, shard, "npy").exists()]
     yield from (shard for shard in plan.shards() if shard not in missing)
     if device.type != "cpu" or workers < 2 or len(missing) < 2:
-        twin = Proxy.load(proxy).to(device).eval()
+        twin = RackProxy.load(proxy).to(device).eval()
         for shard in missing:
             yield _keep(state, shard, *frames_of(twin, shard, plan))
         return
@@ -183,12 +183,14 @@ def make(
             pool.shutdown(cancel_futures=True)
 
 
-def read(state: Path, shard: Shard) -> tuple[Patches, NDArray[np.float16]]:
+def read(state: Path, shard: ProxyShard) -> tuple[Patches, NDArray[np.float16]]:
     """A finished shard's patches and frames."""
     return Patches.read(_path(state, shard, "parquet")), np.load(_path(state, shard, "npy"))
 
 
-def _keep(state: Path, shard: Shard, patches: Patches, frames: NDArray[np.float16]) -> Shard:
+def _keep(
+    state: Path, shard: ProxyShard, patches: Patches, frames: NDArray[np.float16]
+) -> ProxyShard:
     """Written then moved, the frames last: a shard whose frames are there is complete."""
     patches.write(_path(state, shard, "parquet"))
     temporary = _path(state, shard, "tmp")
@@ -198,7 +200,7 @@ def _keep(state: Path, shard: Shard, patches: Patches, frames: NDArray[np.float1
     return shard
 
 
-def _path(state: Path, shard: Shard, ending: str) -> Path:
+def _path(state: Path, shard: ProxyShard, ending: str) -> Path:
     return state / f"shard-{shard.number:05}.{ending}"
 
 
@@ -213,7 +215,7 @@ def _begin(proxy: Path, plan: Plan) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    _worker["proxy"] = (Proxy.load(proxy).eval(), plan)
+    _worker["proxy"] = (RackProxy.load(proxy).eval(), plan)
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
@@ -222,6 +224,6 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
     os._exit(1)
 
 
-def _work(state: Path, shard: Shard) -> Shard:
+def _work(state: Path, shard: ProxyShard) -> ProxyShard:
     proxy, plan = _worker["proxy"]
     return _keep(state, shard, *frames_of(proxy, shard, plan))

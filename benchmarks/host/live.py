@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.bound import held
-from benchmarks.host.render import Audio, Prior
+from benchmarks.host.render import Prior, RenderedAudio
 from unmixer_core.live.renderer import Renderer, RenderFailure
 from unmixer_core.live.session.recorder import Recorder
 from unmixer_core.sampling import sample
@@ -86,7 +86,10 @@ def measure(
 ) -> dict[str, float]:
     """Renders `patches` on one host. Raises RuntimeError when one is not rendered."""
     options = ["--tick-ms", f"{tick_ms:g}", *options]
-    with Renderer(Audio(), 1, lanes=lanes, host_options=options) as renderer, watching() as watch:
+    with (
+        Renderer(RenderedAudio(), 1, lanes=lanes, host_options=options) as renderer,
+        watching() as watch,
+    ):
         start_s, used_s = time.monotonic(), time.process_time()
         results = renderer.render(patches)
         wall_s, used_s = time.monotonic() - start_s, time.process_time() - used_s

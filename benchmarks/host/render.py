@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from benchmarks.bound import held
 from unmixer_core.headless.sound.device_state import DeviceState
-from unmixer_core.headless.sound.job import Job
+from unmixer_core.headless.sound.job import SoundJob
 from unmixer_core.live.osc import wire
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.live.track.targets import FIXED_PROPERTIES, WAVETABLE_INDEX, baseline, targets
@@ -44,7 +44,7 @@ BARS = {"osc_over_bare": (">=", 0.9), "bit_equal": ("==", 1.0), "idle": ("<", 0.
 
 
 @dataclass(frozen=True)
-class Audio:
+class RenderedAudio:
     """The `audio` section."""
 
     sample_rate: int = RATE
@@ -73,10 +73,12 @@ class Prior:
     gate_high_s: float = 1.2
 
 
-def job(patch: Patch) -> Job:
+def job(patch: Patch) -> SoundJob:
     """What the host hands its worker for this patch."""
     gate_s = wire.float32(patch.gate_s * BEATS_PER_S) / BEATS_PER_S
-    return Job(_devices(patch), patch.note, VELOCITY / 127.0, 0.0, gate_s, CLIP_S, 120.0, RATE, "")
+    return SoundJob(
+        _devices(patch), patch.note, VELOCITY / 127.0, 0.0, gate_s, CLIP_S, 120.0, RATE, ""
+    )
 
 
 def _devices(patch: Patch) -> list[dict[str, object]]:
@@ -97,7 +99,7 @@ def _devices(patch: Patch) -> list[dict[str, object]]:
     return devices
 
 
-def bare(work: Job) -> NDArray[np.float32]:
+def bare(work: SoundJob) -> NDArray[np.float32]:
     """A fresh Synth for this patch."""
     import vita
 
@@ -111,7 +113,7 @@ def bare(work: Job) -> NDArray[np.float32]:
 _pristine: list[object] = []
 
 
-def forked(work: Job) -> NDArray[np.float32]:
+def forked(work: SoundJob) -> NDArray[np.float32]:
     """A fork of one pristine Synth; the sound comes back through a file in memory."""
     import vita
 
@@ -126,7 +128,7 @@ def forked(work: Job) -> NDArray[np.float32]:
     ) as folder:
         file = Path(folder, "take.wav")
         error = _in_fork(
-            Job(**asdict(work) | {"path": str(file)}),
+            SoundJob(**asdict(work) | {"path": str(file)}),
             _pristine[0],
             preset(devices, work.tempo_bpm, for_render=True),
         )
@@ -142,7 +144,7 @@ def measure(patches: Sequence[Patch], hosts: int, lanes: int, rounds: int) -> di
     works = [job(patch) for patch in patches]
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     with (
-        Renderer(Audio(), hosts, lanes=lanes) as renderer,
+        Renderer(RenderedAudio(), hosts, lanes=lanes) as renderer,
         ProcessPoolExecutor(hosts, get_context("spawn")) as pool,
     ):
         ways: dict[str, Callable[[], list[object]]] = {

@@ -31,7 +31,7 @@ import numpy as np
 
 from benchmarks.bound import held
 from benchmarks.host import ray_cluster
-from benchmarks.host.render import RATE, Audio, Prior
+from benchmarks.host.render import RATE, Prior, RenderedAudio
 from unmixer_core.errors import HostError
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.rendering.clip_store import ClipStore
@@ -53,8 +53,8 @@ def throughput(patches: Sequence[Patch], hosts: int, rounds: int) -> dict[str, o
     """Renders a second of both engines, in turns."""
     rates: dict[str, list[float]] = {engine: [] for engine in ENGINES}
     with (
-        Renderer(Audio(), hosts, engine="local") as local,
-        Renderer(Audio(), hosts, engine="ray") as far,
+        Renderer(RenderedAudio(), hosts, engine="local") as local,
+        Renderer(RenderedAudio(), hosts, engine="ray") as far,
     ):
         renderers = {"local": local, "ray": far}
         warm = {engine: renderer.render(patches) for engine, renderer in renderers.items()}
@@ -100,7 +100,7 @@ def killed(
 
 
 def _fill(folder: Path, table: Patches, hosts: int, engine: str, kill: Kill | None) -> None:
-    audio = Audio()
+    audio = RenderedAudio()
     store = ClipStore(folder, len(table), 16, round(audio.clip_s * RATE), RATE)
     with Renderer(audio, hosts, engine=engine) as renderer:
         for n, _ in enumerate(RenderJob(table, renderer, store, Prior(), ANY).run()):

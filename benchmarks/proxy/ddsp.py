@@ -32,7 +32,7 @@ N_BANK = 2000
 
 
 @dataclass(frozen=True)
-class Case:
+class OperationCase:
     """Two ways to the same result; `inputs` of both receive gradients where `backward` is on."""
 
     name: str
@@ -43,7 +43,7 @@ class Case:
     backward: bool = True
 
 
-def cases(batch: int) -> list[Case]:
+def cases(batch: int) -> list[OperationCase]:
     """The rows of the table."""
     made = torch.Generator().manual_seed(0)
 
@@ -54,21 +54,21 @@ def cases(batch: int) -> list[Case]:
     tables, phase = noise(batch, 16, 256), torch.rand(batch, N, 1, generator=made)
     controls = 200.0 + noise(batch, 16, 1), noise(batch, 16, 1), tables
     return [
-        Case(
+        OperationCase(
             "convolution, 1 s response",
             "power-of-two FFT",
             core.causal_convolve,
             convolve_pow2,
             (audio, response),
         ),
-        Case(
+        OperationCase(
             "convolution, 1 s response",
             "torchaudio",
             core.causal_convolve,
             convolve_torchaudio,
             (audio, response),
         ),
-        Case(
+        OperationCase(
             "convolution, 1 s response",
             "scipy",
             core.causal_convolve,
@@ -76,23 +76,25 @@ def cases(batch: int) -> list[Case]:
             (audio, response),
             False,
         ),
-        Case("magnitudes 1024/256", "torch.stft", magnitudes, magnitudes_torch, (audio,)),
-        Case(
+        OperationCase("magnitudes 1024/256", "torch.stft", magnitudes, magnitudes_torch, (audio,)),
+        OperationCase(
             "3 mel resolutions, stereo",
             "torch.stft",
             distance,
             distance_torch,
             (noise(batch, 2, N),),
         ),
-        Case("wavetable, 16 x 256, 0.25 s", "dense tables", wavetable, wavetable_dense, controls),
-        Case(
+        OperationCase(
+            "wavetable, 16 x 256, 0.25 s", "dense tables", wavetable, wavetable_dense, controls
+        ),
+        OperationCase(
             "modulated delay, 512 samples",
             "buffer, on 2 % of it",
             delay,
             delay_dense,
             (audio, 0.9 * phase),
         ),
-        Case(
+        OperationCase(
             "control upsampling, 16 channels",
             "F.interpolate",
             upsample,
@@ -209,7 +211,7 @@ def run(function: Callable[..., Tensor], inputs: tuple[Tensor, ...], backward: b
     return time.perf_counter() - start
 
 
-def measure(case: Case, batch: int, repeats: int) -> dict[str, float]:
+def measure(case: OperationCase, batch: int, repeats: int) -> dict[str, float]:
     """Best milliseconds per clip of both sides, in turns."""
     found: dict[str, float] = {}
     for suffix, backward in (("forward", False), ("backward", True))[: 1 + case.backward]:

@@ -41,7 +41,7 @@ from unmixer_core.dsp import spectral
 from unmixer_core.live.farm.pool import RenderFailure
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.pipeline import machine
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.proxy.twin import Twin
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
@@ -55,7 +55,7 @@ WORST = 16
 BARS = {"agree": (">=", 0.85)}
 
 
-class Row(NamedTuple):
+class GradientRow(NamedTuple):
     """One knob of one patch: whose sign is as the host's, and by which share of its loss the
     host moves.
     """
@@ -90,7 +90,7 @@ def distances(sounds: torch.Tensor, target: torch.Tensor, sample_rate: int) -> t
     return spectral.multiscale_spectral(sounds, target, sample_rate)
 
 
-class Case:
+class GradientCase:
     """One patch, its target, and the moves of every heard knob.
 
     Up and down by a step, then (`halves`) by half of it.
@@ -117,8 +117,8 @@ def differences(losses: torch.Tensor) -> list[float]:
 
 
 def compare(
-    case: Case, clips: list[np.ndarray], proxy: Twin, audio_rate: int
-) -> dict[int, Row | None]:
+    case: GradientCase, clips: list[np.ndarray], proxy: Twin, audio_rate: int
+) -> dict[int, GradientRow | None]:
     """By knob; None where the host's loss does not move at all."""
     host = torch.from_numpy(
         np.stack([resample(clip, audio_rate, proxy.sample_rate) for clip in clips])
@@ -139,7 +139,7 @@ def compare(
     whole, twin = differences(by_host[1 : 1 + n_moves]), differences(by_proxy)
     half: Sequence[float | None] = differences(by_host[1 + n_moves :]) or [None] * len(whole)
     return {
-        knob: Row(
+        knob: GradientRow(
             step * float(slope[0, knob]) > 0,
             step * by_twin > 0,
             None if by_half is None else step * by_half > 0,
@@ -155,16 +155,16 @@ def share(values: list[bool]) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def only_clear(rows: list[Row]) -> list[Row]:
+def only_clear(rows: list[GradientRow]) -> list[GradientRow]:
     return [row for row in rows if row.clear]
 
 
-def agreement(rows: list[Row]) -> list[float]:
+def agreement(rows: list[GradientRow]) -> list[float]:
     """Share that agree, and how many they are."""
     return [round(share([row.agree for row in rows]), 3), len(rows)]
 
 
-def by_change(rows: list[Row]) -> dict[str, list[float]]:
+def by_change(rows: list[GradientRow]) -> dict[str, list[float]]:
     """Agreement by how much of its loss the host moves."""
     ranges = [
         (low, high, [row for row in rows if low <= row.change < high])
@@ -173,7 +173,7 @@ def by_change(rows: list[Row]) -> dict[str, list[float]]:
     return {f"{low:g} to {high:g}": agreement(some) for low, high, some in ranges if some}
 
 
-def worst(by_knob: dict[str, list[Row]]) -> dict[str, list[int]]:
+def worst(by_knob: dict[str, list[GradientRow]]) -> dict[str, list[int]]:
     """[cases, wrong, wrong and clear] of the knobs with most disagreements."""
     table = {
         knob: [
@@ -187,11 +187,11 @@ def worst(by_knob: dict[str, list[Row]]) -> dict[str, list[int]]:
     return {knob: table[knob] for knob in order if table[knob][1]}
 
 
-def summary(by_knob: dict[str, list[Row]], unheard: int) -> dict[str, object]:
+def summary(by_knob: dict[str, list[GradientRow]], unheard: int) -> dict[str, object]:
     """All figures of rows by knob id."""
     every = [row for rows in by_knob.values() for row in rows]
     clear = only_clear(every)
-    devices: dict[str, list[Row]] = defaultdict(list)
+    devices: dict[str, list[GradientRow]] = defaultdict(list)
     for knob, rows in by_knob.items():
         devices[knob.partition(".")[0]] += rows
     halves = [row.half_agrees for row in every if row.half_agrees is not None]
@@ -224,15 +224,15 @@ def main() -> None:
     options = parser.parse_args()
     params = config.load(Path(__file__).resolve().parents[2] / "params.yaml")
     torch.set_num_threads(machine.threads())
-    proxy = Proxy.load(options.proxy)
+    proxy = RackProxy.load(options.proxy)
     drawn = [
         sampling.draw("full", "test", i, params.sample.test_seed, params.sample)
         for i in range(options.patches)
     ]
-    cases = [Case(patch, i, options.step, options.halves) for i, patch in enumerate(drawn)]
+    cases = [GradientCase(patch, i, options.step, options.halves) for i, patch in enumerate(drawn)]
     with Renderer(params.audio) as host:
         clips = host.render([patch for case in cases for patch in case.renders])
-    by_knob: dict[str, list[Row]] = defaultdict(list)
+    by_knob: dict[str, list[GradientRow]] = defaultdict(list)
     unheard = 0
     for case in cases:
         mine, clips = clips[: len(case.renders)], clips[len(case.renders) :]

@@ -32,7 +32,7 @@ from unmixer_core.dsp import spectral
 from unmixer_core.inference import finetune
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.pipeline import machine
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.proxy.twin import Twin
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
@@ -94,7 +94,7 @@ def main() -> None:
     options = parser.parse_args()
     params = config.load(Path(__file__).resolve().parents[2] / "params.yaml")
     torch.set_num_threads(machine.threads())
-    proxy = Proxy.load(options.proxy).eval()
+    proxy = RackProxy.load(options.proxy).eval()
     rate, rows = int(proxy.sample_rate), []
     with Renderer(params.audio) as host:
         for i in range(options.targets):

@@ -24,7 +24,7 @@ from benchmarks.bound import held
 from unmixer_core import config, sampling
 from unmixer_core.dsp import dynamics, spectral
 from unmixer_core.pipeline import machine
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch
 
@@ -57,7 +57,7 @@ def seconds(work: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def learn(proxy: Proxy, batch: Arguments) -> None:
+def learn(proxy: RackProxy, batch: Arguments) -> None:
     """Forward, spectral loss, backward to the knobs."""
     knobs = batch[0].clone().requires_grad_()
     sound = proxy(knobs, *batch[1:])
@@ -66,13 +66,13 @@ def learn(proxy: Proxy, batch: Arguments) -> None:
     ).sum().backward()
 
 
-def listen(proxy: Proxy, batch: Arguments) -> None:
+def listen(proxy: RackProxy, batch: Arguments) -> None:
     """Forward alone."""
     with torch.inference_mode():
         proxy(*batch)
 
 
-def per_effect(proxy: Proxy, batch: Arguments) -> dict[str, float]:
+def per_effect(proxy: RackProxy, batch: Arguments) -> dict[str, float]:
     """Milliseconds a clip that each effect adds to a dry patch, forward."""
     dry = batch[2].new_full(batch[2].shape, -1)
     base = seconds(lambda: listen(proxy, (*batch[:2], dry, *batch[3:])))
@@ -113,7 +113,7 @@ def main() -> None:
     params = config.load(Path(__file__).resolve().parents[2] / "params.yaml")
     torch.set_num_threads(machine.threads())
     rate = options.sample_rate or params.proxy.sample_rate
-    proxy = Proxy(rate, params.audio.clip_s)
+    proxy = RackProxy(rate, params.audio.clip_s)
     patches = [
         sampling.draw("full", "test", i, params.sample.test_seed, params.sample)
         for i in range(options.batch)

@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmarks.studies.small import Ready, Remembering
+from benchmarks.studies.small import Remembering, StudyInputs
 from benchmarks.studies.study import Cell, Study, arguments, carry_out, interval, last_line, words
 from unmixer_core import config
 from unmixer_core.model.unmixer import Unmixer
@@ -68,7 +68,7 @@ def mixed(data: PhaseData) -> PhaseData:
     return replace(data, new=np.concatenate([data.earlier, data.new]), earlier=data.earlier[:0])
 
 
-def trained(ready: Ready, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
+def trained(ready: StudyInputs, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
     """One model by one way of training, judged."""
     started, log = time.perf_counter(), Remembering()
     loss = {} if cell["spectral"] else {"loss.lambda_s": 0.0}
@@ -100,7 +100,7 @@ def trained(ready: Ready, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
     }
 
 
-def judged(ready: Ready, model: Unmixer, seed: int) -> dict[str, float]:
+def judged(ready: StudyInputs, model: Unmixer, seed: int) -> dict[str, float]:
     """MEASURES on the test split."""
     data, where = ready.data("full", CLIPS), ready.features.patches.where
     loss = ready.params.loss
@@ -174,7 +174,7 @@ def main() -> None:
     """See the module."""
     options = arguments(__doc__, 5).parse_args()
     machine.threads()
-    ready = Ready.open(options.run, CHANGES)
+    ready = StudyInputs.open(options.run, CHANGES)
     about = (
         f"{CLIPS['dry']} dry, {CLIPS['nonlinear']} non-linear and {CLIPS['full']} full-chain "
         f"clips of the host, {seen()} clips "

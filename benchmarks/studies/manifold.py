@@ -29,7 +29,7 @@ from torch import Tensor
 
 from benchmarks.studies.study import Cell, Study, arguments, carry_out, interval, last_line, words
 from unmixer_core import config
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.metrics import patch
 from unmixer_core.model import checkpoint
 from unmixer_core.model.chain_decoder import ChainDecoder
@@ -55,7 +55,7 @@ MEASURES = {
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenEncoder:
     """What the decoder is given of n clips.
 
     Vector [n, embedding], present [n, 8] (logits), chain [n, 8].
@@ -68,21 +68,21 @@ class Frozen:
     def __len__(self) -> int:
         return len(self.chain)
 
-    def __getitem__(self, rows: Any) -> Frozen:
-        return Frozen(self.vector[rows], self.present[rows], self.chain[rows])
+    def __getitem__(self, rows: Any) -> FrozenEncoder:
+        return FrozenEncoder(self.vector[rows], self.present[rows], self.chain[rows])
 
 
 @torch.no_grad()
-def frozen(features: Features, model: Any, rows: np.ndarray) -> Frozen:
+def frozen(features: FeatureTable, model: Any, rows: np.ndarray) -> FrozenEncoder:
     """Read the encoder of a trained model, in inference mode."""
     targets = Targets.of(features.patches.select(rows))
     belief = model(features.batch(rows), targets.note, targets.gate_s)
-    return Frozen(belief.vector, belief.classes.present, targets.chain)
+    return FrozenEncoder(belief.vector, belief.classes.present, targets.chain)
 
 
-def splits(run: Path, model: Path, cache: Path) -> dict[str, Frozen]:
+def splits(run: Path, model: Path, cache: Path) -> dict[str, FrozenEncoder]:
     """`train`, `valid` and `test`; what is in the folder `cache` is not read again."""
-    features = Features.open(run / "data" / "features")
+    features = FeatureTable.open(run / "data" / "features")
     where = features.patches.where
     rows = {
         "train": np.concatenate([where(phase=p, split="train") for p in ("nonlinear", "full")]),
@@ -105,7 +105,8 @@ def splits(run: Path, model: Path, cache: Path) -> dict[str, Frozen]:
         for name in rows
     }
     found = {
-        n: Frozen(**{key: torch.cat([p[key] for p in read[n]]) for key in read[n][0]}) for n in rows
+        n: FrozenEncoder(**{key: torch.cat([p[key] for p in read[n]]) for key in read[n][0]})
+        for n in rows
     }
     longest = max(int((part.chain >= 0).sum(1).max()) for part in found.values())
     length = min(longest + 1, chains.MAX_EFFECTS)  # slots that anything stands in, END included
@@ -157,7 +158,12 @@ class Orders:
 
 
 def train(
-    cell: Cell, seed: int, data: Mapping[str, Frozen], settings: Any, optim: config.Optim, lr: float
+    cell: Cell,
+    seed: int,
+    data: Mapping[str, FrozenEncoder],
+    settings: Any,
+    optim: config.Optim,
+    lr: float,
 ) -> ChainDecoder:
     """A fresh decoder, with the weights of its best epoch.
 
@@ -210,13 +216,13 @@ def train(
 
 
 @torch.no_grad()
-def nll(model: ChainDecoder, data: Frozen) -> Tensor:
+def nll(model: ChainDecoder, data: FrozenEncoder) -> Tensor:
     """Negative log-likelihood of each chain [n]."""
     return -model.log_prob(data.vector, data.present, data.chain)
 
 
 @torch.no_grad()
-def judge(model: ChainDecoder, test: Frozen, orders: Orders) -> dict[str, Any]:
+def judge(model: ChainDecoder, test: FrozenEncoder, orders: Orders) -> dict[str, Any]:
     """The means, and per clip what they are made of."""
     best = model.beam(test.vector, test.present, BEAM)[0][:, 0]
     guessed, true = ([chains.decode(row) for row in x.tolist()] for x in (best, test.chain))
@@ -435,7 +441,7 @@ def main() -> None:
     )
 
 
-def common(data: Mapping[str, Frozen]) -> float:
+def common(data: Mapping[str, FrozenEncoder]) -> float:
     """How often the commonest training chain is the right one."""
     guess = patch.majority_chain([chains.decode(row) for row in data["train"].chain.tolist()])
     return float(

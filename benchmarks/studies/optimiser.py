@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmarks.studies.small import Ready, Remembering
+from benchmarks.studies.small import Remembering, StudyInputs
 from benchmarks.studies.study import (
     Cell,
     Study,
@@ -64,7 +64,7 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(ready: Ready, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
+def trained(ready: StudyInputs, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
     """One run: losses before and after, the largest gradient, and whether it converged."""
     started, log = time.perf_counter(), Remembering()
     data = ready.data("dry", {"dry": CLIPS})
@@ -185,7 +185,7 @@ def main() -> None:
     """See the module."""
     options = arguments(__doc__, 5).parse_args()
     machine.threads()
-    ready = Ready.open(options.run, CHANGES)
+    ready = StudyInputs.open(options.run, CHANGES)
     about = (
         f"{CLIPS} dry clips, {EPOCHS} epochs of batches of {BATCH}: {EPOCHS * CLIPS // BATCH} "
         f"steps, each with the spectral "

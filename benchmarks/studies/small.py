@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from unmixer_core import config
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import finetune, propose
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.pipeline import state
@@ -53,24 +53,24 @@ class Remembering:
 
 
 @dataclass(frozen=True)
-class Ready:
+class StudyInputs:
     """A finished run's host clips, its proxy as the spectral term, and parameters of the reduced
     configuration.
     """
 
-    features: Features
+    features: FeatureTable
     sounds: Sounds
     params: config.Params
     fingerprint: str
 
     @classmethod
-    def open(cls, run: Path, changes: Mapping[str, Any]) -> Ready:
+    def open(cls, run: Path, changes: Mapping[str, Any]) -> StudyInputs:
         """The features and renders under run/data, the proxy under run/models."""
         features, proxy = run / "data" / "features", run / "models" / "proxy"
         params = config.with_values(config.load(), {**SMALL, **changes})
         found = state.fingerprint(features, run / "data" / "renders", proxy)
         return cls(
-            Features.open(features),
+            FeatureTable.open(features),
             Sounds.open(proxy, run / "data" / "renders", "cpu"),
             params,
             found,

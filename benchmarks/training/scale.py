@@ -103,7 +103,7 @@ def make_data(folder: Path, n: int, params: config.Params, *, store: bool) -> No
     from unmixer_core.dataset.clips import shard_name
     from unmixer_core.features.frames import FeatureSpec
     from unmixer_core.features.store import FeatureWriter
-    from unmixer_core.proxy.proxy import Proxy
+    from unmixer_core.proxy.proxy import RackProxy
     from unmixer_core.schema.patch import Patches
 
     renders, size, audio = folder / "renders", 1000, params.audio
@@ -131,7 +131,7 @@ def make_data(folder: Path, n: int, params: config.Params, *, store: bool) -> No
             )
     writer.finish(renders / "patches.parquet")
     FeatureWriter(folder / "proxy_frames", spec).finish(Patches.stack([], "full", "train"))
-    Proxy(params.proxy.sample_rate, audio.clip_s).save(folder / "proxy")
+    RackProxy(params.proxy.sample_rate, audio.clip_s).save(folder / "proxy")
 
 
 # --- one measurement, in a process of its own -------------------------------------------------

@@ -39,12 +39,12 @@ from unmixer_core import audio, config
 from unmixer_core.comparison import methods, out_of_domain, tables
 from unmixer_core.comparison import tools as comparison_tools
 from unmixer_core.dataset import clips as dataset_clips
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.metrics import sound
 from unmixer_core.model import checkpoint
 from unmixer_core.pipeline import machine, state
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.recording import note
 from unmixer_core.schema.patch import Patch
 from unmixer_core.scoring import score
@@ -65,7 +65,7 @@ BARS = {
     "outside.unmix.wmfcc_of_nearest": ("<", 1.0),
     "effects.unmix.pair_order": (">=", 0.4),
 }
-Heards = dict[int, note.Heard]
+Heards = dict[int, note.RecordedNote]
 
 
 def main() -> None:
@@ -110,7 +110,9 @@ def key(options: argparse.Namespace, params: config.Params) -> str:
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
 
 
-def asked(options: argparse.Namespace, params: config.Params) -> tuple[list[score.Target], Heards]:
+def asked(
+    options: argparse.Namespace, params: config.Params
+) -> tuple[list[score.ScoreTarget], Heards]:
     """All targets, the kinds in turns, and what was heard of each."""
     note_range = (params.sample.note_low, params.sample.note_high)
     settings: dict[str, Any] = {
@@ -128,7 +130,7 @@ def asked(options: argparse.Namespace, params: config.Params) -> tuple[list[scor
 
 def inside(
     options: argparse.Namespace, params: config.Params
-) -> Iterator[tuple[score.Target, note.Heard]]:
+) -> Iterator[tuple[score.ScoreTarget, note.RecordedNote]]:
     """Clips of the split, as written to a file and listened to.
 
     The target is what was heard, its chain the truth.
@@ -142,11 +144,13 @@ def inside(
                 path, np.pad(clips.audio(row), [(0, 0), (round(LEAD_S * rate), 0)]), rate, "FLOAT"
             )
             note_range = (params.sample.note_low, params.sample.note_high)
-            one = note.listen(path, rate=rate, clip_s=params.audio.clip_s, note_range=note_range)
+            one = note.detect_note(
+                path, rate=rate, clip_s=params.audio.clip_s, note_range=note_range
+            )
         patch = Patch.init(one.note, one.gate_s, clips.patches[row].effects)
         features = sound.mss_features(one.clip, rate)
         yield (
-            score.Target(
+            score.ScoreTarget(
                 row,
                 int(clips.patches.id[row]),
                 methods.INSIDE,
@@ -161,7 +165,7 @@ def inside(
 
 
 def compete(
-    waiting: list[score.Target],
+    waiting: list[score.ScoreTarget],
     heard: Heards,
     options: argparse.Namespace,
     params: config.Params,
@@ -172,18 +176,18 @@ def compete(
     model, proxy = tools.find_models(options.model)
     clips, frames = (
         dataset_clips.Clips.open(options.data / "renders"),
-        Features.open(options.data / "features"),
+        FeatureTable.open(options.data / "features"),
     )
     rate = params.audio.sample_rate
     inside_rows = [row for row in ROWS if not (options.no_cma and row.startswith("cma"))]
     retrieval = score.index(clips, 0, rate, machine.threads())
     unmixer, twin = (
         checkpoint.load(model, machine.device()).model,
-        Proxy.load(proxy).to(machine.device()),
+        RackProxy.load(proxy).to(machine.device()),
     )
     with Renderer(params.audio) as host:
         host.render([waiting[0].patch, waiting[-1].patch])
-        ring = comparison_tools.Ring(
+        ring = comparison_tools.BenchmarkHosts(
             unmixer, twin, frames, clips, host, heard, params.itf, params.unmix, rate
         )
         for target in waiting:
@@ -196,11 +200,11 @@ def compete(
                 return
             methods.run(ring.tools(retrieval, machine.threads(), rows), [target], ledger)
             Progress(f"{target.phase} {target.id}").done(
-                told(ledger.rows[str(target.id)]["lines"], target)
+                summary_line(ledger.rows[str(target.id)]["lines"], target)
             )
 
 
-def told(lines: list[dict[str, Any]], target: score.Target) -> str:
+def summary_line(lines: list[dict[str, Any]], target: score.ScoreTarget) -> str:
     """One clip's outcome on one line."""
     found = {line["row"]: line for line in lines}
     words = ", ".join(f"{row} {line['mss_db']:.2f}" for row, line in found.items())

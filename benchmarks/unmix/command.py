@@ -124,12 +124,12 @@ def praat(sounds: Sequence[np.ndarray], notes: Sequence[int], rate: int) -> dict
     return result
 
 
-def _heard(clip: np.ndarray, params: config.Params) -> recording_note.Heard:
+def _heard(clip: np.ndarray, params: config.Params) -> recording_note.RecordedNote:
     rate = params.audio.sample_rate
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.wav"
         audio.write(path, np.pad(clip, [(0, 0), (round(LEAD_S * rate), 0)]), rate, "FLOAT")
-        return recording_note.listen(
+        return recording_note.detect_note(
             path,
             rate=rate,
             clip_s=params.audio.clip_s,

@@ -32,9 +32,9 @@ import torch
 from benchmarks.bound import held
 from unmixer_core import config
 from unmixer_core.dataset.clips import Clips
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import marginals, propose
-from unmixer_core.inference.posterior import Ear
+from unmixer_core.inference.posterior import PatchPosterior
 from unmixer_core.model import checkpoint
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.pipeline import json_file, machine
@@ -75,7 +75,7 @@ def milliseconds(work: Callable[[int], Any], n: int) -> dict[str, float]:
     }
 
 
-def answers(model: Unmixer, features: Features, clips: Clips, n: int) -> dict[str, Any]:
+def answers(model: Unmixer, features: FeatureTable, clips: Clips, n: int) -> dict[str, Any]:
     """Milliseconds a clip."""
     rows = features.patches.where(phase="full", split="test")[:n]
     table = features.patches
@@ -88,7 +88,12 @@ def answers(model: Unmixer, features: Features, clips: Clips, n: int) -> dict[st
     def from_sound(i: int) -> None:
         _, note, gate_s = frames(i)
         propose.propose(
-            model, Ear.of(model, clips.audio(int(rows[i]))).features, note, gate_s, CANDIDATES, SEED
+            model,
+            PatchPosterior.of(model, clips.audio(int(rows[i]))).features,
+            note,
+            gate_s,
+            CANDIDATES,
+            SEED,
         )
 
     return {
@@ -104,7 +109,7 @@ def answers(model: Unmixer, features: Features, clips: Clips, n: int) -> dict[st
 
 
 def throughput(
-    features: Features, params: config.Params, size: int, sounds: Sounds | None
+    features: FeatureTable, params: config.Params, size: int, sounds: Sounds | None
 ) -> float:
     """Training clips a second over one epoch of the first `size` training clips."""
     data = PhaseData.of(features, "full")
@@ -121,7 +126,7 @@ def throughput(
     return (len(rows) - phase.batch) / (log.ends[-1] - log.ends[0])
 
 
-def learning(run: Path, features: Features, sizes: Sequence[int]) -> dict[str, Any]:
+def learning(run: Path, features: FeatureTable, sizes: Sequence[int]) -> dict[str, Any]:
     """Clips a second by number of training clips."""
     params = config.load()
     sounds = Sounds.open(run / "models" / "proxy", run / "data" / "renders", "cpu")
@@ -156,7 +161,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[128, 512, 2048])
     options = parser.parse_args()
     threads = machine.threads()
-    features = Features.open(options.run / "data" / "features")
+    features = FeatureTable.open(options.run / "data" / "features")
     model = checkpoint.load(options.model or options.run / "models" / "full").model
     result = {
         "threads": threads,

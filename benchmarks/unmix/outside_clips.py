@@ -92,7 +92,7 @@ Sound = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Clip:
+class OutsideClip:
     """One sound [2, time] at RATE and its line in clips.csv.
 
     note: MIDI, None where the origin does not say.
@@ -149,7 +149,7 @@ def written(path: Path, sound: Sound) -> None:
     soundfile.write(path, padded.T, RATE, format="FLAC", subtype="PCM_16")
 
 
-def instruments(soundfont: Path, rng: np.random.Generator) -> list[Clip]:
+def instruments(soundfont: Path, rng: np.random.Generator) -> list[OutsideClip]:
     """One note of each instrument, within the notes and gates that the model knows."""
     clips = []
     for program, name in INSTRUMENTS:
@@ -157,7 +157,7 @@ def instruments(soundfont: Path, rng: np.random.Generator) -> list[Clip]:
         sound = played(soundfont, program, note, gate_s)
         origin = f"Fluid R3 GM, program {program} ({name})"
         clips.append(
-            Clip(
+            OutsideClip(
                 f"{name.replace(' ', '-')}-{note}",
                 "instrument",
                 sound,
@@ -226,7 +226,7 @@ def faded(sound: Sound) -> Sound:
     return part
 
 
-def one_shots(folder: Path) -> list[Clip]:
+def one_shots(folder: Path) -> list[OutsideClip]:
     """Sonic Pi's samples; the note is not told."""
     clips = []
     for name in SAMPLES:
@@ -234,7 +234,7 @@ def one_shots(folder: Path) -> list[Clip]:
         stereo = np.repeat(sound, 2, axis=0)[:2] if len(sound) == 1 else sound[:2]
         clip = faded(audio.resample(stereo, rate, RATE))
         clips.append(
-            Clip(
+            OutsideClip(
                 name.replace("_", "-"),
                 "sample",
                 clip,
@@ -280,11 +280,11 @@ def makers(rng: np.random.Generator) -> dict[str, Callable[[], Any]]:
     }
 
 
-def through_effects(notes: list[Clip], rng: np.random.Generator) -> list[Clip]:
+def through_effects(notes: list[OutsideClip], rng: np.random.Generator) -> list[OutsideClip]:
     """Notes through drawn chains of two or three effects, each of which can be heard where it
     stands.
     """
-    make, clips = makers(rng), list[Clip]()
+    make, clips = makers(rng), list[OutsideClip]()
     while len(clips) < N_EFFECTS_CLIPS:
         note = notes[len(clips) % len(notes)]
         names = [str(name) for name in rng.permutation(list(make))[: int(rng.integers(2, 4))]]
@@ -300,7 +300,7 @@ def through_effects(notes: list[Clip], rng: np.random.Generator) -> list[Clip]:
                 f"{note.name}-through-{'-'.join(n.split()[0].split('-')[0].lower() for n in names)}"
             )
             clips.append(
-                Clip(
+                OutsideClip(
                     name, "effects", wet, note.note, note.gate_s, tuple(names), origin, note.license
                 )
             )

@@ -101,7 +101,7 @@ def test_a_share_of_few_is_uncertain_even_when_all_agree() -> None:
 # --- manifold ---------------------------------------------------------------------------------
 
 
-def told(n: int, seed: int) -> manifold.Frozen:
+def told(n: int, seed: int) -> manifold.FrozenEncoder:
     """Chains of Saturator and Reverb whose order the vector's first number tells and whose
     presence is certain.
     """
@@ -113,7 +113,7 @@ def told(n: int, seed: int) -> manifold.Frozen:
     vector = torch.randn(n, 6, generator=g)
     vector[:, 0] = torch.where(first, 2.0, -2.0)
     present = torch.full((n, 8), -6.0).index_fill(1, pair, 6.0)
-    return manifold.Frozen(vector, present, chain)
+    return manifold.FrozenEncoder(vector, present, chain)
 
 
 class Sizes:
@@ -171,14 +171,14 @@ def test_the_verdict_reads_the_intervals() -> None:
 # --- training ---------------------------------------------------------------------------------
 
 
-def ready(term: Any) -> small.Ready:
+def ready(term: Any) -> small.StudyInputs:
     widths = {
         f"model.{key}": value
         for key, value in tiny.MODEL.items()
         if key not in ("manifold", "stops")
     }
     params = config.with_values(config.load(), {**small.SMALL, **widths, **optimiser.CHANGES})
-    return small.Ready(tiny.features(tiny.patches()), term, params, "toy")
+    return small.StudyInputs(tiny.features(tiny.patches()), term, params, "toy")
 
 
 @pytest.mark.parametrize("name", list(optimiser.OPTIMISERS))

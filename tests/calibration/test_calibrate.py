@@ -15,7 +15,7 @@ from unmixer_core.calibration import wavetables
 from unmixer_core.calibration.calibrate import Calibration, Material, phases
 from unmixer_core.calibration.gap import gap_report, gap_rows, rank_agreement
 from unmixer_core.errors import StageError
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.proxy.voice import FRAMES, HARMONICS
 from unmixer_core.schema.patch import Patches
 
@@ -46,7 +46,7 @@ def material(params: config.Params) -> Material:
         for p, s, n in drawn
     ]
     patches = Patches.concat(parts)
-    host = Proxy(RATE, CLIP_S)
+    host = RackProxy(RATE, CLIP_S)
     with torch.no_grad():
         host.voice.level.log_ratio += 0.4
         host.voice.decay_power += 1.0
@@ -59,7 +59,7 @@ def nothing(values: dict[str, float], step: int) -> None:
 
 
 def test_calibration_comes_closer(material: Material, tmp_path: Path) -> None:
-    results = Calibration(Proxy(RATE, CLIP_S), material, SETTINGS, tmp_path, nothing).run()
+    results = Calibration(RackProxy(RATE, CLIP_S), material, SETTINGS, tmp_path, nothing).run()
     assert (
         results["dry_loss"] < results["dry_loss_start"]
         and results["effects_loss"] <= results["effects_loss_start"]
@@ -71,7 +71,7 @@ def test_a_killed_calibration_goes_on_to_the_same_proxy(
     death: tuple[str, int], material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("unmixer_core.calibration.calibrate.CHECKPOINT_STEPS", 1)
-    whole, resumed = Proxy(RATE, CLIP_S), Proxy(RATE, CLIP_S)
+    whole, resumed = RackProxy(RATE, CLIP_S), RackProxy(RATE, CLIP_S)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     expected = Calibration(whole, material, SETTINGS, tmp_path / "a", nothing).run()
@@ -81,7 +81,7 @@ def test_a_killed_calibration_goes_on_to_the_same_proxy(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Calibration(Proxy(RATE, CLIP_S), material, SETTINGS, tmp_path / "b", dies).run()
+        Calibration(RackProxy(RATE, CLIP_S), material, SETTINGS, tmp_path / "b", dies).run()
     found = Calibration(resumed, material, SETTINGS, tmp_path / "b", nothing).run()
     # Not parameter by parameter: Adam turns rounding noise into steps where a parameter is not
     # heard.
@@ -93,7 +93,7 @@ def test_a_killed_calibration_goes_on_to_the_same_proxy(
 
 
 def test_no_clip_that_judged_the_calibration_is_reported_on(material: Material) -> None:
-    calibration = Calibration(Proxy(RATE, CLIP_S), material, SETTINGS, Path("unused"), nothing)
+    calibration = Calibration(RackProxy(RATE, CLIP_S), material, SETTINGS, Path("unused"), nothing)
     judges = {
         int(row) for phase in phases(material, SETTINGS) for row in calibration._judges(phase)
     }
@@ -103,7 +103,7 @@ def test_no_clip_that_judged_the_calibration_is_reported_on(material: Material) 
 
 
 def test_gap_report_has_a_row_per_device(material: Material) -> None:
-    report = gap_report(Proxy(RATE, CLIP_S), material, 6, 0)
+    report = gap_report(RackProxy(RATE, CLIP_S), material, 6, 0)
     assert report["dry.mss"] < report["dry.random"] and "full.random" in report
     assert all(np.isfinite(v) for v in report.values())
 
@@ -129,7 +129,7 @@ def test_spectrum_of_a_known_tone_is_read_back() -> None:
 
 
 def test_tables_read_from_the_proxy_are_its_own() -> None:
-    proxy = Proxy(RATE, wavetables.CLIP_S)
+    proxy = RackProxy(RATE, wavetables.CLIP_S)
     patches = wavetables.table_patches(33, 2)
     with torch.no_grad():
         few = [patches[i] for i in (0, 1)]

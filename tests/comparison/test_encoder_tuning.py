@@ -14,16 +14,16 @@ from unmixer_core import sampling
 from unmixer_core.comparison import encoder_tuning
 from unmixer_core.inference import finetune
 from unmixer_core.inference.constraints import Constraints
-from unmixer_core.inference.posterior import Ear
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.inference.posterior import PatchPosterior
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.schema.patch import Patch
 
 RATE, CLIP_S = 8000, 0.3
 
 
 @pytest.fixture(scope="module")
-def parts(params) -> tuple[object, Proxy, Ear, Patch, finetune.Distance]:
-    proxy, model = Proxy(RATE, CLIP_S), tiny.model().eval()
+def parts(params) -> tuple[object, RackProxy, PatchPosterior, Patch, finetune.Distance]:
+    proxy, model = RackProxy(RATE, CLIP_S), tiny.model().eval()
     patch = sampling.draw("dry", "train", 3, 9, params.sample)
     batch = finetune.batch([patch])
     with torch.no_grad():
@@ -31,7 +31,7 @@ def parts(params) -> tuple[object, Proxy, Ear, Patch, finetune.Distance]:
     heard = np.pad(np.repeat(sound, 1, axis=0), [(0, 0), (0, 2 * 44100 - sound.shape[1])]).astype(
         np.float32
     )
-    ear = Ear.of(model, heard)
+    ear = PatchPosterior.of(model, heard)
     point = ear.propose(patch.note, patch.gate_s, 1, 0, Constraints())[0]
     return model, proxy, ear, point, finetune.target_distance(proxy, sound, RATE, CLIP_S)
 

@@ -16,7 +16,7 @@ from unmixer_core.inference import finetune
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch, Patches
-from unmixer_core.scoring.score import Target
+from unmixer_core.scoring.score import ScoreTarget
 
 
 class LinearHost:
@@ -40,7 +40,7 @@ class OneNeighbour:
 
 
 @pytest.fixture()
-def tools() -> methods.Tools:
+def tools() -> methods.BenchmarkResources:
     host = LinearHost()
     known = Patches.stack([patch(0.9, 0.05)], "full", "train")
     clips = SimpleNamespace(patches=known, audio=lambda clip: host.render([known[clip]])[0])
@@ -55,31 +55,31 @@ def tools() -> methods.Tools:
         seed=1,
     )
 
-    def propose(target: Target, seeds: list[Patch]) -> list[Patch]:
+    def propose(target: ScoreTarget, seeds: list[Patch]) -> list[Patch]:
         return [patch(0.05, 0.9), patch(0.5, 0.5), patch(0.6, 0.4), *seeds]
 
-    def tune(target: Target, point: Patch) -> list[Patch]:
+    def tune(target: ScoreTarget, point: Patch) -> list[Patch]:
         return [point, patch(0.4, 0.6), patch(0.65, 0.35), patch(0.1, 0.1)]
 
-    def search(target: Target) -> cma_es.Found:
+    def search(target: ScoreTarget) -> cma_es.Found:
         found = patch(0.7, 0.31)
         return cma_es.Found(found, host.render([found])[0], 0.1, 7, 0.5, np.array([(7, 0.4, 0.1)]))
 
-    return methods.Tools(
+    return methods.BenchmarkResources(
         host, host.proxy, propose, tune, search, OneNeighbour(), clips, RATE, options
     )  # type: ignore[arg-type]
 
 
 @pytest.fixture()
-def target() -> Target:
+def target() -> ScoreTarget:
     sound = LinearHost().render([patch(0.7, 0.3)])[0]
-    return Target(
+    return ScoreTarget(
         5, 105, "full", patch(0.7, 0.3), sound, metrics_sound.mss_features(sound, RATE), True, True
     )
 
 
 def test_every_contestant_enters_once_in_order_with_its_renders(
-    tools: methods.Tools, target: Target
+    tools: methods.BenchmarkResources, target: ScoreTarget
 ) -> None:
     entries = methods.compete(tools, target)
     assert tuple(entry.row for entry in entries) == methods.CONTESTANTS
@@ -96,13 +96,17 @@ def test_every_contestant_enters_once_in_order_with_its_renders(
     )
 
 
-def test_only_those_that_are_asked_compete(tools: methods.Tools, target: Target) -> None:
+def test_only_those_that_are_asked_compete(
+    tools: methods.BenchmarkResources, target: ScoreTarget
+) -> None:
     for rows in ({"nearest", "unmix"}, {"no_itf"}, {"unmix", "cma_unmix_seconds"}):
         entries = methods.compete(replace(tools, rows=rows), target)
         assert {entry.row for entry in entries} == rows
 
 
-def test_cma_has_the_seconds_of_its_rival(tools: methods.Tools, target: Target) -> None:
+def test_cma_has_the_seconds_of_its_rival(
+    tools: methods.BenchmarkResources, target: ScoreTarget
+) -> None:
     """One search answers for every budget: what was heard later does not count."""
     entries = {entry.row: entry for entry in methods.compete(tools, target)}
     for row, rival in (("cma_equal_seconds", "itf_verify"), ("cma_unmix_seconds", "unmix")):
@@ -111,14 +115,14 @@ def test_cma_has_the_seconds_of_its_rival(tools: methods.Tools, target: Target) 
 
 
 def test_the_host_chooses_the_step_of_the_tuned_encoder(
-    tools: methods.Tools, target: Target
+    tools: methods.BenchmarkResources, target: ScoreTarget
 ) -> None:
     entry = methods.compete(replace(tools, rows={"encoder_itf"}), target)[0]
     assert np.array_equal(entry.patch.knobs, patch(0.65, 0.35).knobs)
 
 
 def test_rows_count_the_audible_pairs_of_the_true_chain(
-    tools: methods.Tools, target: Target
+    tools: methods.BenchmarkResources, target: ScoreTarget
 ) -> None:
     """Two effects of which one is not linear make one pair; it is right in that order alone."""
     true = replace(
@@ -138,7 +142,7 @@ def test_rows_count_the_audible_pairs_of_the_true_chain(
 
 
 def test_the_host_decides_so_verification_is_never_worse(
-    tools: methods.Tools, target: Target
+    tools: methods.BenchmarkResources, target: ScoreTarget
 ) -> None:
     found = {
         line["row"]: line["mss_db"]
@@ -152,7 +156,7 @@ def test_the_host_decides_so_verification_is_never_worse(
 
 
 def test_only_the_candidates_that_the_proxy_ranks_first_are_refined(
-    tools: methods.Tools, target: Target
+    tools: methods.BenchmarkResources, target: ScoreTarget
 ) -> None:
     first = methods.compete(tools, target)[2]
     best = tools.renderer.render([patch(0.6, 0.4)])[0]

@@ -8,7 +8,7 @@ from tests.comparison.test_methods import LinearHost
 from tests.inference.test_finetune import RATE, patch, settings
 from unmixer_core.comparison import sensitivity
 from unmixer_core.metrics import sound as metrics_sound
-from unmixer_core.scoring.score import Target
+from unmixer_core.scoring.score import ScoreTarget
 
 
 def itf() -> object:
@@ -39,7 +39,7 @@ def test_what_holds_the_knobs_keeps_them_from_the_target() -> None:
     """
     host = LinearHost()
     sound = host.render([patch(0.7, 0.3)])[0]
-    target = Target(
+    target = ScoreTarget(
         1, 1, "full", patch(0.7, 0.3), sound, metrics_sound.mss_features(sound, RATE), True, True
     )
     rows = sensitivity.measure(host, host.proxy, [(target, patch(0.3, 0.7))], itf(), RATE, 2)

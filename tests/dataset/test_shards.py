@@ -20,7 +20,13 @@ from unmixer_core.dataset.patch_table import PatchTable
 from unmixer_core.dataset.shards import Shard, ShardWriter
 from unmixer_core.errors import StageError
 from unmixer_core.features.frames import FeatureSpec
-from unmixer_core.features.store import TABLE, Features, FeatureWriter, Heard, log_mel_of
+from unmixer_core.features.store import (
+    TABLE,
+    FeatureTable,
+    FeatureWriter,
+    FramesOnDemand,
+    log_mel_of,
+)
 from unmixer_core.model.targets import Targets
 from unmixer_core.rendering.clip_store import ClipStore
 from unmixer_core.schema.patch import Patches
@@ -133,7 +139,7 @@ def test_a_table_of_other_controls_or_lengths_is_refused(tmp_path: Path) -> None
     writer = FeatureWriter(tmp_path, SPEC)
     writer.write(0, np.zeros((len(table), 2, 20, 5), np.float16))
     writer.finish(table)
-    assert len(Features.open(tmp_path)) == len(table)
+    assert len(FeatureTable.open(tmp_path)) == len(table)
     for name, data in (
         (patch_table.PLACES, np.zeros((2, 2), np.int8)),
         (patch_table.RECORDS, np.zeros(9, "i4")),
@@ -141,7 +147,7 @@ def test_a_table_of_other_controls_or_lengths_is_refused(tmp_path: Path) -> None
         kept = (tmp_path / name).read_bytes()
         np.save(tmp_path / name, data)
         with pytest.raises(StageError, match="incomplete.*extract_features"):
-            Features.open(tmp_path)
+            FeatureTable.open(tmp_path)
         (tmp_path / name).write_bytes(kept)
 
 
@@ -171,18 +177,18 @@ def test_frames_made_on_the_fly_are_those_that_would_have_been_stored(
     stored.finish(folder / TABLE)
     heard.finish(folder / TABLE)
     assert not list((tmp_path / "heard").glob("shard-*"))
-    one, two = Features.open(tmp_path / "stored"), Features.open(tmp_path / "heard", folder)
+    one, two = FeatureTable.open(tmp_path / "stored"), FeatureTable.open(tmp_path / "heard", folder)
     rows = np.array([8, 0, 3, 4, 3])
     assert torch.equal(one.batch(rows), two.batch(rows)) and len(one) == len(two) == len(table)
-    assert isinstance(two.shards[0], Heard)
-    more = Features(
+    assert isinstance(two.shards[0], FramesOnDemand)
+    more = FeatureTable(
         table.select(rows), (np.full((5, *one.batch([0]).shape[1:]), 0.5, np.float16),), SPEC
     )
     mixed = np.array([10, 2, 13, 7])
     assert torch.equal(one.joined(more).batch(mixed), two.joined(more).batch(mixed))
     assert (two.joined(more).batch(mixed)[[0, 2]] == 0.5).all()
     with pytest.raises(StageError, match="not stored"):
-        Features.open(tmp_path / "heard")
+        FeatureTable.open(tmp_path / "heard")
 
 
 def test_targets_read_batch_by_batch_are_those_of_the_whole_table(tmp_path: Path) -> None:

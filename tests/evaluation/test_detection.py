@@ -10,12 +10,12 @@ from unmixer_core import sampling
 from unmixer_core.evaluation import detection
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.score import Target
+from unmixer_core.scoring.score import ScoreTarget
 
 
-def target(clip: int, effects: tuple[str, ...], baseline: bool = True) -> Target:
+def target(clip: int, effects: tuple[str, ...], baseline: bool = True) -> ScoreTarget:
     patch = Patch.init(48, 1.0, effects)
-    return Target(
+    return ScoreTarget(
         clip, 100 + clip, "full", patch, np.zeros((2, 8), np.float32), None, baseline, False
     )
 

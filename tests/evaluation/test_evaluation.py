@@ -60,20 +60,20 @@ def clips() -> Patches:
     return Patches.concat(parts)
 
 
-def prepared() -> tuple[Patches, list[score.Target]]:
+def prepared() -> tuple[Patches, list[score.ScoreTarget]]:
     table = clips()
     chosen = score.choose(table, SETTINGS)
     return table, score.targets(lambda i: tone(table[i]), table, chosen, SETTINGS, RATE)
 
 
-def perfect(test: list[score.Target]) -> list[score.Job]:
+def perfect(test: list[score.ScoreTarget]) -> list[score.ScoreJob]:
     """Predictions that are the truth."""
     return score.prediction_jobs(test, [t.patch for t in test], [t.patch for t in test])
 
 
 def everything(
     host: FakeHost, ledger: score.Ledger
-) -> tuple[pd.DataFrame, Patches, list[score.Target]]:
+) -> tuple[pd.DataFrame, Patches, list[score.ScoreTarget]]:
     table, test = prepared()
     train = table.where(split="train")
     retrieval = scoring_retrieval.Retrieval.build(lambda i: tone(table[i]), train, RATE)

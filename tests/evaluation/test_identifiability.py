@@ -8,16 +8,16 @@ from unmixer_core.evaluation import identifiability, page
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.score import Target
+from unmixer_core.scoring.score import ScoreTarget
 
 
 def target(
     clip: int, effects: tuple[str, ...], *, phase: str = "full", baseline: bool = True, **items: str
-) -> Target:
+) -> ScoreTarget:
     patch = Patch.init(48, 1.0, effects).with_values(
         {f"wavetable.{key}": item for key, item in items.items()}
     )
-    return Target(
+    return ScoreTarget(
         clip, 100 + clip, phase, patch, np.zeros((2, 8), np.float32), None, baseline, False
     )
 

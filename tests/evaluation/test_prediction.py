@@ -8,12 +8,12 @@ from tests.comparison.test_methods import LinearHost
 from tests.inference.test_finetune import RATE, patch
 from unmixer_core.evaluation import prediction
 from unmixer_core.metrics import sound as metrics_sound
-from unmixer_core.scoring.score import Target
+from unmixer_core.scoring.score import ScoreTarget
 
 
-def target(clip: int, first: float, second: float) -> Target:
+def target(clip: int, first: float, second: float) -> ScoreTarget:
     sound = LinearHost().render([patch(first, second)])[0]
-    return Target(
+    return ScoreTarget(
         clip,
         clip,
         "full",

@@ -16,7 +16,7 @@ from unmixer_core.evaluation import proxy_gap
 from unmixer_core.metrics import sound
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.score import Target
+from unmixer_core.scoring.score import ScoreTarget
 
 RATE, SECONDS = 22050, 0.3
 POSITION = RACK.knob_index["wavetable.osc_1_pos"]
@@ -46,13 +46,13 @@ def patch(position: float, *effects: str) -> Patch:
 PATCHES = [patch(0.1), patch(0.4, "Delay"), patch(0.7, "Delay", "Reverb")]
 
 
-def targets() -> list[Target]:
+def targets() -> list[ScoreTarget]:
     host = Tone()
     sounds = [
         host(torch.as_tensor(p.knobs)[None], clip_s=SECONDS)[0].detach().numpy() for p in PATCHES
     ]
     return [
-        Target(i, 10 + i, "full", p, s, None, baseline=False, detail=False)
+        ScoreTarget(i, 10 + i, "full", p, s, None, baseline=False, detail=False)
         for i, (p, s) in enumerate(zip(PATCHES, sounds, strict=True))
     ]
 

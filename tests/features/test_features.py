@@ -8,7 +8,7 @@ import torch
 
 from unmixer_core.errors import StageError
 from unmixer_core.features.frames import FeatureSpec, log_mel
-from unmixer_core.features.store import Features, FeatureWriter
+from unmixer_core.features.store import FeatureTable, FeatureWriter
 from unmixer_core.schema.patch import Patch, Patches
 
 SPEC = FeatureSpec(44100, 2048, 882, 96, 30.0, 18000.0, -80.0)
@@ -50,11 +50,11 @@ def test_folder_round_trip_and_refusal(tmp_path):
     patches = Patches.stack([Patch.init(note=40 + i) for i in range(3)], "dry", "train")
     values = np.random.default_rng(0).random((3, 2, 96, 10)).astype(np.float16)
     with pytest.raises(StageError, match="extract_features"):
-        Features.open(tmp_path)
+        FeatureTable.open(tmp_path)
     writer = FeatureWriter(tmp_path, SPEC)
     writer.write(0, values[:2])
     writer.write(1, values[2:])
     writer.finish(patches)
-    features = Features.open(tmp_path)
+    features = FeatureTable.open(tmp_path)
     assert features.spec == SPEC and len(features) == 3
     assert np.array_equal(features.batch([2, 0]).numpy(), values[[2, 0]].astype(np.float32))

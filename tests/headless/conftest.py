@@ -16,7 +16,7 @@ pytest.importorskip("vita")
 
 from unmixer_core.headless.sound import worker
 from unmixer_core.headless.sound.device_state import DeviceState
-from unmixer_core.headless.sound.job import Job
+from unmixer_core.headless.sound.job import SoundJob
 from unmixer_core.headless.sound.voice import preset
 from unmixer_core.headless.sound.worker import Pristine
 
@@ -42,7 +42,7 @@ def sound(pristine: Pristine, tmp_path: Path) -> Sound:
         sample_rate=44100,
         start_s=0.0,
     ):
-        job = Job(
+        job = SoundJob(
             [d.to_dict() for d in devices],
             note,
             velocity,

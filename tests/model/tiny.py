@@ -11,7 +11,7 @@ from torch import Tensor
 
 from unmixer_core import sampling
 from unmixer_core.features.frames import FeatureSpec
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.model.targets import Targets
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.schema.patch import PHASES, Patches
@@ -107,13 +107,13 @@ def patches(
     return Patches.concat(tables)
 
 
-def features(table: Patches, seed: int = 1) -> Features:
+def features(table: Patches, seed: int = 1) -> FeatureTable:
     """Noise whose level in some bands tells the chain, so that there is something to learn."""
     rng = np.random.default_rng(seed)
     x = rng.uniform(-1, 0, (len(table), 2, SPEC.n_mels, FRAMES))
     for effect in range(8):
         x[:, :, 4 * effect : 4 * effect + 4] += (table.chain == effect).any(1)[:, None, None, None]
-    return Features(table, (x.astype(np.float16),), SPEC)
+    return FeatureTable(table, (x.astype(np.float16),), SPEC)
 
 
 def data(phase: str = "full", **sizes: int) -> PhaseData:

@@ -12,7 +12,7 @@ from tests.shapes import CHECKED, checked, modules_of
 from unmixer_core import config, sampling
 from unmixer_core import proxy as package
 from unmixer_core.calibration.calibrate import PatchBatch
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.schema.patch import Patch
 
 RATE, CLIP_S = 8000, 0.4
@@ -45,8 +45,8 @@ def batch(patches: list[Patch]) -> PatchBatch:
 
 
 @pytest.fixture(scope="session")
-def proxy() -> Proxy:
-    return Proxy(RATE, CLIP_S)
+def proxy() -> RackProxy:
+    return RackProxy(RATE, CLIP_S)
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ from unmixer_core.calibration.calibrate import Material
 from unmixer_core.errors import StageError
 from unmixer_core.inference import finetune
 from unmixer_core.proxy.neural import NeuralProxy, mel_levels_db
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
 
@@ -132,7 +132,7 @@ def test_training_comes_closer_than_the_mean_spectrogram(params: config.Params) 
         [sampling.draw("dry", "train", i, 3, params.sample) for i in range(24)], "dry", "train"
     )
     with torch.no_grad():
-        clips = Proxy(RATE, CLIP_S)(*batch(list(patches))).numpy()
+        clips = RackProxy(RATE, CLIP_S)(*batch(list(patches))).numpy()
     material = Material(SimpleNamespace(patches=patches, rate=RATE, audio=lambda i: clips[i]), RATE)
     learner = neural_training.new_network(RATE, CLIP_S, 8, seed=0)
     losses: list[float] = []
@@ -153,12 +153,12 @@ def test_whoever_loads_a_proxy_gets_the_kind_that_was_saved(
     network: NeuralProxy, full_patches: list[Patch], tmp_path: Path
 ) -> None:
     network.save(tmp_path)
-    loaded = Proxy.load(tmp_path)
+    loaded = RackProxy.load(tmp_path)
     assert isinstance(loaded, NeuralProxy)
     with torch.no_grad():
         assert torch.equal(loaded(*batch(full_patches[:2])), network(*batch(full_patches[:2])))
     with pytest.raises(StageError, match="8000 Hz only"):
-        Proxy.load(tmp_path, sample_rate=44100)
+        RackProxy.load(tmp_path, sample_rate=44100)
     with pytest.raises(StageError, match="0.4 s at most"):
         loaded(*batch(full_patches[:2]), clip_s=1.0)
 

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from tests.proxy.conftest import CLIP_S, RATE, batch
 from unmixer_core.errors import SchemaMismatch, StageError
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
@@ -31,7 +31,7 @@ def one_hot(patches: list[Patch]) -> list[torch.Tensor]:
     ]
 
 
-def test_batch_equals_loop(proxy: Proxy, full_patches: list[Patch]) -> None:
+def test_batch_equals_loop(proxy: RackProxy, full_patches: list[Patch]) -> None:
     with torch.no_grad():
         together = proxy(*batch(full_patches))
         alone = torch.cat([proxy(*batch([patch])) for patch in full_patches])
@@ -40,7 +40,7 @@ def test_batch_equals_loop(proxy: Proxy, full_patches: list[Patch]) -> None:
 
 
 def test_weights_and_straight_through_equal_choices(
-    proxy: Proxy, full_patches: list[Patch]
+    proxy: RackProxy, full_patches: list[Patch]
 ) -> None:
     arguments = batch(full_patches)
     weights = [w.requires_grad_() for w in one_hot(full_patches)]
@@ -55,7 +55,7 @@ def test_weights_and_straight_through_equal_choices(
         assert (weight.grad != 0).any(), ref.id
 
 
-def test_relaxed_weights_are_finite(proxy: Proxy, full_patches: list[Patch]) -> None:
+def test_relaxed_weights_are_finite(proxy: RackProxy, full_patches: list[Patch]) -> None:
     arguments = batch(full_patches[:3])
     generator = torch.Generator().manual_seed(0)
     weights = [
@@ -96,7 +96,7 @@ def corners() -> list[Patch]:
     return patches
 
 
-def test_corners_of_every_range_are_finite(proxy: Proxy) -> None:
+def test_corners_of_every_range_are_finite(proxy: RackProxy) -> None:
     arguments = batch(corners())
     knobs = arguments.knobs.requires_grad_()
     sound = proxy(*arguments)
@@ -139,7 +139,9 @@ PRETRAINED = Path(__file__).resolve().parents[2] / "models" / "pretrained" / "pr
 TOGETHER = 16
 
 
-def not_finite(proxy: Proxy, patches: list[Patch], clip_s: float, *, weighed: bool) -> list[str]:
+def not_finite(
+    proxy: RackProxy, patches: list[Patch], clip_s: float, *, weighed: bool
+) -> list[str]:
     """What is NaN or infinite in the sound of these patches or in its gradient; `weighed`.
 
     Choices and chain as weights.
@@ -173,7 +175,7 @@ def not_finite(proxy: Proxy, patches: list[Patch], clip_s: float, *, weighed: bo
 def test_the_shipped_calibration_is_finite_at_corners_and_stops(rate: int) -> None:
     if not (PRETRAINED / "proxy.safetensors").exists():
         pytest.skip(f"the shipped proxy is not here: {PRETRAINED}")
-    shipped = Proxy.load(PRETRAINED, sample_rate=rate)
+    shipped = RackProxy.load(PRETRAINED, sample_rate=rate)
     assert not not_finite(shipped, drawn_corners(32, seed=rate), 0.3, weighed=False)
     assert not not_finite(shipped, single_stops(seed=rate), 0.2, weighed=False)
     assert not not_finite(shipped, drawn_corners(TOGETHER, seed=rate + 1), 0.2, weighed=True)
@@ -222,7 +224,7 @@ MIXED = [5, 7, 1, 3, 0, 6, 2, 4]
 
 
 @pytest.mark.parametrize("order", [list(range(8)), *(MIXED[i:] + MIXED[:i] for i in range(8))])
-def test_every_heard_knob_has_a_gradient(proxy: Proxy, order: list[int]) -> None:
+def test_every_heard_knob_has_a_gradient(proxy: RackProxy, order: list[int]) -> None:
     patches = [heard_patch(order, mode, 1, mode % 2) for mode in range(4)]
     heard, found = np.zeros(RACK.n_knobs, bool), np.zeros(RACK.n_knobs, bool)
     for patch in patches:
@@ -238,14 +240,14 @@ def test_every_heard_knob_has_a_gradient(proxy: Proxy, order: list[int]) -> None
     assert heard.all() and found.all()
 
 
-def test_note_and_gate_have_gradients(proxy: Proxy, full_patches: list[Patch]) -> None:
+def test_note_and_gate_have_gradients(proxy: RackProxy, full_patches: list[Patch]) -> None:
     arguments = batch(full_patches[:2])
     note, gate_s = arguments.note.requires_grad_(), arguments.gate_s.requires_grad_()
     proxy(*arguments).square().mean().backward()
     assert (note.grad != 0).all() and (gate_s.grad != 0).all()
 
 
-def test_effects_change_the_sound_and_their_order_matters(proxy: Proxy) -> None:
+def test_effects_change_the_sound_and_their_order_matters(proxy: RackProxy) -> None:
     base = Patch.init(48, 0.3)
     orders = [(), ("Saturator", "Delay"), ("Delay", "Saturator"), ("Reverb",)]
     patches = [Patch(base.knobs, base.choices, chains.encode(order), 48, 0.3) for order in orders]
@@ -257,7 +259,7 @@ def test_effects_change_the_sound_and_their_order_matters(proxy: Proxy) -> None:
 
 
 def test_listening_in_inference_mode_does_not_spoil_learning() -> None:
-    fresh, arguments = Proxy(RATE, CLIP_S), batch(corners()[:2])
+    fresh, arguments = RackProxy(RATE, CLIP_S), batch(corners()[:2])
     with torch.inference_mode():
         fresh(*arguments)
     knobs = arguments.knobs.requires_grad_()
@@ -266,7 +268,7 @@ def test_listening_in_inference_mode_does_not_spoil_learning() -> None:
 
 
 def test_a_flat_residual_filter_that_is_left_out_changes_nothing(full_patches: list[Patch]) -> None:
-    fresh, arguments = Proxy(RATE, CLIP_S), batch(full_patches)
+    fresh, arguments = RackProxy(RATE, CLIP_S), batch(full_patches)
     through = fresh(*arguments).detach()
     with torch.no_grad():
         assert fresh.voice.residual.idle
@@ -280,45 +282,45 @@ def test_a_flat_residual_filter_that_is_left_out_changes_nothing(full_patches: l
 
 def test_other_rates_and_lengths(full_patches: list[Patch]) -> None:
     with torch.no_grad():
-        sound = Proxy(44100, 2.0)(*batch(full_patches[:2]), clip_s=0.25)
+        sound = RackProxy(44100, 2.0)(*batch(full_patches[:2]), clip_s=0.25)
     assert sound.shape == (2, 2, 11025) and torch.isfinite(sound).all()
 
 
-def test_save_and_load(proxy: Proxy, full_patches: list[Patch], tmp_path: Path) -> None:
-    changed = Proxy(RATE, CLIP_S)
+def test_save_and_load(proxy: RackProxy, full_patches: list[Patch], tmp_path: Path) -> None:
+    changed = RackProxy(RATE, CLIP_S)
     changed.load_state_dict({key: value + 0.01 for key, value in proxy.state_dict().items()})
     changed.save(tmp_path)
     with torch.no_grad():
         assert torch.equal(
-            Proxy.load(tmp_path)(*batch(full_patches[:2])), changed(*batch(full_patches[:2]))
+            RackProxy.load(tmp_path)(*batch(full_patches[:2])), changed(*batch(full_patches[:2]))
         )
 
 
-def test_a_proxy_of_another_schema_is_refused(proxy: Proxy, tmp_path: Path) -> None:
+def test_a_proxy_of_another_schema_is_refused(proxy: RackProxy, tmp_path: Path) -> None:
     with pytest.raises(StageError, match="holds no proxy"):
-        Proxy.load(tmp_path)
+        RackProxy.load(tmp_path)
     proxy.save(tmp_path)
     path = tmp_path / "proxy.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": "0123"}))
     with pytest.raises(SchemaMismatch, match="0123"):
-        Proxy.load(tmp_path)
+        RackProxy.load(tmp_path)
 
 
 def test_missing_torn_and_outdated_proxies_are_refused_in_one_sentence(
-    proxy: Proxy, tmp_path: Path
+    proxy: RackProxy, tmp_path: Path
 ) -> None:
     proxy.save(tmp_path)
     weights = tmp_path / "proxy.safetensors"
     whole, state = weights.read_bytes(), proxy.state_dict()
     save_file({f"renamed.{name}": value.contiguous() for name, value in state.items()}, weights)
     with pytest.raises(StageError, match="another version of this code; run `dvc repro"):
-        Proxy.load(tmp_path)
+        RackProxy.load(tmp_path)
     weights.write_bytes(whole[:100])
     with pytest.raises(StageError, match="cannot be read .* run `dvc repro"):
-        Proxy.load(tmp_path)
+        RackProxy.load(tmp_path)
     weights.unlink()
     with pytest.raises(StageError, match="cannot be read"):
-        Proxy.load(tmp_path)
+        RackProxy.load(tmp_path)
     (tmp_path / "proxy.json").write_text("{")
     with pytest.raises(StageError, match="cannot be read"):
-        Proxy.load(tmp_path)
+        RackProxy.load(tmp_path)

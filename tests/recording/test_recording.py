@@ -18,8 +18,8 @@ from unmixer_core.recording import note as recording_note
 RATE, CLIP_S = 44100, 2.0
 
 
-def heard(path: Path, **given: object) -> recording_note.Heard:
-    return recording_note.listen(path, rate=RATE, clip_s=CLIP_S, note_range=(40, 64), **given)  # type: ignore[arg-type]
+def heard(path: Path, **given: object) -> recording_note.RecordedNote:
+    return recording_note.detect_note(path, rate=RATE, clip_s=CLIP_S, note_range=(40, 64), **given)  # type: ignore[arg-type]
 
 
 def saved(folder: Path, samples: np.ndarray, name: str = "a.wav", rate: int = RATE) -> Path:

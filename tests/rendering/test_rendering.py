@@ -9,7 +9,7 @@ import pytest
 
 from unmixer_core.errors import StageError
 from unmixer_core.live.renderer import RenderFailure
-from unmixer_core.live.track.frozen import Frozen
+from unmixer_core.live.track.frozen import FrozenTrack
 from unmixer_core.rendering.clip_store import ClipStore
 from unmixer_core.rendering.render_job import RenderJob
 from unmixer_core.sampling import draw, sample
@@ -136,10 +136,10 @@ def test_what_a_host_cannot_set_is_in_the_patches_as_rendered_and_may_not_change
         "wavetable.unison_mode": "None",
     }
     host = FakeHost()
-    host.frozen = Frozen(items)
+    host.frozen = FrozenTrack(items)
     job, _, _ = _run(tmp_path, table, host)
     assert all(patch.item("wavetable.osc_1_wavetable") == "Bell" for patch in job.patches())
     assert sorted(host.rendered) == sorted(patch.digest for patch in job.patches())
-    host.frozen = Frozen(items | {"wavetable.osc_1_wavetable": "Organ"})
+    host.frozen = FrozenTrack(items | {"wavetable.osc_1_wavetable": "Organ"})
     with pytest.raises(StageError, match="other frozen choices"):
         _run(tmp_path, table, host)

@@ -17,13 +17,13 @@ import pytest
 from tests.model import tiny
 from unmixer_core import config, sampling
 from unmixer_core.errors import HostError
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import finetune
 from unmixer_core.inference.constraints import Constraints
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.metrics import sound as metrics_sound
-from unmixer_core.proxy.proxy import Proxy
-from unmixer_core.recording.note import Heard
+from unmixer_core.proxy.proxy import RackProxy
+from unmixer_core.recording.note import RecordedNote
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
 from unmixer_core.search import refinement
@@ -79,24 +79,24 @@ def renderer(params: config.Params) -> Iterator[Renderer]:
 
 
 @pytest.fixture(scope="module")
-def heard(params: config.Params, renderer: Renderer) -> Heard:
+def heard(params: config.Params, renderer: Renderer) -> RecordedNote:
     patch = sampling.draw("nonlinear", "test", 3, 5, params.sample)
     clip = renderer.render([patch])[0]
     assert isinstance(clip, np.ndarray)
-    return Heard(clip, RATE, patch.note, patch.gate_s, (patch.note, patch.note + 12), ())
+    return RecordedNote(clip, RATE, patch.note, patch.gate_s, (patch.note, patch.note + 12), ())
 
 
 @pytest.fixture(scope="module")
 def parts() -> tuple[Any, Any]:
-    return tiny.model().eval(), Proxy(8000, 0.4)
+    return tiny.model().eval(), RackProxy(8000, 0.4)
 
 
 def search(
     params: config.Params,
-    heard: Heard,
+    heard: RecordedNote,
     parts: tuple[Any, Any],
     host: Any,
-    known: Features | None = None,
+    known: FeatureTable | None = None,
     changes: dict[str, Any] | None = None,
     clips: Any = None,
     **options: Any,
@@ -114,13 +114,13 @@ def search(
     }
     settings = params.unmix.model_copy(update=small | (changes or {}))
     itf = params.itf.model_copy(update={"steps": 3, "clip_s": 0.3})
-    tools = search_search.Tools(*parts, host, known, clips)
+    tools = search_search.SearchResources(*parts, host, known, clips)
 
     def tell(step: str, best: search_search.Candidate | None) -> None:
         told.append((step, np.inf if best is None else best.mss_db))
 
     return search_search.Search(
-        heard, tools, settings, itf, search_search.Options(**options), tell
+        heard, tools, settings, itf, search_search.SearchOptions(**options), tell
     ), told
 
 
@@ -275,7 +275,7 @@ def test_a_gate_that_was_misheard_is_found(params, renderer, parts):
     true = Patch.init(50, 0.5).with_values({"wavetable.amp_release": 0.1})
     clip = renderer.render([true])[0]
     for told, gates in (((), (1.0, 0.5)), (("gate_s",), (1.0,))):
-        wrong = Heard(clip, RATE, 50, 1.0, (50,), (), told=told, gates_s=gates)
+        wrong = RecordedNote(clip, RATE, 50, 1.0, (50,), (), told=told, gates_s=gates)
         found, _ = search(
             params, wrong, parts, Host(renderer), changes={"seconds": 60.0, "changes": 8}
         )
@@ -327,7 +327,7 @@ def test_polish_of_the_true_patch_with_moved_knobs_comes_nearer(params, renderer
     clip = renderer.render([true])[0]
     start = true.with_values({"wavetable.osc_1_pos": 0.6, "wavetable.filter_1_freq": 0.65})
     found, _ = search(
-        params, Heard(clip, RATE, 50, 0.5, (50,), ()), parts, Host(renderer), polish_s=6.0
+        params, RecordedNote(clip, RATE, 50, 0.5, (50,), ()), parts, Host(renderer), polish_s=6.0
     )
     found._hear([start], "proposal")
     before = found.best.mss_db
@@ -343,7 +343,7 @@ def test_the_nearest_training_render_of_a_training_clip_is_itself(parts, params,
     )
     sounds = renderer.render(list(table))
     ears = [search_search.Ear.of(parts[0], sound) for sound in sounds]
-    known = Features(
+    known = FeatureTable(
         table,
         (np.concatenate([e.features.numpy() for e in ears]).astype(np.float16),),
         parts[0].spec,
@@ -360,14 +360,14 @@ def test_the_nearest_training_render_of_a_training_clip_is_itself(parts, params,
 
 
 @pytest.fixture(scope="module")
-def training(parts, params, renderer) -> tuple[Features, Any]:
+def training(parts, params, renderer) -> tuple[FeatureTable, Any]:
     """Five training clips: their features, and their sounds."""
     table = Patches.stack(
         [sampling.draw("full", "train", i, 21, params.sample) for i in range(5)], "full", "train"
     )
     sounds = renderer.render(list(table))
     ears = [search_search.Ear.of(parts[0], sound) for sound in sounds]
-    known = Features(
+    known = FeatureTable(
         table,
         (np.concatenate([e.features.numpy() for e in ears]).astype(np.float16),),
         parts[0].spec,

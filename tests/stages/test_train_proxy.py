@@ -20,7 +20,7 @@ from unmixer_core.model.targets import Targets
 from unmixer_core.model.unmixer import context_of
 from unmixer_core.pipeline import log
 from unmixer_core.proxy.neural import NeuralProxy
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.schema.patch import Patches
 from unmixer_core.training import curriculum, losses
 
@@ -56,7 +56,7 @@ def clips(params: config.Params) -> Clips:
     ]
     patches = Patches.concat(parts)
     with torch.no_grad():
-        sounds = Proxy(RATE, CLIP_S)(*batch(list(patches))).numpy()
+        sounds = RackProxy(RATE, CLIP_S)(*batch(list(patches))).numpy()
     return Clips(patches=patches, rate=RATE, sounds=sounds)
 
 
@@ -88,8 +88,8 @@ def test_both_kinds_are_reported_and_the_named_one_carries_the_pipeline(
     for key in ("dry.mss", "full.mss", "full.random", "full.level_db"):
         assert np.isfinite(report[key]) and np.isfinite(report[f"neural.{key}"])
     assert np.isfinite(report["neural.levels_db"])
-    twin = Proxy.load(folder)
-    assert isinstance(twin, NeuralProxy if kind == "neural" else Proxy)
+    twin = RackProxy.load(folder)
+    assert isinstance(twin, NeuralProxy if kind == "neural" else RackProxy)
     settings = SimpleNamespace(seed=8, n_dry=2, n_nonlinear=0, n_full=2, batch=2, shard_clips=2)
     limits = SimpleNamespace(min_loudness_lufs=-1e3, max_peak=1e9, max_redraws=0)
     plan = proxy_clips.Plan(settings, tiny.PRIOR, limits, SPEC)

@@ -14,7 +14,7 @@ from tests.model import tiny
 from tools import run_profile as profile_run
 from tools import ship
 from unmixer_core.model import checkpoint
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -26,7 +26,7 @@ def run(tmp_path: Path) -> Path:
     features, targets = tiny.batch(16)
     model.train()(features, targets.note, targets.gate_s)
     checkpoint.save(tmp_path / "models" / "full", model, tiny.section(tiny.MODEL), {})
-    Proxy(22050, 0.5).save(tmp_path / "models" / "proxy")
+    RackProxy(22050, 0.5).save(tmp_path / "models" / "proxy")
     (tmp_path / "metrics").mkdir()
     (tmp_path / "metrics" / "evaluate.json").write_text(json.dumps({"full.prediction.mss_db": 4.5}))
     (tmp_path / "params.yaml").write_text((REPO / "params.yaml").read_text())
@@ -47,7 +47,7 @@ def test_halved_weights_give_the_same_beliefs(run: Path, tmp_path: Path) -> None
         for folder in (run / "models" / "full", tmp_path / "out")
     ]
     assert sizes[1] < 0.65 * sizes[0]
-    assert Proxy.load(tmp_path / "out" / "proxy").sample_rate == 22050
+    assert RackProxy.load(tmp_path / "out" / "proxy").sample_rate == 22050
 
 
 def test_the_card_quotes_the_runs_numbers_and_data(run: Path, tmp_path: Path) -> None:
@@ -92,5 +92,5 @@ def test_what_is_shipped_loads_and_is_small() -> None:
     folder = REPO / "models" / "pretrained"
     if not folder.exists():
         pytest.skip("nothing is shipped yet")
-    assert checkpoint.load(folder).model and Proxy.load(folder / "proxy")
+    assert checkpoint.load(folder).model and RackProxy.load(folder / "proxy")
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 40e6

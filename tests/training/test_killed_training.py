@@ -17,7 +17,7 @@ import pytest
 
 from tests.model import tiny
 from unmixer_core import config, sampling
-from unmixer_core.features.store import Features, FeatureWriter
+from unmixer_core.features.store import FeatureTable, FeatureWriter
 from unmixer_core.schema.patch import PHASES, Patches
 
 REPO = Path(__file__).resolve().parents[2]
@@ -49,7 +49,7 @@ run.run_stage(train.train_fx)
 """
 
 
-def store(folder: Path, features: Features) -> None:
+def store(folder: Path, features: FeatureTable) -> None:
     writer = FeatureWriter(folder, features.spec)
     writer.write(0, np.asarray(features.shards[0]))
     writer.finish(features.patches)

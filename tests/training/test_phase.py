@@ -198,7 +198,7 @@ def test_learning_rate_rises_then_falls_to_zero() -> None:
 
 def test_averaged_points_stay_in_the_ball_and_follow_the_weights() -> None:
     model = tiny.model()
-    progress = phase.Progress(phase._weights(model), step=10_000)
+    progress = phase.PhaseProgress(phase._weights(model), step=10_000)
     with torch.no_grad():
         model.chain.effects.copy_(model.chain.space.expmap0(torch.full((8, 6), 3.0)))
     for _ in range(400):

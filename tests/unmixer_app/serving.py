@@ -18,7 +18,7 @@ import httpx2
 from tests import hostile
 from tests.model import tiny
 from unmixer_core.model import checkpoint
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 
 REPO = Path(__file__).resolve().parents[2]
 WITHIN_S = 300.0
@@ -27,7 +27,7 @@ WITHIN_S = 300.0
 def models(folder: Path) -> Path:
     """An untrained network and proxy: quick to load, poor to hear."""
     checkpoint.save(folder / "full", tiny.model(), tiny.section(tiny.MODEL), {})
-    Proxy(8000, 0.4).save(folder / "proxy")
+    RackProxy(8000, 0.4).save(folder / "proxy")
     return folder
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from unmixer_core.headless.sound.device_state import DeviceState
 from unmixer_core.headless.sound.voice import preset
-from unmixer_core.live.track.targets import FIXED_PROPERTIES, Target, baseline, targets
+from unmixer_core.live.track.targets import FIXED_PROPERTIES, DeviceTarget, baseline, targets
 from unmixer_core.schema.devices import WAVETABLES
 from unmixer_core.schema.patch import Patch
 
@@ -29,7 +29,7 @@ def write(path: Path, patch: Patch) -> None:
     temporary.replace(path)
 
 
-def _state(name: str, target: Target) -> DeviceState:
+def _state(name: str, target: DeviceTarget) -> DeviceState:
     """A device as a lane of the host holds it once it was set.
 
     Defaults, then what the patch asks for.

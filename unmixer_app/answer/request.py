@@ -49,10 +49,10 @@ class Request:
             config.load(ROOT / "params.yaml"),
         )
 
-    def listen(self, path: Path) -> recording_note.Heard:
+    def listen(self, path: Path) -> recording_note.RecordedNote:
         """The note of a file, at the clips' rate and length."""
         audio, sample = self.params.audio, self.params.sample
-        return recording_note.listen(
+        return recording_note.detect_note(
             path,
             rate=audio.sample_rate,
             clip_s=audio.clip_s,

@@ -45,12 +45,12 @@ def _load(model: Path, proxy: Path) -> Any:
     """
     from unmixer_core.model import checkpoint
     from unmixer_core.pipeline import machine
-    from unmixer_core.proxy.proxy import Proxy
+    from unmixer_core.proxy.proxy import RackProxy
     from unmixer_core.search import search
 
     device = machine.device()
-    unmixer, twin = checkpoint.load(model, device).model, Proxy.load(proxy).to(device)
-    return lambda host: search.Tools(unmixer, twin, host, *_known(unmixer.spec))
+    unmixer, twin = checkpoint.load(model, device).model, RackProxy.load(proxy).to(device)
+    return lambda host: search.SearchResources(unmixer, twin, host, *_known(unmixer.spec))
 
 
 def _known(spec: Any) -> tuple[Any, Any]:
@@ -58,10 +58,10 @@ def _known(spec: Any) -> tuple[Any, Any]:
     them, else None.
     """
     from unmixer_core.dataset.clips import Clips
-    from unmixer_core.features.store import Features
+    from unmixer_core.features.store import FeatureTable
 
     try:
-        known = Features.open(ROOT / "data" / "features")
+        known = FeatureTable.open(ROOT / "data" / "features")
         if known.spec != spec:
             return None, None
     except (UnmixerError, OSError, ValueError, KeyError, TypeError):

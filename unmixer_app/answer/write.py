@@ -15,7 +15,7 @@ from unmixer_app.answer import folder, patch_file, presets
 from unmixer_app.answer import page as answer_page
 from unmixer_core import audio
 from unmixer_core.recording import sound_file
-from unmixer_core.recording.note import Heard
+from unmixer_core.recording.note import RecordedNote
 from unmixer_core.search import search
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ SHOWN, PLAYED = 8, 4
 
 
 def write(
-    out: Path, name: str, heard: Heard, found: search.Answer, request: Request, begun: float
+    out: Path, name: str, heard: RecordedNote, found: search.Answer, request: Request, begun: float
 ) -> dict[str, Any]:
     """Write everything into `out`; returns patch.json's content.
 
@@ -103,7 +103,7 @@ def _report(
     out: Path,
     name: str,
     document: dict[str, Any],
-    heard: Heard,
+    heard: RecordedNote,
     rerender: np.ndarray,
     shown: list[search.Candidate],
     chance_db: float,

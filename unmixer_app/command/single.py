@@ -45,7 +45,12 @@ def place(path: Path, out: Path | None) -> Path:
 
 
 def answer(
-    path: Path, heard: recording_note.Heard, out: Path, request: Request, ready: Any, tell: Progress
+    path: Path,
+    heard: recording_note.RecordedNote,
+    out: Path,
+    request: Request,
+    ready: Any,
+    tell: Progress,
 ) -> dict[str, Any]:
     """Search and write; the search may be cut short by Ctrl-C, its answer is written all the
     same.
@@ -57,7 +62,7 @@ def answer(
     itf = request.params.itf
     if request.itf_steps is not None:
         itf = itf.model_copy(update={"steps": request.itf_steps})
-    options = search.Options(
+    options = search.SearchOptions(
         request.candidates, request.itf, request.fast, request.polish_s, request.constraints
     )
     found = search.Search(heard, ready, request.params.unmix, itf, options, tell).run()

@@ -77,7 +77,7 @@ def _limited(request: dict[str, Any], params: config.Params) -> dict[str, Any]:
     confine()
     os.chdir(request["folder"])
     try:
-        heard = note.listen(
+        heard = note.detect_note(
             Path(UPLOAD),
             rate=params.audio.sample_rate,
             clip_s=params.audio.clip_s,

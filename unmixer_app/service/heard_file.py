@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 from unmixer_core import audio
-from unmixer_core.recording.note import Heard
+from unmixer_core.recording.note import RecordedNote
 
 CLIP, ABOUT = "input.wav", "heard.json"
 
 
-def write(folder: Path, heard: Heard) -> dict[str, Any]:
+def write(folder: Path, heard: RecordedNote) -> dict[str, Any]:
     """input.wav (32-bit floats, so that nothing is lost) and heard.json.
 
     Returns the latter's content.
@@ -35,11 +35,11 @@ def write(folder: Path, heard: Heard) -> dict[str, Any]:
     return about
 
 
-def read(folder: Path) -> Heard:
+def read(folder: Path) -> RecordedNote:
     """The inverse of `write`. Raises AudioError or OSError when the files are gone."""
     clip, rate = audio.read(folder / CLIP)
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    return Heard(
+    return RecordedNote(
         np.ascontiguousarray(clip, dtype=np.float32),
         rate,
         about["note"],

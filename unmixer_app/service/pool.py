@@ -16,7 +16,7 @@ from typing import Any
 
 from unmixer_app.service.meters import Meters
 from unmixer_app.service.searcher import BEST, DROP, KEEP
-from unmixer_app.service.settings import Settings
+from unmixer_app.service.settings import ServiceSettings
 from unmixer_app.service.store import (
     ATTEMPTS,
     CANCELLED,
@@ -25,7 +25,7 @@ from unmixer_app.service.store import (
     FAILED,
     RUNNING,
     WAITING,
-    Job,
+    QueuedJob,
     Store,
 )
 from unmixer_core.errors import UnmixerError
@@ -41,10 +41,10 @@ PAUSES_S = (1.0, 5.0, 15.0, 30.0)
 ANSWER = "answer"
 
 
-class Pool:
+class SearcherPool:
     """`settings.workers` searchers. `problem`: why none can be started, as a sentence, or ""."""
 
-    def __init__(self, store: Store, settings: Settings, meters: Meters) -> None:
+    def __init__(self, store: Store, settings: ServiceSettings, meters: Meters) -> None:
         self.store, self.settings, self.meters = store, settings, meters
         self.problem, self.ready = "", 0
         self._work = asyncio.Event()
@@ -77,7 +77,7 @@ class Pool:
         """There is a new job."""
         self._work.set()
 
-    async def changes(self, identity: str) -> AsyncIterator[Job]:
+    async def changes(self, identity: str) -> AsyncIterator[QueuedJob]:
         """A job as it is, and again whenever that changes, until it has ended or is removed."""
         while (job := self.store.get(identity)) is not None:
             event = self._changes.setdefault(identity, asyncio.Event())
@@ -90,7 +90,7 @@ class Pool:
             else:
                 await event.wait()
 
-    def cancel(self, job: Job, keep: bool) -> None:
+    def cancel(self, job: QueuedJob, keep: bool) -> None:
         """Ends a job that waits or runs.
 
         `keep`: a running one first writes the best it has found so far.
@@ -160,7 +160,7 @@ class Pool:
         finally:
             self.ready -= 1
 
-    async def _run(self, job: Job, child: Child) -> None:
+    async def _run(self, job: QueuedJob, child: Child) -> None:
         folder = self.folder(job.id)
         work = folder / f"work-{job.attempts}"
         request = {
@@ -206,7 +206,7 @@ class Pool:
                 self._end(identity, FAILED, sentence)
             self._broken.pop(identity, None)
 
-    def _finish(self, job: Job, work: Path, document: dict[str, Any] | None) -> None:
+    def _finish(self, job: QueuedJob, work: Path, document: dict[str, Any] | None) -> None:
         now = self.store.get(job.id)
         if now is None or now.state != RUNNING:
             return  # cancelled meanwhile
@@ -218,7 +218,7 @@ class Pool:
         (work / ANSWER).replace(target)
         self._end(job.id, DONE)
 
-    def _lost(self, job: Job, error: ChildEnded) -> None:
+    def _lost(self, job: QueuedJob, error: ChildEnded) -> None:
         now = self.store.get(job.id)
         if now is None or now.state != RUNNING:
             return

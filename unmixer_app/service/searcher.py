@@ -26,7 +26,7 @@ from unmixer_app.answer.progress import Progress
 from unmixer_app.service import heard_file, options
 from unmixer_core import audio, config
 from unmixer_core.errors import UnmixerError
-from unmixer_core.recording.note import Heard
+from unmixer_core.recording.note import RecordedNote
 from unmixer_core.system.child import ROOT, Wire
 
 KEEP, DROP = signal.SIGUSR1, signal.SIGUSR2
@@ -88,7 +88,7 @@ def _search(
         if request.itf_steps is None
         else params.itf.model_copy(update={"steps": request.itf_steps})
     )
-    wanted = search_search.Options(
+    wanted = search_search.SearchOptions(
         request.candidates, request.itf, request.fast, request.polish_s, request.constraints
     )
     tell = _Tell(wire, params.unmix.chance_db, heard, Path(asked["folder"]) / BEST)
@@ -113,12 +113,12 @@ def _warm(params: config.Params, tools: Any) -> None:
     import matplotlib.figure  # noqa: F401
 
     from unmixer_app.answer import write  # noqa: F401
-    from unmixer_core.inference.posterior import Ear
+    from unmixer_core.inference.posterior import PatchPosterior
     from unmixer_core.schema.patch import Patch
 
     (sound,) = tools.host.render([Patch.init()])
     if not isinstance(sound, Exception) and hasattr(sound, "shape"):
-        Ear.of(tools.model, sound).probabilities(48, 1.0)
+        PatchPosterior.of(tools.model, sound).probabilities(48, 1.0)
 
 
 @dataclass
@@ -155,7 +155,7 @@ class _Tell:
     The best so far also as sound, at the recording's level.
     """
 
-    def __init__(self, wire: Wire, chance_db: float, heard: Heard, path: Path) -> None:
+    def __init__(self, wire: Wire, chance_db: float, heard: RecordedNote, path: Path) -> None:
         self.wire, self.chance_db, self.heard, self.path = wire, chance_db, heard, path
         self.search: Any = None
         self.last_s, self.step = 0.0, ""

@@ -25,11 +25,11 @@ from unmixer_app.answer import patch_file
 from unmixer_app.service import heard_file, options
 from unmixer_app.service.decoder import UPLOAD
 from unmixer_app.service.meters import Meters
-from unmixer_app.service.pool import ANSWER, Pool
+from unmixer_app.service.pool import ANSWER, SearcherPool
 from unmixer_app.service.renders import Renders
 from unmixer_app.service.searcher import BEST
-from unmixer_app.service.settings import Settings
-from unmixer_app.service.store import CANCELLED, DONE, FAILED, RUNNING, Job, Store
+from unmixer_app.service.settings import ServiceSettings
+from unmixer_app.service.store import CANCELLED, DONE, FAILED, RUNNING, QueuedJob, Store
 from unmixer_core import config
 from unmixer_core.errors import AudioError, UnmixerError
 from unmixer_core.live import push as pushing
@@ -70,10 +70,10 @@ BLAME: dict[str, type[UnmixerError]] = {"disk": DiskFull, "machine": NotReady}
 class Service:
     """Use `Service.open`. Methods raise UnmixerErrors whose sentences are meant for the user."""
 
-    def __init__(self, settings: Settings, store: Store) -> None:
+    def __init__(self, settings: ServiceSettings, store: Store) -> None:
         self.settings, self.store, self.meters = settings, store, Meters()
         self.params = config.load(ROOT / "params.yaml")
-        self.pool = Pool(store, settings, self.meters)
+        self.pool = SearcherPool(store, settings, self.meters)
         self.renders = Renders(settings.folder, self.meters)
         self.begun_s = time.time()
         self._decoders: asyncio.Queue[Child] = asyncio.Queue()
@@ -81,7 +81,7 @@ class Service:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, settings: Settings) -> AsyncIterator[Service]:
+    async def open(cls, settings: ServiceSettings) -> AsyncIterator[Service]:
         """A service that runs, with its store. Raises ConfigError."""
         with Store.open(settings.folder, settings.queue) as store:
             async with cls(settings, store).running() as service:
@@ -108,7 +108,7 @@ class Service:
 
     # --- jobs ---------------------------------------------------------------------------------
 
-    async def accept(self, name: str, file: BinaryIO, asked: dict[str, Any]) -> Job:
+    async def accept(self, name: str, file: BinaryIO, asked: dict[str, Any]) -> QueuedJob:
         """A sound and its options as a job. Raises AudioError, ConfigError, QueueFull, NotReady."""
         options.constraints(asked)
         self.check()
@@ -118,9 +118,9 @@ class Service:
             folder.mkdir(parents=True)
             await asyncio.to_thread(_copy, file, folder / UPLOAD)
             heard = await self._decode(folder, shown, asked)
-            return self._add(Job(identity, shown, asked, heard))
+            return self._add(QueuedJob(identity, shown, asked, heard))
 
-    def again(self, identity: str, asked: dict[str, Any]) -> Job:
+    def again(self, identity: str, asked: dict[str, Any]) -> QueuedJob:
         """A new job on the sound of an old one, with other options."""
         options.constraints(asked)
         self.check()
@@ -132,9 +132,9 @@ class Service:
                 for part in (heard_file.CLIP, heard_file.ABOUT):
                     shutil.copyfile(source / part, target / part)
             heard = _played(target / heard_file.ABOUT, asked)
-            return self._add(Job(new, old.name, asked, heard))
+            return self._add(QueuedJob(new, old.name, asked, heard))
 
-    def get(self, identity: str) -> Job:
+    def get(self, identity: str) -> QueuedJob:
         """Raises Unknown."""
         job = self.store.get(identity)
         if job is None:
@@ -145,20 +145,20 @@ class Service:
             )
         return job
 
-    def recent(self) -> list[Job]:
+    def recent(self) -> list[QueuedJob]:
         return self.store.recent(LISTED)
 
-    def changes(self, identity: str) -> AsyncIterator[Job]:
+    def changes(self, identity: str) -> AsyncIterator[QueuedJob]:
         return self.pool.changes(identity)
 
-    def cancel(self, identity: str, keep: bool) -> Job:
+    def cancel(self, identity: str, keep: bool) -> QueuedJob:
         """Ends a job that has not ended. `keep`: with the best so far, if there is one."""
         job = self.get(identity)
         if not job.ended:
             self.pool.cancel(job, keep)
         return self.get(identity)
 
-    def position(self, job: Job) -> int:
+    def position(self, job: QueuedJob) -> int:
         return self.store.position(job.id)
 
     # --- what a job left ----------------------------------------------------------------------
@@ -266,7 +266,7 @@ class Service:
             raise NotReady(self.pool.problem)
         self.store.check_room()
 
-    def _add(self, job: Job) -> Job:
+    def _add(self, job: QueuedJob) -> QueuedJob:
         self.store.add(job)
         self.pool.wake()
         return job

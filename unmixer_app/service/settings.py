@@ -20,7 +20,7 @@ MIB = 1 << 20
 
 
 @dataclass(frozen=True)
-class Settings:
+class ServiceSettings:
     """`token`: what a client must send; "" = none is asked for, which only loopback allows.
 
     `names`: Host headers that are answered besides the address itself. `models`: folder with full/
@@ -43,7 +43,7 @@ class Settings:
     live: Endpoint = field(default_factory=Endpoint)
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Settings:
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> ServiceSettings:
         """Raises ConfigError naming the variable.
 
         Where others can come from, a token is made up if none is given.

@@ -48,7 +48,7 @@ class QueueFull(UnmixerError):
 
 
 @dataclass(frozen=True)
-class Job:
+class QueuedJob:
     """`heard`: what was noticed when the sound was read; `progress`: step, seconds, renders, best.
 
     `message`: why it failed; `bytes`: what its folder takes on disk.
@@ -72,7 +72,7 @@ class Job:
         return self.state in ENDED
 
 
-COLUMNS = tuple(Job.__dataclass_fields__)
+COLUMNS = tuple(QueuedJob.__dataclass_fields__)
 DOCUMENTS = ("options", "heard", "progress")
 
 
@@ -120,13 +120,13 @@ class Store:
         if self.counts()[WAITING] >= self.limit:
             raise QueueFull(f"{self.limit} sounds are waiting already; try again in a minute.")
 
-    def add(self, job: Job) -> None:
+    def add(self, job: QueuedJob) -> None:
         """Accept a job. Raises QueueFull."""
         self.check_room()
         marks = ", ".join("?" * len(COLUMNS))
         self._db.execute(f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({marks})", _row(job))
 
-    def claim(self) -> Job | None:
+    def claim(self) -> QueuedJob | None:
         """The job that has waited longest, now running; None when none waits."""
         found = self._db.execute(
             "SELECT id FROM jobs WHERE state = ? ORDER BY number LIMIT 1", (WAITING,)
@@ -170,7 +170,7 @@ class Store:
         """Of all jobs."""
         return int(self._db.execute("SELECT COALESCE(SUM(bytes), 0) FROM jobs").fetchone()[0])
 
-    def recover(self) -> list[Job]:
+    def recover(self) -> list[QueuedJob]:
         """After a start: what ran when the last process ended waits again, or is given up.
 
         Returns those jobs as they are now.
@@ -187,11 +187,11 @@ class Store:
                 self.put_back(identity)
         return [self._one(identity) for identity in running]
 
-    def get(self, identity: str) -> Job | None:
+    def get(self, identity: str) -> QueuedJob | None:
         found = list(self._select("id = ?", identity))
         return found[0] if found else None
 
-    def recent(self, n: int) -> list[Job]:
+    def recent(self, n: int) -> list[QueuedJob]:
         """The newest n, newest first."""
         return list(self._select("1 = 1 ORDER BY number DESC LIMIT ?", n))
 
@@ -208,7 +208,7 @@ class Store:
         found = dict(self._db.execute("SELECT state, COUNT(*) FROM jobs GROUP BY state").fetchall())
         return {state: int(found.get(state, 0)) for state in STATES}
 
-    def overdue(self, keep_s: float, keep_bytes: int) -> list[Job]:
+    def overdue(self, keep_s: float, keep_bytes: int) -> list[QueuedJob]:
         """Ended jobs older than `keep_s`, and the oldest of the rest as far as all together take
         more than `keep_bytes`.
         """
@@ -227,17 +227,17 @@ class Store:
     def ids(self) -> set[str]:
         return {row[0] for row in self._db.execute("SELECT id FROM jobs")}
 
-    def _one(self, identity: str) -> Job:
+    def _one(self, identity: str) -> QueuedJob:
         found = self.get(identity)
         assert found is not None
         return found
 
-    def _select(self, where: str, *values: Any) -> Iterator[Job]:
+    def _select(self, where: str, *values: Any) -> Iterator[QueuedJob]:
         for row in self._db.execute(
             f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE {where}", values
         ).fetchall():
             entry = dict(zip(COLUMNS, row, strict=True))
-            yield Job(
+            yield QueuedJob(
                 **{
                     key: json.loads(value) if key in DOCUMENTS else value
                     for key, value in entry.items()
@@ -245,7 +245,7 @@ class Store:
             )
 
 
-def _row(job: Job) -> list[Any]:
+def _row(job: QueuedJob) -> list[Any]:
     return [
         json.dumps(getattr(job, key)) if key in DOCUMENTS else getattr(job, key) for key in COLUMNS
     ]

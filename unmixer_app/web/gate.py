@@ -24,7 +24,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from unmixer_app.service.settings import Settings, loopback
+from unmixer_app.service.settings import ServiceSettings, loopback
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class Gate:
     def __init__(
         self,
         app: ASGIApp,
-        settings: Settings,
+        settings: ServiceSettings,
         page: tuple[str, ...],
         count: Callable[[str, int], None],
         admit: Callable[[], Refusal | None] = lambda: None,

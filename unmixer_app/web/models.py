@@ -37,7 +37,7 @@ EXAMPLE_OPTIONS: dict[str, Any] = {"lock": ["saturator.drive=12"], "chain": "Sat
 STEPS = "propose, proposal, refine, refined, corrected, changed, polished, write"
 
 
-class Options(BaseModel):
+class JobOptions(BaseModel):
     """How to search; what is left out is as params.yaml's `unmix` section says."""
 
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [EXAMPLE_OPTIONS]})
@@ -87,7 +87,7 @@ class Options(BaseModel):
     )
 
 
-class Upload(Options):
+class Upload(JobOptions):
     """The form of POST /unmix."""
 
     file: UploadFile = File(
@@ -293,7 +293,7 @@ class Health(BaseModel):
     uptime_s: float = Field(description="Seconds since it started.", examples=[3600.0])
 
 
-class Ready(BaseModel):
+class Readiness(BaseModel):
     """Whether sounds can be un-mixed now."""
 
     ready: bool = Field(description="Sounds are un-mixed and patches rendered.", examples=[True])

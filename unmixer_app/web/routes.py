@@ -17,20 +17,20 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from unmixer_app.answer import patch_file, presets
 from unmixer_app.service import meters
 from unmixer_app.service.service import Service
-from unmixer_app.service.store import Job
+from unmixer_app.service.store import QueuedJob
 from unmixer_app.web import faults, views
 from unmixer_app.web.models import (
     CandidateView,
     Compared,
     Health,
     JobId,
+    JobOptions,
     JobView,
     Number,
-    Options,
     PatchBody,
     Problem,
     PushView,
-    Ready,
+    Readiness,
     UploadForm,
 )
 from unmixer_core.schema.patch import Patch
@@ -129,7 +129,7 @@ async def unmix(form: UploadForm, service: Ours, response: Response) -> JobView:
 @router.post(
     "/jobs/{id}/again", status_code=202, tags=["jobs"], responses=problems(404, 503, 507) | ACCEPTED
 )
-async def again(id: JobId, options: Options, service: Ours, response: Response) -> JobView:
+async def again(id: JobId, options: JobOptions, service: Ours, response: Response) -> JobView:
     """Search once more for the same recording, with other options: what is locked stays."""
     job = service.again(id, options.model_dump(exclude_defaults=True))
     response.headers["location"] = f"/jobs/{job.id}"
@@ -148,7 +148,7 @@ async def job(id: JobId, service: Ours) -> JobView:
     return views.job(service.get(id), service)
 
 
-async def _known_job(id: JobId, service: Ours) -> Job:
+async def _known_job(id: JobId, service: Ours) -> QueuedJob:
     return service.get(id)
 
 
@@ -159,7 +159,7 @@ async def _known_job(id: JobId, service: Ours) -> Job:
     responses=streamed_problems(404),
 )
 async def events(
-    service: Ours, known: Annotated[Job, Depends(_known_job)]
+    service: Ours, known: Annotated[QueuedJob, Depends(_known_job)]
 ) -> AsyncIterable[ServerSentEvent]:
     """Server-sent events: the job (as GET /jobs/{id} gives it) now and after every change.
 
@@ -359,11 +359,11 @@ async def health(service: Ours) -> Health:
 
 
 NOT_READY: dict[int | str, dict[str, Any]] = {
-    503: {"model": Ready, "description": "Not ready; `problems` says why."}
+    503: {"model": Readiness, "description": "Not ready; `problems` says why."}
 }
 
 
-@router.get("/ready", tags=["state"], responses=problems() | NOT_READY, response_model=Ready)
+@router.get("/ready", tags=["state"], responses=problems() | NOT_READY, response_model=Readiness)
 async def ready(service: Ours) -> JSONResponse:
     """200 when sounds can be un-mixed and patches rendered, 503 with the reasons otherwise."""
     found = views.ready(service)

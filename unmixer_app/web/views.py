@@ -11,7 +11,7 @@ import numpy as np
 
 from unmixer_app.answer import patch_file
 from unmixer_app.service.service import Service
-from unmixer_app.service.store import DONE, WAITING, Job
+from unmixer_app.service.store import DONE, WAITING, QueuedJob
 from unmixer_app.web.models import (
     Best,
     CandidateView,
@@ -19,7 +19,7 @@ from unmixer_app.web.models import (
     PatchBody,
     PushedValue,
     PushView,
-    Ready,
+    Readiness,
 )
 from unmixer_core import config
 from unmixer_core.live.push import PushReport
@@ -30,7 +30,7 @@ from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
 
-def job(job: Job, service: Service) -> JobView:
+def job(job: QueuedJob, service: Service) -> JobView:
     known = job.progress
     return JobView(
         id=job.id,
@@ -67,7 +67,7 @@ def budget_s(options: dict[str, Any], unmix: config.Unmix) -> float | None:
     return float(polish_s + (unmix.itf_seconds if refined else 0.0))
 
 
-def file_name(job: Job, ending: str) -> str:
+def file_name(job: QueuedJob, ending: str) -> str:
     """What a download is called."""
     return PurePath(job.name).stem + ending
 
@@ -106,9 +106,9 @@ def pushed(report: PushReport) -> PushView:
     )
 
 
-def ready(service: Service) -> Ready:
+def ready(service: Service) -> Readiness:
     problems = service.problems()
-    return Ready(
+    return Readiness(
         ready=not problems,
         problems=problems,
         queued=service.store.counts()[WAITING],

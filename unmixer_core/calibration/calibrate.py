@@ -28,7 +28,7 @@ from unmixer_core.audio import resample
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.dsp import spectral
 from unmixer_core.errors import StageError, TrainingError
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 
 Rows = NDArray[np.int64]
 CHECKPOINT = "calibration.pt"
@@ -153,7 +153,7 @@ def phases(material: Material, settings: Settings) -> list[Phase]:
     ]
 
 
-def held_out_loss(proxy: Proxy, material: Material, rows: Rows, settings: Settings) -> float:
+def held_out_loss(proxy: RackProxy, material: Material, rows: Rows, settings: Settings) -> float:
     """Mean distance over clips that calibration does not see."""
     device = next(proxy.parameters()).device
     total = 0.0
@@ -175,7 +175,7 @@ class Calibration:
 
     def __init__(
         self,
-        proxy: Proxy,
+        proxy: RackProxy,
         material: Material,
         settings: Settings,
         state: Path,

@@ -28,7 +28,7 @@ from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.scoring import baselines
 from unmixer_core.scoring import retrieval as scoring_retrieval
-from unmixer_core.scoring.score import Ledger, Progress, Target, measure, quietly, spread
+from unmixer_core.scoring.score import Ledger, Progress, ScoreTarget, measure, quietly, spread
 
 CONTESTANTS = (
     "random",
@@ -59,7 +59,7 @@ class Settings(finetune.Settings, Protocol):
 
 
 @dataclass(frozen=True)
-class Tools:
+class BenchmarkResources:
     """What the contestants work with.
 
     propose: a target and the patches of its nearest training renders -> proposals, the network's
@@ -70,9 +70,9 @@ class Tools:
 
     renderer: Any
     proxy: Any
-    propose: Callable[[Target, list[Patch]], list[Patch]]
-    tune: Callable[[Target, Patch], list[Patch]]
-    search: Callable[[Target], cma_es.Found]
+    propose: Callable[[ScoreTarget, list[Patch]], list[Patch]]
+    tune: Callable[[ScoreTarget, Patch], list[Patch]]
+    search: Callable[[ScoreTarget], cma_es.Found]
     retrieval: scoring_retrieval.Retrieval
     clips: Clips
     sample_rate: int
@@ -101,7 +101,7 @@ class Entry:
     curve: Sequence[tuple[float, float, float]] = ()
 
 
-def targets(clips: Clips, n: int, sample_rate: int) -> list[Target]:
+def targets(clips: Clips, n: int, sample_rate: int) -> list[ScoreTarget]:
     """n frozen full-chain test clips, evenly spaced. Raises StageError when there are none."""
     known = clips.patches.where(phase="full", split="test")
     rows = known[spread(len(known), n)].tolist()
@@ -112,7 +112,7 @@ def targets(clips: Clips, n: int, sample_rate: int) -> list[Target]:
         )
     sounds = [clips.audio(row) for row in rows]
     return [
-        Target(
+        ScoreTarget(
             row,
             int(clips.patches.id[row]),
             "full",
@@ -127,7 +127,10 @@ def targets(clips: Clips, n: int, sample_rate: int) -> list[Target]:
 
 
 def run(
-    tools: Tools, test: Sequence[Target], ledger: Ledger, progress: Progress = quietly
+    tools: BenchmarkResources,
+    test: Sequence[ScoreTarget],
+    ledger: Ledger,
+    progress: Progress = quietly,
 ) -> dict[int, dict[str, np.ndarray]]:
     """Let everyone compete on every clip that the ledger does not hold; returns those sounds.
 
@@ -142,12 +145,12 @@ def run(
     return sounds
 
 
-def results(ledger: Ledger, test: Sequence[Target]) -> pd.DataFrame:
+def results(ledger: Ledger, test: Sequence[ScoreTarget]) -> pd.DataFrame:
     """Table rows of all clips, as `judged` made them."""
     return pd.DataFrame([line for target in test for line in ledger.rows[str(target.id)]["lines"]])
 
 
-def compete(tools: Tools, target: Target) -> list[Entry]:
+def compete(tools: BenchmarkResources, target: ScoreTarget) -> list[Entry]:
     """Every contestant's entry for one clip, in the order of CONTESTANTS."""
     entries = [_random(tools, target), _nearest(tools, target)]
     if asked := [
@@ -164,7 +167,7 @@ def compete(tools: Tools, target: Target) -> list[Entry]:
     return [entry for entry in entries if entry.row in tools.rows]
 
 
-def judged(entries: Sequence[Entry], target: Target, sample_rate: int) -> list[dict[str, Any]]:
+def judged(entries: Sequence[Entry], target: ScoreTarget, sample_rate: int) -> list[dict[str, Any]]:
     """Entries as table rows: phase, id, row, all measures, seconds, renders, curve.
 
     Chain, and of the audible pairs of the true chain how many the answer has in the right order,
@@ -190,7 +193,7 @@ def judged(entries: Sequence[Entry], target: Target, sample_rate: int) -> list[d
     return lines
 
 
-def _random(tools: Tools, target: Target) -> Entry:
+def _random(tools: BenchmarkResources, target: ScoreTarget) -> Entry:
     begun = time.perf_counter()
     patch = baselines.random_patches(
         tools.train, [target.phase], [target.patch], tools.settings.seed + target.id
@@ -198,7 +201,7 @@ def _random(tools: Tools, target: Target) -> Entry:
     return Entry("random", patch, _heard(tools, target, [patch])[0], time.perf_counter() - begun, 1)
 
 
-def _nearest(tools: Tools, target: Target) -> Entry:
+def _nearest(tools: BenchmarkResources, target: ScoreTarget) -> Entry:
     """The better of the nearest training render as it is and its patch at the target's note and
     gate.
     """
@@ -210,7 +213,9 @@ def _nearest(tools: Tools, target: Target) -> Entry:
     return Entry("nearest", patch, sounds[best], time.perf_counter() - begun, 1)
 
 
-def _itf_family(tools: Tools, target: Target, *, refined: bool = True) -> list[Entry]:
+def _itf_family(
+    tools: BenchmarkResources, target: ScoreTarget, *, refined: bool = True
+) -> list[Entry]:
     """no_itf, no_itf_verify, itf, itf_verify from one set of proposals, the `candidates` that
     the proxy ranks first; each is charged with what it alone would have needed. The first two
     alone where nothing is to be `refined`.
@@ -258,7 +263,7 @@ def _itf_family(tools: Tools, target: Target, *, refined: bool = True) -> list[E
     ]
 
 
-def proposals(tools: Tools, target: Target) -> list[Patch]:
+def proposals(tools: BenchmarkResources, target: ScoreTarget) -> list[Patch]:
     """The `candidates` that the proxy ranks first among the network's proposals and the nearest
     training patches.
     """
@@ -276,7 +281,7 @@ def proposals(tools: Tools, target: Target) -> list[Patch]:
     return [found[i] for i in np.argsort(losses, kind="stable")[: tools.settings.candidates]]
 
 
-def _encoder_itf(tools: Tools, target: Target) -> Entry:
+def _encoder_itf(tools: BenchmarkResources, target: ScoreTarget) -> Entry:
     """InverSynth II's way: the encoder is tuned from the point estimate, and the host chooses
     the best step.
     """
@@ -289,7 +294,7 @@ def _encoder_itf(tools: Tools, target: Target) -> Entry:
     return Entry("encoder_itf", answers[best], sounds[best], seconds, len(answers), curve)
 
 
-def _unmix(tools: Tools, target: Target) -> Entry:
+def _unmix(tools: BenchmarkResources, target: ScoreTarget) -> Entry:
     """What a person gets who runs `unmix`."""
     found = tools.search(target)
     return Entry(
@@ -302,7 +307,9 @@ def _unmix(tools: Tools, target: Target) -> Entry:
     )
 
 
-def _cma(tools: Tools, target: Target, entries: Mapping[str, Entry]) -> list[Entry]:
+def _cma(
+    tools: BenchmarkResources, target: ScoreTarget, entries: Mapping[str, Entry]
+) -> list[Entry]:
     """CMA-ES from the init patch, once, for the longest of the budgets that are asked for.
 
     `entries` hold the budgets.
@@ -337,7 +344,9 @@ def _cma(tools: Tools, target: Target, entries: Mapping[str, Entry]) -> list[Ent
     ]
 
 
-def _heard(tools: Tools, target: Target, patches: Sequence[Patch]) -> list[np.ndarray]:
+def _heard(
+    tools: BenchmarkResources, target: ScoreTarget, patches: Sequence[Patch]
+) -> list[np.ndarray]:
     """Host renders; a patch that could not be rendered counts as silence."""
     sounds = tools.renderer.render(list(patches)) if patches else []
     return [
@@ -348,7 +357,7 @@ def _heard(tools: Tools, target: Target, patches: Sequence[Patch]) -> list[np.nd
     ]
 
 
-def _mss(tools: Tools, target: Target, sound: np.ndarray) -> float:
+def _mss(tools: BenchmarkResources, target: ScoreTarget, sound: np.ndarray) -> float:
     return float(
         metrics_sound.mss_from_features(
             target.features, metrics_sound.mss_features(sound, tools.sample_rate)
@@ -356,7 +365,7 @@ def _mss(tools: Tools, target: Target, sound: np.ndarray) -> float:
     )
 
 
-def _best(tools: Tools, target: Target, sounds: Sequence[np.ndarray]) -> int:
+def _best(tools: BenchmarkResources, target: ScoreTarget, sounds: Sequence[np.ndarray]) -> int:
     """Place of the nearest sound, the first of equals."""
     return int(np.argmin([_mss(tools, target, sound) for sound in sounds]))
 

@@ -17,7 +17,7 @@ from unmixer_core.errors import AudioError
 from unmixer_core.metrics import sound
 from unmixer_core.recording import note as recording_note
 from unmixer_core.schema.patch import Patch
-from unmixer_core.scoring.score import Target, spread
+from unmixer_core.scoring.score import ScoreTarget, spread
 
 TABLE = "clips.csv"
 #: Ids of these targets, above those of every rendered clip.
@@ -25,7 +25,7 @@ FIRST_ID = 1_000_000
 
 
 @dataclass(frozen=True)
-class Outsider:
+class OutOfDomainClip:
     """A file and its line in the table.
 
     What was heard in it, its kind, its true effects in order (empty: none of ours) and its true
@@ -37,7 +37,7 @@ class Outsider:
     kind: str
     chain: tuple[str, ...]
     note: int | None
-    heard: recording_note.Heard
+    heard: recording_note.RecordedNote
 
 
 def read(
@@ -48,7 +48,7 @@ def read(
     clip_s: float,
     note_range: tuple[int, int],
     kinds: Sequence[str] = (),
-) -> list[Outsider]:
+) -> list[OutOfDomainClip]:
     """n of the clips (0: all), as evenly from its kinds as their table has them.
 
     Raises AudioError on a bad table.
@@ -62,14 +62,14 @@ def read(
     found = []
     for number, line in (lines[i] for i in spread(len(lines), n)):
         path = folder / line["file"]
-        heard = recording_note.listen(path, rate=rate, clip_s=clip_s, note_range=note_range)
+        heard = recording_note.detect_note(path, rate=rate, clip_s=clip_s, note_range=note_range)
         effects = tuple(name for name in line["chain"].split(" > ") if name)
         note = int(line["note"]) if line["note"] else None
-        found.append(Outsider(number, path, line["kind"], effects, note, heard))
+        found.append(OutOfDomainClip(number, path, line["kind"], effects, note, heard))
     return found
 
 
-def target(outsider: Outsider) -> Target:
+def target(outsider: OutOfDomainClip) -> ScoreTarget:
     """As the contestants take it.
 
     The note and gate that were heard, the true chain, all else unknown.
@@ -77,12 +77,12 @@ def target(outsider: Outsider) -> Target:
     heard = outsider.heard
     patch = Patch.init(heard.note, heard.gate_s, outsider.chain)
     features = sound.mss_features(heard.clip, heard.rate)
-    return Target(
+    return ScoreTarget(
         -1, FIRST_ID + outsider.line, outsider.kind, patch, heard.clip, features, True, True
     )
 
 
-def told(known: Target, rate: int) -> recording_note.Heard:
+def recorded_note(known: ScoreTarget, rate: int) -> recording_note.RecordedNote:
     """A test clip whose note and gate are known, as if it had been heard."""
     note = known.patch.note
-    return recording_note.Heard(known.audio, rate, note, known.patch.gate_s, (note,), ())
+    return recording_note.RecordedNote(known.audio, rate, note, known.patch.gate_s, (note,), ())

@@ -12,7 +12,7 @@ from unmixer_core.evaluation import page as evaluation_page
 from unmixer_core.evaluation.page import Example
 from unmixer_core.report import plots
 from unmixer_core.report.html import Report
-from unmixer_core.scoring.score import Target
+from unmixer_core.scoring.score import ScoreTarget
 
 HOW = (
     "Every contestant's patch is rendered by the host and compared with the clip. no_itf is what "
@@ -49,7 +49,7 @@ SENSITIVITY_WORDS = {
 SHOWN = ("no_itf", "itf_verify", "unmix", "nearest", "cma_equal_seconds")
 
 
-def example(target: Target, sounds: Mapping[str, np.ndarray]) -> Example:
+def example(target: ScoreTarget, sounds: Mapping[str, np.ndarray]) -> Example:
     """Target, prediction and the same after ITF + verify, the whole search, nearest, and CMA-ES
     with the same seconds.
     """

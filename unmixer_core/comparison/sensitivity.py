@@ -20,7 +20,7 @@ import pandas as pd
 from unmixer_core.inference import finetune
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema.patch import Patch
-from unmixer_core.scoring.score import Target
+from unmixer_core.scoring.score import ScoreTarget
 
 MOVED = ("steps", "lr", "lambda_b")
 
@@ -58,7 +58,7 @@ def settings(itf: Settings) -> Iterator[Moved]:
 def measure(
     renderer: Any,
     proxy: Any,
-    targets: Sequence[tuple[Target, Patch]],
+    targets: Sequence[tuple[ScoreTarget, Patch]],
     itf: Settings,
     rate: int,
     threads: int,
@@ -70,7 +70,7 @@ def measure(
     lines = []
     for target, patch in targets:
 
-        def refined(one: Moved, target: Target = target, patch: Patch = patch) -> Patch:
+        def refined(one: Moved, target: ScoreTarget = target, patch: Patch = patch) -> Patch:
             return finetune.refine(proxy, target.audio, [patch], one, sample_rate=rate)[0].patch
 
         with (
@@ -95,7 +95,9 @@ def measure(
     return pd.DataFrame(lines)
 
 
-def _heard_db(renderer: Any, target: Target, patches: Sequence[Patch], rate: int) -> list[float]:
+def _heard_db(
+    renderer: Any, target: ScoreTarget, patches: Sequence[Patch], rate: int
+) -> list[float]:
     return [
         float(metrics_sound.mss(sound, target.audio, rate))
         if isinstance(sound, np.ndarray)

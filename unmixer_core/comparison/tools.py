@@ -13,16 +13,16 @@ import numpy as np
 
 from unmixer_core.comparison import cma_es, encoder_tuning, methods
 from unmixer_core.dataset.clips import Clips
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import finetune
 from unmixer_core.inference.constraints import Constraints
-from unmixer_core.inference.posterior import Ear
+from unmixer_core.inference.posterior import PatchPosterior
 from unmixer_core.model.unmixer import Unmixer
-from unmixer_core.recording.note import Heard
+from unmixer_core.recording.note import RecordedNote
 from unmixer_core.schema.patch import Patch
 from unmixer_core.scoring import retrieval as scoring_retrieval
 from unmixer_core.scoring.baselines import at_note
-from unmixer_core.scoring.score import Target
+from unmixer_core.scoring.score import ScoreTarget
 from unmixer_core.search import search as search_search
 
 
@@ -35,7 +35,7 @@ class Settings(methods.Settings, Protocol):
 
 
 @dataclass(frozen=True)
-class Ring:
+class BenchmarkHosts:
     """Everything that stays the same from clip to clip.
 
     `heard`: what `unmix` is told of each target, by its id.
@@ -43,10 +43,10 @@ class Ring:
 
     model: Unmixer
     proxy: Any
-    frames: Features
+    frames: FeatureTable
     clips: Clips
     host: Any
-    heard: Mapping[int, Heard]
+    heard: Mapping[int, RecordedNote]
     itf: Settings
     unmix: search_search.Settings
     rate: int
@@ -56,9 +56,9 @@ class Ring:
         retrieval: scoring_retrieval.Retrieval,
         threads: int,
         rows: Collection[str] = methods.CONTESTANTS,
-    ) -> methods.Tools:
+    ) -> methods.BenchmarkResources:
         """What the contestants in `rows` work with."""
-        return methods.Tools(
+        return methods.BenchmarkResources(
             self.host,
             self.proxy,
             self.propose,
@@ -72,7 +72,7 @@ class Ring:
             rows,
         )
 
-    def propose(self, target: Target, seeds: list[Patch]) -> list[Patch]:
+    def propose(self, target: ScoreTarget, seeds: list[Patch]) -> list[Patch]:
         """Up to `proposals` of the network, the point estimate first, then `seeds` at the
         target's note and gate.
         """
@@ -82,7 +82,7 @@ class Ring:
         )
         return [*mine, *(at_note(patch, note, gate_s) for patch in seeds)]
 
-    def tune(self, target: Target, point: Patch) -> list[Patch]:
+    def tune(self, target: ScoreTarget, point: Patch) -> list[Patch]:
         """What the encoder answers before and after each of `encoder_steps` steps on this sound."""
         distance = finetune.target_distance(self.proxy, target.audio, self.rate, self.itf.clip_s)
         return encoder_tuning.tune(
@@ -96,12 +96,14 @@ class Ring:
             clip_s=self.itf.clip_s,
         )
 
-    def search(self, target: Target) -> cma_es.Found:
+    def search(self, target: ScoreTarget) -> cma_es.Found:
         """The whole `unmix` search, as the command runs it."""
-        tools = search_search.Tools(self.model, self.proxy, self.host, self.frames, self.clips)
+        tools = search_search.SearchResources(
+            self.model, self.proxy, self.host, self.frames, self.clips
+        )
         heard = self.heard[target.id]
         found = search_search.Search(
-            heard, tools, self.unmix, self.itf, search_search.Options(), lambda *_: None
+            heard, tools, self.unmix, self.itf, search_search.SearchOptions(), lambda *_: None
         ).run()
         curve = np.array([(renders, seconds, mss_db) for seconds, renders, mss_db in found.curve])
         best = found.best
@@ -109,5 +111,5 @@ class Ring:
             best.patch, best.audio, best.mss_db, found.renders, found.seconds, curve
         )
 
-    def _ear(self, target: Target) -> Ear:
-        return Ear.of(self.model, target.audio)
+    def _ear(self, target: ScoreTarget) -> PatchPosterior:
+        return PatchPosterior.of(self.model, target.audio)

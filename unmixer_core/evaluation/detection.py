@@ -19,11 +19,11 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.score import Job, Target
+from unmixer_core.scoring.score import ScoreJob, ScoreTarget
 
 #: MSS between a sound and itself without one effect, from which that effect counts as audible.
 AUDIBLE_DB = 1.0
@@ -33,7 +33,7 @@ BATCH = 64
 
 @torch.no_grad()
 def probabilities(
-    model: Unmixer, frames: Features, rows: Sequence[int] | NDArray[np.integer]
+    model: Unmixer, frames: FeatureTable, rows: Sequence[int] | NDArray[np.integer]
 ) -> NDArray[np.float64]:
     """Probability of every effect [n, 8] in clips `rows`, at their true note and gate."""
     model.eval()
@@ -67,7 +67,7 @@ def _threshold(probability: NDArray[np.float64]) -> float:
 
 
 def judged(
-    model: Unmixer, frames: Features, test: Sequence[Target], rows: pd.DataFrame
+    model: Unmixer, frames: FeatureTable, test: Sequence[ScoreTarget], rows: pd.DataFrame
 ) -> pd.DataFrame:
     """`table` of full-chain targets (those with baselines first), thresholds from the validation
     clips of that phase; rows: measured `without_jobs`, among others.
@@ -141,14 +141,14 @@ def flat(found: pd.DataFrame, phase: str) -> dict[str, float]:
     return {key: value for key, value in (means | each).items() if np.isfinite(value)}
 
 
-def without_jobs(test: Sequence[Target]) -> list[Job]:
+def without_jobs(test: Sequence[ScoreTarget]) -> list[ScoreJob]:
     """For every target with baselines, its true patch without each of its effects in turn."""
     jobs = []
     for target in (t for t in test if t.baseline):
         for name in target.patch.effects:
             rest = tuple(other for other in target.patch.effects if other != name)
             jobs.append(
-                Job(
+                ScoreJob(
                     WITHOUT + name,
                     target.clip,
                     replace(target.patch, chain=chains.encode(rest)),
@@ -158,7 +158,7 @@ def without_jobs(test: Sequence[Target]) -> list[Job]:
     return jobs
 
 
-def audible(rows: pd.DataFrame, test: Sequence[Target]) -> NDArray[np.bool_]:
+def audible(rows: pd.DataFrame, test: Sequence[ScoreTarget]) -> NDArray[np.bool_]:
     """From the measured `without_jobs`.
 
     Which effects of each target can be heard, bool [targets, 8].

@@ -25,13 +25,13 @@ from unmixer_core.metrics import patch as metrics_patch
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.score import Job, Target
+from unmixer_core.scoring.score import ScoreJob, ScoreTarget
 
 OTHER = "other "
 ORDER = "order"
 
 
-def other_jobs(test: Sequence[Target], n: int, seed: int) -> list[Job]:
+def other_jobs(test: Sequence[ScoreTarget], n: int, seed: int) -> list[ScoreJob]:
     """The replaced patches of the first n full-chain targets, rows "other order", "other
     wavetable", "other filter"; what a patch has no audible answer for is left out.
     """
@@ -41,7 +41,7 @@ def other_jobs(test: Sequence[Target], n: int, seed: int) -> list[Job]:
         others = {ORDER: _swapped(target.patch, rng)}
         others |= {name: _rechosen(target.patch, key, rng) for name, key in NAMED_CHOICES.items()}
         jobs += [
-            Job(OTHER + name, target.clip, patch, False)
+            ScoreJob(OTHER + name, target.clip, patch, False)
             for name, patch in others.items()
             if patch is not None
         ]
@@ -72,7 +72,7 @@ def _rechosen(patch: Patch, key: str, rng: np.random.Generator) -> Patch | None:
     return replace(patch, choices=choices)
 
 
-def ceilings(rows: pd.DataFrame, test: Sequence[Target]) -> dict[str, float]:
+def ceilings(rows: pd.DataFrame, test: Sequence[ScoreTarget]) -> dict[str, float]:
     """From the measured `other_jobs` and `detection.without_jobs`, keys beside those they bound.
 
     full.chain.pair_order_present_ceiling, full.chain.pair_order_ceiling (that, where both effects
@@ -113,7 +113,7 @@ def ceilings(rows: pd.DataFrame, test: Sequence[Target]) -> dict[str, float]:
     return found
 
 
-def beside(rows: pd.DataFrame, test: Sequence[Target], train: Patches) -> dict[str, float]:
+def beside(rows: pd.DataFrame, test: Sequence[ScoreTarget], train: Patches) -> dict[str, float]:
     """`ceilings`, and full.chain.pair_order_present_majority.
 
     `usual_order` of the full-chain targets.

@@ -15,7 +15,7 @@ import pandas as pd
 from unmixer_core.evaluation import proxy_gap, recovery
 from unmixer_core.report import plots
 from unmixer_core.report.html import Report
-from unmixer_core.scoring.score import BEST, MEASURES, Target
+from unmixer_core.scoring.score import BEST, MEASURES, ScoreTarget
 
 WORDS = {
     "mss_db": "MSS, dB ↓",
@@ -65,7 +65,7 @@ class Example:
     sounds: Mapping[str, np.ndarray]
 
 
-def example(target: Target, prediction: np.ndarray | None, nearest: np.ndarray) -> Example:
+def example(target: ScoreTarget, prediction: np.ndarray | None, nearest: np.ndarray) -> Example:
     """Target, prediction and nearest training render of one clip.
 
     A prediction that could not be rendered is silent.

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from unmixer_core.dataset.patch_table import PatchTable
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import finetune, marginals, propose
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.scoring.baselines import at_note
-from unmixer_core.scoring.score import Neighbours, Progress, Target, quietly
+from unmixer_core.scoring.score import Neighbours, Progress, ScoreTarget, quietly
 
 BATCH = 32  # clips a forward pass
 
@@ -45,8 +45,8 @@ class Predictions:
 
 def predict(
     model: Unmixer,
-    frames: Features,
-    test: Sequence[Target],
+    frames: FeatureTable,
+    test: Sequence[ScoreTarget],
     settings: Settings,
     progress: Progress = quietly,
 ) -> Predictions:
@@ -70,7 +70,7 @@ def predict(
 def best_by_proxy(
     proxy: Any,
     candidates: Sequence[Sequence[Patch]],
-    test: Sequence[Target],
+    test: Sequence[ScoreTarget],
     sample_rate: int,
     progress: Progress = quietly,
     *,
@@ -84,7 +84,7 @@ def best_by_proxy(
     small steps gain less from sharing one).
     """
 
-    def best(patches: Sequence[Patch], target: Target) -> Patch:
+    def best(patches: Sequence[Patch], target: ScoreTarget) -> Patch:
         return patches[
             int(np.argmin(finetune.rank(proxy, target.audio, patches, sample_rate=sample_rate)))
         ]
@@ -95,7 +95,7 @@ def best_by_proxy(
 
 def with_seeds(
     candidates: Sequence[Sequence[Patch]],
-    test: Sequence[Target],
+    test: Sequence[ScoreTarget],
     nearest: Mapping[int, Neighbours],
     patches: Patches | PatchTable,
     seeds: int,
@@ -113,7 +113,7 @@ def with_seeds(
 
 
 def share_of_network(
-    best: Sequence[Patch], candidates: Sequence[Sequence[Patch]], test: Sequence[Target]
+    best: Sequence[Patch], candidates: Sequence[Sequence[Patch]], test: Sequence[ScoreTarget]
 ) -> dict[str, float]:
     """`<phase>.prediction.from_network`.
 
@@ -132,7 +132,7 @@ def share_of_network(
 
 
 def _inputs(
-    model: Unmixer, frames: Features, part: Sequence[Target]
+    model: Unmixer, frames: FeatureTable, part: Sequence[ScoreTarget]
 ) -> tuple[Tensor, Tensor, Tensor]:
     device = next(model.parameters()).device
     note = torch.tensor([float(target.patch.note) for target in part])

@@ -22,7 +22,7 @@ from unmixer_core import audio
 from unmixer_core.inference import finetune
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.score import Target
+from unmixer_core.scoring.score import ScoreTarget
 
 PAIRS = ("proxy", "floor", "random")
 DISTANCES = {"mss_db": metrics_sound.mss, "level_db": metrics_sound.level_mel_l1_db}
@@ -44,7 +44,12 @@ class Gap:
 
 
 def measure(
-    proxy: Any, test: Sequence[Target], again: Sequence[Any], sample_rate: int, *, keep: int = 0
+    proxy: Any,
+    test: Sequence[ScoreTarget],
+    again: Sequence[Any],
+    sample_rate: int,
+    *,
+    keep: int = 0,
 ) -> Gap:
     """Distances on test clips.
 
@@ -78,7 +83,7 @@ def measure(
     return Gap(pd.DataFrame(lines, columns=COLUMNS), sounds, rate)
 
 
-def sounded(proxy: Any, target: Target, sample_rate: int) -> Sound:
+def sounded(proxy: Any, target: ScoreTarget, sample_rate: int) -> Sound:
     """The proxy's sound of a clip's true patch [2, time], as long as the clip."""
     with torch.no_grad():
         batch = finetune.batch([target.patch], next(proxy.parameters()).device)

@@ -30,7 +30,7 @@ BATCH = 32
 TABLE = "patches.parquet"
 
 
-class Heard:
+class FramesOnDemand:
     """Frames that are not stored but made when asked for, from the clips, on `device`.
 
     Rounded as stored ones are.
@@ -63,7 +63,7 @@ def log_mel_of(
     Raises AudioError naming a damaged clip.
     """
     clips.verify_all(rows)
-    return Heard(clips, spec, device)[rows].cpu().numpy().astype(np.float16)
+    return FramesOnDemand(clips, spec, device)[rows].cpu().numpy().astype(np.float16)
 
 
 class FeatureWriter:
@@ -100,21 +100,21 @@ class FeatureWriter:
 
 
 @dataclass(frozen=True)
-class Features:
+class FeatureTable:
     """Features of n clips, the patches they belong to, and the spec that made them.
 
     The frames lie in `shards`: float16 arrays [k, 2, n_mels, frames], in memory or on disk and read
-    row by row, or `Heard`.
+    row by row, or `FramesOnDemand`.
     """
 
     patches: Patches | PatchTable
-    shards: tuple[NDArray[np.float16] | Shard | Heard, ...]
+    shards: tuple[NDArray[np.float16] | Shard | FramesOnDemand, ...]
     spec: FeatureSpec
 
     @classmethod
     def open(
         cls, folder: Path, renders: Path | None = None, device: torch.device | str = "cpu"
-    ) -> Features:
+    ) -> FeatureTable:
         """`renders`: the clips, needed (and only read) where frames were not stored.
 
         Those are then made on `device`.
@@ -138,7 +138,7 @@ class Features:
                 f"extract_features`."
             ) from error
         if not meta.get("stored", True):
-            shards = (Heard(_clips(folder, renders), spec, device),)
+            shards = (FramesOnDemand(_clips(folder, renders), spec, device),)
         n = Patches.count(folder / TABLE)
         try:
             table = PatchTable.open(folder)
@@ -176,7 +176,7 @@ class Features:
             torch.from_numpy(np.argsort(order, kind="stable"))
         ]
 
-    def joined(self, more: Features) -> Features:
+    def joined(self, more: FeatureTable) -> FeatureTable:
         """These rows, then those of `more`.
 
         Raises StageError when they were made with other settings.
@@ -189,7 +189,7 @@ class Features:
             f.patches if isinstance(f.patches, PatchTable) else PatchTable.of(f.patches)
             for f in (self, more)
         ]
-        return Features(tables[0].joined(tables[1]), self.shards + more.shards, self.spec)
+        return FeatureTable(tables[0].joined(tables[1]), self.shards + more.shards, self.spec)
 
 
 def _clips(folder: Path, renders: Path | None) -> Clips:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from unmixer_core.errors import UnmixerError
 from unmixer_core.headless.faults.faults import FAULTS, Fault, install
-from unmixer_core.headless.server.server import Server
+from unmixer_core.headless.server.server import OscServer
 from unmixer_core.headless.song.template import TEMPLATES
 
 
@@ -25,7 +25,7 @@ def main() -> int:
     )
     try:
         faults = [Fault.parse(text) for text in options.fault]
-        server = Server(
+        server = OscServer(
             options.recordings,
             host=options.host,
             port=options.port,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmixer_core.features.frames import log_mel
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import marginals
 from unmixer_core.inference import propose as inference_propose
 from unmixer_core.inference.constraints import Constraints
@@ -28,7 +28,7 @@ ROWS = 256
 
 
 @dataclass(frozen=True)
-class Ear:
+class PatchPosterior:
     """The network and one clip's features [1, 2, mels, frames], as training saw them (float16 on
     disk).
     """
@@ -37,7 +37,7 @@ class Ear:
     features: Tensor
 
     @classmethod
-    def of(cls, model: Unmixer, clip: NDArray[np.float32]) -> Ear:
+    def of(cls, model: Unmixer, clip: NDArray[np.float32]) -> PatchPosterior:
         """clip: [2, time] at the rate of the model's features."""
         peak = max(float(np.abs(clip).max(initial=0.0)), 1e-9)
         frames = log_mel(torch.from_numpy(clip / np.float32(peak)), model.spec).half().float()
@@ -124,7 +124,7 @@ class Ear:
             ],
         }
 
-    def nearest(self, known: Features, k: int, n_searched: int) -> NDArray[np.int64]:
+    def nearest(self, known: FeatureTable, k: int, n_searched: int) -> NDArray[np.int64]:
         """Rows of the k training clips whose features differ least (mean absolute difference),
         nearest first.
         """

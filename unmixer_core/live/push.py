@@ -27,7 +27,7 @@ from unmixer_core.live.osc.transport import Endpoint, Transport, connect
 from unmixer_core.live.renderer import AudioSection, Renderer
 from unmixer_core.live.session.session import probe
 from unmixer_core.live.session.setup import companion_lanes, stock_lanes
-from unmixer_core.live.track.frozen import Difference, Frozen, read_frozen
+from unmixer_core.live.track.frozen import FrozenTrack, ValueDifference, read_frozen
 from unmixer_core.live.track.lane import Lane
 from unmixer_core.live.track.stock import build_lanes
 from unmixer_core.live.track.tracks import CAPTURE, Tracks
@@ -66,7 +66,7 @@ class PushReport:
     tracks: tuple[str, ...]
     chain: tuple[str, ...]
     values: tuple[Pushed, ...]
-    frozen: tuple[Difference, ...] = ()
+    frozen: tuple[ValueDifference, ...] = ()
 
     def __str__(self) -> str:
         chain = " > ".join((SYNTH, *self.chain))
@@ -170,7 +170,7 @@ async def _copy(client: Client, tracks: Tracks, patch: Patch, companion: str) ->
     return lane
 
 
-def _adapt(patch: Patch, frozen: Frozen | None) -> tuple[Difference, ...]:
+def _adapt(patch: Patch, frozen: FrozenTrack | None) -> tuple[ValueDifference, ...]:
     return frozen.differences(patch) if frozen else ()
 
 

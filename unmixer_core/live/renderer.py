@@ -28,12 +28,12 @@ from typing import Any, Protocol
 
 from unmixer_core.errors import ConfigError, HostError
 from unmixer_core.live.farm.host_list import HostSpec, configured, embedded
-from unmixer_core.live.farm.pool import Clip, Host, Job, Pool, RenderFailure
-from unmixer_core.live.farm.supervisor import Keeper
+from unmixer_core.live.farm.pool import Clip, HostPool, PatchJob, PooledHost, RenderFailure
+from unmixer_core.live.farm.supervisor import HostSupervisor
 from unmixer_core.live.farm.workers import HostWorker
 from unmixer_core.live.ray.engine import RayEngine
 from unmixer_core.live.session.recorder import Take
-from unmixer_core.live.track.frozen import Frozen
+from unmixer_core.live.track.frozen import FrozenTrack
 from unmixer_core.schema.patch import Patch
 
 log = logging.getLogger(__name__)
@@ -88,8 +88,8 @@ class Renderer:
             target=self._loop.run_forever, name="unmixer-render", daemon=True
         )
         self._tasks: list[asyncio.Task[None]] = []
-        self._keepers: list[Keeper] = []
-        self._pool = Pool()
+        self._keepers: list[HostSupervisor] = []
+        self._pool = HostPool()
 
     def __enter__(self) -> Renderer:
         self._thread.start()
@@ -129,7 +129,7 @@ class Renderer:
         """
         results: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._call(self._register(results))
-        waiting: dict[int, Job] = {}
+        waiting: dict[int, PatchJob] = {}
         source = enumerate(patches)
         try:
             while True:
@@ -152,7 +152,7 @@ class Renderer:
         return [finished[i] for i in range(len(patches))]
 
     @property
-    def frozen(self) -> Frozen | None:
+    def frozen(self) -> FrozenTrack | None:
         """What these hosts cannot set; None when they can set everything.
 
         `frozen_of` makes a patch one they can render.
@@ -162,7 +162,7 @@ class Renderer:
     def _submit(
         self,
         source: Iterator[tuple[int, Patch]],
-        waiting: dict[int, Job],
+        waiting: dict[int, PatchJob],
         results: queue.SimpleQueue[Any],
     ) -> None:
         new = []
@@ -170,7 +170,7 @@ class Renderer:
             len(waiting) < QUEUED_PER_LANE * self._pool.lanes
             and (item := next(source, None)) is not None
         ):
-            job = Job(*item, results)
+            job = PatchJob(*item, results)
             waiting[job.index] = job
             new.append(job)
         for job in new:
@@ -195,7 +195,9 @@ class Renderer:
         """
         if self._ray is not None:
             await self._ray.start()
-        self._keepers = [Keeper(host, self._pool, self._take.clip_s) for host in self._hosts()]
+        self._keepers = [
+            HostSupervisor(host, self._pool, self._take.clip_s) for host in self._hosts()
+        ]
         self._tasks = [asyncio.create_task(keeper.run()) for keeper in self._keepers]
         outcomes = await asyncio.gather(
             *(keeper.started for keeper in self._keepers), return_exceptions=True
@@ -205,7 +207,7 @@ class Renderer:
             raise failures[0]
         self._pool.begun = True
 
-    def _hosts(self) -> list[Host]:
+    def _hosts(self) -> list[PooledHost]:
         """The hosts that this run may use, each with a worker here or in an actor."""
         specs = self._specs
         if specs is None:
@@ -219,7 +221,7 @@ class Renderer:
         specs = [replace(spec, lanes=self._lanes or spec.lanes) for spec in specs]
         return [self._host(spec) for spec in specs]
 
-    def _host(self, spec: HostSpec) -> Host:
+    def _host(self, spec: HostSpec) -> PooledHost:
         return (
             self._ray.host(spec)
             if self._ray is not None

@@ -28,7 +28,7 @@ WINDOWS = (256, 1024, 4096)
 
 
 @dataclass(frozen=True)
-class Difference:
+class RenderDifference:
     """Two takes compared, all in dB.
 
     `residual` energy over energy, `level` of the second over the first, `spectral`: mean absolute
@@ -40,31 +40,31 @@ class Difference:
     spectral_db: float
 
 
-class Map(Protocol):
+class MapFunction(Protocol):
     """What renders: render.Renderer."""
 
     def map(self, patches: Sequence[Patch]) -> Iterator[tuple[int, Clip | RenderFailure]]: ...
 
 
-def compare(first: Clip, second: Clip) -> Difference:
+def compare(first: Clip, second: Clip) -> RenderDifference:
     """Two takes, float32 [2, n] each."""
-    return Difference(
+    return RenderDifference(
         residual_db(first, second),
         _decibels(_energy(second)) - _decibels(_energy(first)),
         float(np.mean([_spectral_db(first, second, window) for window in WINDOWS])),
     )
 
 
-def worst(differences: Sequence[Difference]) -> Difference:
+def worst(differences: Sequence[RenderDifference]) -> RenderDifference:
     """The largest of each kind."""
-    return Difference(
+    return RenderDifference(
         max(d.residual_db for d in differences),
         max((d.level_db for d in differences), key=abs),
         max(d.spectral_db for d in differences),
     )
 
 
-def measure(renderer: Map, patches: Sequence[Patch]) -> Difference:
+def measure(renderer: MapFunction, patches: Sequence[Patch]) -> RenderDifference:
     """Renders each patch twice; the worst difference.
 
     Raises HostError when no patch could be rendered twice.

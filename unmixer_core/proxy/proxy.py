@@ -15,11 +15,11 @@ from unmixer_core.proxy.controls import Controls, choice_weights
 from unmixer_core.proxy.effects import make_effects
 from unmixer_core.proxy.neural import NeuralProxy
 from unmixer_core.proxy.twin import Twin, described
-from unmixer_core.proxy.voice import Voice
+from unmixer_core.proxy.voice import WavetableVoice
 from unmixer_core.schema.rack import RACK
 
 
-class Proxy(Twin):
+class RackProxy(Twin):
     """The differentiable twin of the host, at its own sample rate: DDSP by the schema.
 
     proxy = Proxy.load(Path("models/proxy"))
@@ -30,7 +30,7 @@ class Proxy(Twin):
 
     def __init__(self, sample_rate: int = 22050, clip_s: float = 2.0) -> None:
         super().__init__(sample_rate, clip_s)
-        self.voice = Voice()
+        self.voice = WavetableVoice()
         self.effects = make_effects()
         devices = RACK.device_of_knob
         self._columns = [np.flatnonzero(devices == i).tolist() for i in range(len(RACK.devices))]

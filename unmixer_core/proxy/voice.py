@@ -55,7 +55,7 @@ def generic_spectra() -> Tensor:
     )
 
 
-class Voice(nn.Module):
+class WavetableVoice(nn.Module):
     """Wavetable, note by note. φ: the tables' spectra and a handful of levels, curves and laws."""
 
     def __init__(self) -> None:

@@ -50,7 +50,7 @@ Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Heard:
+class RecordedNote:
     """A note to be un-mixed: clip float32 [2, samples] at `rate`, from its onset.
 
     Its note (MIDI) and gate; the notes it may be, best first; remarks, one sentence each; facts
@@ -69,7 +69,7 @@ class Heard:
     gates_s: tuple[float, ...] = ()
 
 
-def listen(
+def detect_note(
     path: Path,
     *,
     rate: int,
@@ -77,7 +77,7 @@ def listen(
     note_range: tuple[int, int],
     note: int | None = None,
     gate_s: float | None = None,
-) -> Heard:
+) -> RecordedNote:
     """The first note of a file. `note_range`: the notes the model knows.
 
     Raises AudioError when there is none to be had.
@@ -111,7 +111,7 @@ def listen(
     }
     told = tuple(name for name, value in (("note", note), ("gate_s", gate_s)) if value is not None)
     gates = tuple(round(gate, 3) for gate in gates_s)
-    return Heard(
+    return RecordedNote(
         clip, rate, candidates[0], gates[0], tuple(candidates), tuple(remarks), about, told, gates
     )
 

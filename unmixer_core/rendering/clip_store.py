@@ -27,7 +27,7 @@ from unmixer_core.schema.patch import Patches
 
 
 @dataclass(frozen=True)
-class Row:
+class ClipRow:
     """One finished clip: its row, the redraw that was kept, its patch digest and what was
     measured of it.
     """
@@ -83,16 +83,16 @@ class ClipStore:
         path.unlink(missing_ok=True)
         return np.lib.format.open_memmap(path, mode="w+", dtype=np.int16, shape=shape)
 
-    def _read_journal(self) -> dict[int, Row]:
+    def _read_journal(self) -> dict[int, ClipRow]:
         """The journaled rows whose samples are still what was written.
 
         A torn last line is ignored.
         """
         path = self.folder / "journal.jsonl"
-        rows: dict[int, Row] = {}
+        rows: dict[int, ClipRow] = {}
         for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
             try:
-                row = Row(**json.loads(line))
+                row = ClipRow(**json.loads(line))
             except (ValueError, TypeError):
                 continue
             rows[row.index] = row
@@ -127,7 +127,7 @@ class ClipStore:
         """Store a finished clip float32 [2, time]."""
         stored, gain = clips.to_int16(clip)
         self._writable(index // self.shard_clips)[index % self.shard_clips] = stored
-        row = Row(
+        row = ClipRow(
             index,
             attempt,
             digest,

@@ -18,7 +18,7 @@ from unmixer_core import audio
 from unmixer_core.errors import HostError, StageError
 from unmixer_core.live.farm.host_list import EMBEDDED, sounds
 from unmixer_core.live.renderer import RenderFailure
-from unmixer_core.live.track.frozen import Frozen, frozen_of
+from unmixer_core.live.track.frozen import FrozenTrack, frozen_of
 from unmixer_core.rendering.clip_store import ClipStore
 from unmixer_core.sampling import SamplingSettings, draw
 from unmixer_core.schema.patch import Patch, Patches
@@ -159,7 +159,7 @@ class RenderJob:
 
     def _patch(self, row: int, attempt: int) -> Patch:
         """What is rendered for a row: its patch, or a redraw, as far as the host can set it."""
-        frozen: Frozen | None = getattr(self.host, "frozen", None)
+        frozen: FrozenTrack | None = getattr(self.host, "frozen", None)
         return frozen_of(redraw(self.table, row, attempt, self.sample), frozen)
 
     def _check_resumed(self) -> None:

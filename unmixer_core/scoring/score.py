@@ -1,7 +1,7 @@
 """Predictions on frozen test clips, re-rendered by the host and judged by ear, beside baselines on
 the same clips.
 
-A `Job` is one patch to render for one clip under one row name ("prediction", "random", ...).
+A `ScoreJob` is one patch to render for one clip under one row name ("prediction", "random", ...).
 `score` renders jobs in chunks while it measures the previous chunk, and writes every finished row
 into a ledger, so an interrupted evaluation continues. Rows become a table per phase (median with
 bootstrap interval), flat metrics, and the report of `unmixer_core.report.html`.
@@ -57,7 +57,7 @@ class Settings(Protocol):
 
 
 @dataclass(frozen=True)
-class Job:
+class ScoreJob:
     """One patch to render and to compare with test clip `clip` (its row number in the clips)
     under the name `row`.
     """
@@ -69,7 +69,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Target:
+class ScoreTarget:
     """A test clip: audio [2, time] at its true level, MSS features, phase, id, and whether
     baselines and details are computed on it.
     """
@@ -100,7 +100,7 @@ def targets(
     chosen: Mapping[str, np.ndarray],
     settings: Settings,
     sample_rate: int,
-) -> list[Target]:
+) -> list[ScoreTarget]:
     """Targets of all phases, in order. Raises StageError when there is no test clip."""
     if not any(len(rows) for rows in chosen.values()):
         raise StageError(
@@ -112,7 +112,7 @@ def targets(
         for place, clip in enumerate(map(int, rows)):
             audio = audio_of(clip)
             result.append(
-                Target(
+                ScoreTarget(
                     clip,
                     int(patches.id[clip]),
                     phase,
@@ -127,8 +127,8 @@ def targets(
 
 
 def baseline_jobs(
-    test: Sequence[Target], train: Patches, nearest: Mapping[int, Patch], seed: int
-) -> list[Job]:
+    test: Sequence[ScoreTarget], train: Patches, nearest: Mapping[int, Patch], seed: int
+) -> list[ScoreJob]:
     """Init, random, mean and re-rendered nearest patches for the targets that ask for baselines.
 
     nearest: clip -> training patch.
@@ -145,13 +145,13 @@ def baseline_jobs(
             "mean": majority.patch(note, gate_s),
             "nearest_rerendered": at_note(nearest[target.clip], note, gate_s),
         }
-        jobs += [Job(row, target.clip, patch, target.detail) for row, patch in rows.items()]
+        jobs += [ScoreJob(row, target.clip, patch, target.detail) for row, patch in rows.items()]
     return jobs
 
 
 def prediction_jobs(
-    test: Sequence[Target], point: Sequence[Patch], best: Sequence[Patch]
-) -> list[Job]:
+    test: Sequence[ScoreTarget], point: Sequence[Patch], best: Sequence[Patch]
+) -> list[ScoreJob]:
     """The candidate that the proxy ranks first, for every target.
 
     The point estimate for those that ask for baselines.
@@ -159,13 +159,17 @@ def prediction_jobs(
     jobs = []
     for target, first, chosen in zip(test, point, best, strict=True):
         jobs += (
-            [Job("prediction_mode", target.clip, first, target.detail)] if target.baseline else []
+            [ScoreJob("prediction_mode", target.clip, first, target.detail)]
+            if target.baseline
+            else []
         )
-        jobs += [Job("prediction", target.clip, chosen, target.detail)]
+        jobs += [ScoreJob("prediction", target.clip, chosen, target.detail)]
     return jobs
 
 
-def measure(sound: np.ndarray, target: Target, sample_rate: int, detail: bool) -> dict[str, float]:
+def measure(
+    sound: np.ndarray, target: ScoreTarget, sample_rate: int, detail: bool
+) -> dict[str, float]:
     """Every audio metric of one rendered sound [2, time] against its target.
 
     Nan for those that were not asked.
@@ -216,8 +220,8 @@ class Ledger:
 
 def score(
     renderer: Any,
-    jobs: Sequence[Job],
-    test: Sequence[Target],
+    jobs: Sequence[ScoreJob],
+    test: Sequence[ScoreTarget],
     sample_rate: int,
     ledger: Ledger,
     *,
@@ -258,7 +262,9 @@ def score(
     ), kept
 
 
-def rendered(renderer: Any, jobs: Sequence[Job]) -> Iterator[tuple[Sequence[Job], list[Any]]]:
+def rendered(
+    renderer: Any, jobs: Sequence[ScoreJob]
+) -> Iterator[tuple[Sequence[ScoreJob], list[Any]]]:
     """Chunks of jobs with their sounds.
 
     The next chunk is being rendered while the caller works on this one.
@@ -278,13 +284,13 @@ def rendered(renderer: Any, jobs: Sequence[Job]) -> Iterator[tuple[Sequence[Job]
             yield chunk, sounds
 
 
-def _judge(job: Job, sound: Any, target: Target, sample_rate: int) -> dict[str, float]:
+def _judge(job: ScoreJob, sound: Any, target: ScoreTarget, sample_rate: int) -> dict[str, float]:
     if not isinstance(sound, np.ndarray):
         return dict.fromkeys(MEASURES, float("nan")) | {"mss_db": UNHEARD_DB}
     return measure(sound, target, sample_rate, job.detail)
 
 
-def _row(job: Job, target: Target, values: Mapping[str, float]) -> dict[str, Any]:
+def _row(job: ScoreJob, target: ScoreTarget, values: Mapping[str, float]) -> dict[str, Any]:
     return {
         "phase": target.phase,
         "row": job.row,
@@ -294,7 +300,7 @@ def _row(job: Job, target: Target, values: Mapping[str, float]) -> dict[str, Any
     }
 
 
-def _key(job: Job) -> str:
+def _key(job: ScoreJob) -> str:
     return f"{job.clip}:{job.patch.digest}:{int(job.detail)}"
 
 
@@ -340,7 +346,9 @@ class Neighbours:
     mss_db: float
 
 
-def retrieve(retrieval: Retrieval, test: Sequence[Target], k: int = 1) -> dict[int, Neighbours]:
+def retrieve(
+    retrieval: Retrieval, test: Sequence[ScoreTarget], k: int = 1
+) -> dict[int, Neighbours]:
     """The k nearest training clips of every target, by its clip number."""
     found = {}
     for target in test:
@@ -351,7 +359,7 @@ def retrieve(retrieval: Retrieval, test: Sequence[Target], k: int = 1) -> dict[i
 
 def nearest_rows(
     rows: pd.DataFrame,
-    test: Sequence[Target],
+    test: Sequence[ScoreTarget],
     found: Mapping[int, Neighbours],
     audio_of: Callable[[int], np.ndarray],
     sample_rate: int,
@@ -428,12 +436,12 @@ def spread(total: int, n: int) -> np.ndarray:
     )
 
 
-def some(test: Sequence[Target], n: int) -> list[Target]:
+def some(test: Sequence[ScoreTarget], n: int) -> list[ScoreTarget]:
     """n of the targets, evenly spaced over all phases (0: none)."""
     return [test[i] for i in spread(len(test), n)] if n else []
 
 
-def shown(test: Sequence[Target], n: int) -> list[Target]:
+def shown(test: Sequence[ScoreTarget], n: int) -> list[ScoreTarget]:
     """The clips whose sounds go into the report: n of the last phase."""
     return some([target for target in test if target.phase == test[-1].phase], n)
 

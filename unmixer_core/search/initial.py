@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmixer_core.dataset.clips import Clips
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference.constraints import Constraints
-from unmixer_core.inference.posterior import Ear
-from unmixer_core.recording.note import Heard
+from unmixer_core.inference.posterior import PatchPosterior
+from unmixer_core.recording.note import RecordedNote
 from unmixer_core.schema.patch import Patch
 
 #: MSS in dB of a sound [2, time] to the recording.
@@ -38,11 +38,11 @@ class Settings(Protocol):
 
 
 def proposals(
-    ear: Ear,
-    heard: Heard,
+    ear: PatchPosterior,
+    heard: RecordedNote,
     settings: Settings,
     constraints: Constraints,
-    known: Features | None,
+    known: FeatureTable | None,
     clips: Clips | None,
     distance: Distance,
     *,
@@ -81,7 +81,11 @@ def proposals(
 
 
 def _nearest(
-    ear: Ear, settings: Settings, known: Features, clips: Clips | None, distance: Distance
+    ear: PatchPosterior,
+    settings: Settings,
+    known: FeatureTable,
+    clips: Clips | None,
+    distance: Distance,
 ) -> NDArray[np.int64]:
     """Rows of the nearest training renders.
 

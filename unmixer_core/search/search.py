@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.errors import HostError
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import finetune
 from unmixer_core.inference.constraints import Constraints
-from unmixer_core.inference.posterior import Ear
+from unmixer_core.inference.posterior import PatchPosterior
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.model.mixture import to_logit, to_unit
 from unmixer_core.model.unmixer import Unmixer
-from unmixer_core.recording.note import Heard
+from unmixer_core.recording.note import RecordedNote
 from unmixer_core.schema.patch import Patch
 from unmixer_core.search import initial, neighbourhood, refinement
 from unmixer_core.search.refinement import Distances
@@ -78,7 +78,7 @@ class Settings(initial.Settings, Protocol):
 
 
 @dataclass(frozen=True)
-class Tools:
+class SearchResources:
     """What a search works with.
 
     `known`: the training clips' features, where there are any; `clips`: their sounds.
@@ -87,12 +87,12 @@ class Tools:
     model: Unmixer
     proxy: Any
     host: Any
-    known: Features | None = None
+    known: FeatureTable | None = None
     clips: Clips | None = None
 
 
 @dataclass(frozen=True)
-class Options:
+class SearchOptions:
     """What the person asked for; None = as the settings say.
 
     `polish_s`: seconds of the last search, 0 = none.
@@ -132,7 +132,7 @@ class Answer:
     seconds: float
     renders: int
     interrupted: bool
-    ear: Ear
+    ear: PatchPosterior
     failure: str | None = None
     thorough: bool = True
 
@@ -142,11 +142,11 @@ class Search:
 
     def __init__(
         self,
-        heard: Heard,
-        tools: Tools,
+        heard: RecordedNote,
+        tools: SearchResources,
         settings: Settings,
         itf: finetune.Settings,
-        options: Options,
+        options: SearchOptions,
         tell: Tell,
     ) -> None:
         self.heard, self.tools, self.settings, self.itf, self.options, self.tell = (
@@ -162,7 +162,7 @@ class Search:
         self._cancelled = threading.Event()
         on_cpu = next(tools.model.parameters()).device.type == "cpu"
         self.threads = max(1, torch.get_num_threads()) if on_cpu else 1
-        self.ear = Ear.of(tools.model, heard.clip)
+        self.ear = PatchPosterior.of(tools.model, heard.clip)
         self.features = metrics_sound.mss_features(heard.clip, heard.rate)
         self.best: Candidate | None = None
         self.kept: list[Candidate] = []

@@ -24,10 +24,10 @@ from unmixer_core import audio
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.dsp import spectral
 from unmixer_core.errors import ConfigError, StageError
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.model.targets import Targets
 from unmixer_core.model.unmixer import Draw
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.proxy.twin import Twin
 from unmixer_core.schema.patch import PHASES
 from unmixer_core.training import losses
@@ -51,7 +51,7 @@ class PhaseData:
     `rehearsed` those of earlier ones.
     """
 
-    features: Features
+    features: FeatureTable
     new: NDArray[np.int64]
     earlier: NDArray[np.int64]
     valid: dict[str, NDArray[np.int64]]
@@ -75,7 +75,7 @@ class PhaseData:
         return list(self.valid)[-1]
 
     @classmethod
-    def of(cls, host: Features, phase: str, proxy: Features | None = None) -> PhaseData:
+    def of(cls, host: FeatureTable, phase: str, proxy: FeatureTable | None = None) -> PhaseData:
         """`proxy`: frames of the proxy's clips, if any.
 
         Raises StageError when the phase has no training or no validation clips, or the proxy's
@@ -207,7 +207,7 @@ class Sounds:
         """Raises StageError, SchemaMismatch, AudioError when the proxy or the clips are missing
         or do not fit.
         """
-        frozen = Proxy.load(proxy).to(device).eval().requires_grad_(False)
+        frozen = RackProxy.load(proxy).to(device).eval().requires_grad_(False)
         return cls(frozen, Clips.open(renders))
 
     def __call__(self, draw: Draw, targets: Targets, rows: NDArray[np.int64]) -> Tensor:

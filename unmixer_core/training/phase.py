@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from unmixer_core.distributed import ALONE, Ranks, joined
-from unmixer_core.features.store import Features
+from unmixer_core.features.store import FeatureTable
 from unmixer_core.model import checkpoint, noise
 from unmixer_core.model.unmixer import ModelSettings, Unmixer
 from unmixer_core.training import losses
@@ -79,7 +79,7 @@ class Settings:
 
 
 @dataclass
-class Progress:
+class PhaseProgress:
     """Where a phase stands after an epoch.
 
     With model and optimiser, all that is needed to continue.
@@ -117,7 +117,7 @@ def train_phase(
     """
     with joined(device) as ranks:
         data = PhaseData.of(
-            Features.open(features, renders, device), phase, Features.open(proxy_frames)
+            FeatureTable.open(features, renders, device), phase, FeatureTable.open(proxy_frames)
         )
         model = (
             checkpoint.load(initial).model
@@ -186,7 +186,7 @@ def fit(
     limit = None if settings.optim.clip == "none" else 1.0
     objective = ranks.wrapped(Objective(model, settings.loss, limit, ranks))
     optimiser = make_optimiser(model, settings)
-    progress = _resume(state / "epoch.pt", model, optimiser, device, ranks) or Progress(
+    progress = _resume(state / "epoch.pt", model, optimiser, device, ranks) or PhaseProgress(
         _weights(model)
     )
     for epoch in range(progress.epoch, min(len(schedule), stop_after or len(schedule))):
@@ -210,7 +210,7 @@ def fit(
     return report_of(before, assess_all(model, data, settings.loss, device, ranks), data.phase)
 
 
-def _train_epoch(stepper: Stepper, schedule: Schedule, progress: Progress, log: Log) -> None:
+def _train_epoch(stepper: Stepper, schedule: Schedule, progress: PhaseProgress, log: Log) -> None:
     settings, batches = stepper.settings, schedule.batches(progress.epoch)
     generator = torch.Generator().manual_seed(1_000_003 * settings.phase.seed + progress.epoch)
     stepper.model.train()
@@ -324,7 +324,7 @@ def one_cycle(share: float, warmup: float) -> float:
 # --- state ------------------------------------------------------------------------------------
 
 
-def _average(progress: Progress, model: Unmixer, decay: float) -> None:
+def _average(progress: PhaseProgress, model: Unmixer, decay: float) -> None:
     """Exponential moving average of all weights and running statistics, quicker at first.
 
     The ball is convex, so a manifold point's average is a point of it.
@@ -340,7 +340,7 @@ def _weights(model: Unmixer, *, clone: bool = True) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in state.items()} if clone else state
 
 
-def _save(path: Path, model: Unmixer, optimiser: GCWD, progress: Progress) -> None:
+def _save(path: Path, model: Unmixer, optimiser: GCWD, progress: PhaseProgress) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     torch.save(
@@ -352,7 +352,7 @@ def _save(path: Path, model: Unmixer, optimiser: GCWD, progress: Progress) -> No
 
 def _resume(
     path: Path, model: Unmixer, optimiser: GCWD, device: torch.device | str, ranks: Ranks
-) -> Progress | None:
+) -> PhaseProgress | None:
     """Where an earlier run stopped, as the first rank finds it.
 
     Other nodes need not see its folder.
@@ -366,7 +366,7 @@ def _resume(
         return None
     model.load_state_dict(saved["model"])
     optimiser.load_state_dict(saved["optimiser"])
-    progress = Progress(**saved["progress"])
+    progress = PhaseProgress(**saved["progress"])
     for weights in (progress.averaged, progress.best_weights):
         weights |= {name: value.to(device) for name, value in weights.items()}
     return progress

@@ -11,7 +11,7 @@ import pytest
 from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message_builder import OscMessageBuilder
 
-from unmixer_core.headless.server.server import Server, encode
+from unmixer_core.headless.server.server import OscServer, encode
 
 #: What AbletonOSC's server (MIT licence) was recorded to answer: one request and its replies a
 #: line.
@@ -35,7 +35,7 @@ class Wire:
     """A server without sockets and render processes: `ask` returns the replies' bytes decoded."""
 
     def __init__(self, folder: Path) -> None:
-        self.server = Server(folder, port=0, workers=0)
+        self.server = OscServer(folder, port=0, workers=0)
         self.replies: list[tuple[str, str, list[Any]]] = []
         self.server._send = self._keep  # type: ignore[method-assign]
 

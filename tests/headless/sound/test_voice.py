@@ -14,7 +14,7 @@ import vita
 from unmixer_core.errors import HostError
 from unmixer_core.headless.sound import worker
 from unmixer_core.headless.sound.device_state import DeviceState, Raw
-from unmixer_core.headless.sound.job import Job
+from unmixer_core.headless.sound.job import SoundJob
 from unmixer_core.headless.sound.vital import EFFECT_SLOTS, chain_code
 from unmixer_core.headless.sound.voice import preset, voice
 from unmixer_core.schema.knob import Choice, Condition, Knob
@@ -134,7 +134,7 @@ def test_equal_patches_are_bit_equal_whatever_was_rendered_before(sound, synth) 
 
 def test_fork_of_a_pristine_synth_equals_a_new_one(sound, synth) -> None:
     chain = [synth(Osc_2_On=1.0), DeviceState("Saturator", {"Drive": 0.7}), DeviceState("Reverb")]
-    job = Job([], 57, 1.0, 0.0, 0.22, 0.3, 120.0, RATE, "")
+    job = SoundJob([], 57, 1.0, 0.0, 0.22, 0.3, 120.0, RATE, "")
     assert np.array_equal(
         sound(chain), worker.render(job, vita.Synth(), preset(chain, for_render=True))
     )

@@ -22,7 +22,7 @@ from unmixer_core.live.farm import supervisor
 from unmixer_core.live.farm.host_list import HostSpec, embedded
 from unmixer_core.live.farm.pool import PATCH_TRIES, RenderFailure, SessionLost, Standing
 from unmixer_core.live.renderer import Renderer
-from unmixer_core.live.track.frozen import Frozen
+from unmixer_core.live.track.frozen import FrozenTrack
 from unmixer_core.schema.patch import Patch
 
 AUDIO = SimpleNamespace(sample_rate=8000, clip_s=0.1, velocity=100)
@@ -47,7 +47,7 @@ class FakeHost:
         self.rendered: list[str] = []
         self.companions: list[tuple[str, int]] = []
         self.times: list[float] = []
-        self.frozen: Frozen | None = None
+        self.frozen: FrozenTrack | None = None
         self.hangs = self.deaf = self.dead = False
 
     async def open(self) -> Standing:
@@ -272,7 +272,7 @@ def test_no_host_at_the_start_is_an_error_at_once(monkeypatch):
 def test_hosts_with_different_frozen_choices_do_not_render_one_data_set(monkeypatch, caplog):
     def freeze(hosts):
         hosts[0].frozen, hosts[1].frozen = (
-            Frozen({"wavetable.osc_1_wavetable": item}) for item in ("Basic Shapes", "Void")
+            FrozenTrack({"wavetable.osc_1_wavetable": item}) for item in ("Basic Shapes", "Void")
         )
 
     with pool(monkeypatch, 2, prepare=freeze) as (renderer, hosts):

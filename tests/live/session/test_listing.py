@@ -23,7 +23,7 @@ import soundfile
 from pythonosc.osc_bundle import OscBundle
 
 from tests.live.fake_host import CLIP_S, RATE, VELOCITY, FakeHost
-from unmixer_core.headless.server.server import Server
+from unmixer_core.headless.server.server import OscServer
 from unmixer_core.live.osc import client, wire
 from unmixer_core.live.osc.client import Timing
 from unmixer_core.live.osc.transport import Endpoint
@@ -60,7 +60,7 @@ class StockListening:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.server = Server(
+        self.server = OscServer(
             folder, port=0, workers=0, sample_rate=RATE, layout="tracks", has_companion=False
         )
         self.server.link.close()

@@ -27,7 +27,7 @@ from unmixer_core.live.repeatability import compare
 from unmixer_core.live.session import session as sessions
 from unmixer_core.live.session.recorder import Take
 from unmixer_core.live.session.session import Session
-from unmixer_core.live.track.frozen import AMOUNTS, UNREACHABLE, Frozen, named_tables
+from unmixer_core.live.track.frozen import AMOUNTS, UNREACHABLE, FrozenTrack, named_tables
 from unmixer_core.live.track.stock import CAPTURE, DEVICES, NO_INPUT, SYNTH, RoutingLane
 from unmixer_core.live.track.tracks import track_names
 from unmixer_core.schema.patch import Patch
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.skipif(
     find_spec("vita") is None, reason="the embedded host sounds through vita"
 )
 TAKE = Take(44100, 0.4)
-FROZEN = Frozen(
+FROZEN = FrozenTrack(
     {"wavetable.osc_1_wavetable": "Basic Shapes", "wavetable.osc_2_wavetable": "Basic Shapes"}
     | {key: choice.items[0] for key, choice in UNREACHABLE.items()}
 )
@@ -191,7 +191,7 @@ def test_loss_ends_in_the_right_sound_or_a_named_error():
 def test_what_the_set_has_otherwise_is_refused_by_name_and_the_lane_goes_on():
     async def main():
         async with session_on("--stock") as session:
-            assert session.frozen == Frozen(FROZEN.items, named=False)
+            assert session.frozen == FrozenTrack(FROZEN.items, named=False)
             with pytest.raises(
                 ChoiceFrozen, match="osc_1_wavetable is Basic Shapes, not FM Fold.*companion"
             ):

@@ -83,7 +83,7 @@ def test_a_patch_of_another_schema_is_named_as_such(params: config.Params, tmp_p
 def test_the_vital_preset_sounds_like_the_hosts_render(params: config.Params):
     """The text opened by a fresh Vital, against the same patch set over OSC."""
     vita = pytest.importorskip("vita")
-    from unmixer_core.headless.sound.job import Job
+    from unmixer_core.headless.sound.job import SoundJob
     from unmixer_core.headless.sound.worker import render
 
     patches = drawn(params, 4)
@@ -91,7 +91,7 @@ def test_the_vital_preset_sounds_like_the_hosts_render(params: config.Params):
         expected = host.render(patches)
     for patch, sound in zip(patches, expected, strict=True):
         assert isinstance(sound, np.ndarray)
-        job = Job(
+        job = SoundJob(
             [], patch.note, params.audio.velocity / 127, 0.0, patch.gate_s, 2.0, 120.0, 44100, ""
         )
         heard = render(job, vita.Synth(), presets.text(patch))

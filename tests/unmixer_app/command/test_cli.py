@@ -28,7 +28,7 @@ from unmixer_app.command import cli, single
 from unmixer_core import config
 from unmixer_core.errors import UnmixerError
 from unmixer_core.model import checkpoint
-from unmixer_core.proxy.proxy import Proxy
+from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.recording import sound_file
 
 REPO = Path(__file__).resolve().parents[3]
@@ -40,7 +40,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """models/full and models/proxy of an untrained model."""
     folder = tmp_path_factory.mktemp("models")
     checkpoint.save(folder / "full", tiny.model(), tiny.section(tiny.MODEL), {})
-    Proxy(8000, 0.4).save(folder / "proxy")
+    RackProxy(8000, 0.4).save(folder / "proxy")
     return folder / "full"
 
 

@@ -17,10 +17,10 @@ import pytest
 
 from unmixer_app.service import pool as pools
 from unmixer_app.service.meters import Meters
-from unmixer_app.service.pool import Pool, size_of
+from unmixer_app.service.pool import SearcherPool, size_of
 from unmixer_app.service.renders import Renders
-from unmixer_app.service.settings import Settings
-from unmixer_app.service.store import CANCELLED, DONE, FAILED, RUNNING, Job, Store
+from unmixer_app.service.settings import ServiceSettings
+from unmixer_app.service.store import CANCELLED, DONE, FAILED, RUNNING, QueuedJob, Store
 from unmixer_core.system.child import Child, environment
 
 PUPPET = "tests.unmixer_app.service.puppet"
@@ -29,21 +29,21 @@ WITHIN_S = 120.0
 
 
 @pytest.fixture
-def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pool]:
+def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SearcherPool]:
     monkeypatch.setattr(pools, "PAUSES_S", (0.01,))
-    monkeypatch.setattr(Pool, "searcher", lambda self: Child(PUPPET))
+    monkeypatch.setattr(SearcherPool, "searcher", lambda self: Child(PUPPET))
     with Store.open(tmp_path, 64) as store:
-        yield Pool(store, Settings(folder=tmp_path), Meters())
+        yield SearcherPool(store, ServiceSettings(folder=tmp_path), Meters())
 
 
-def add(pool: Pool, act: str) -> str:
+def add(pool: SearcherPool, act: str) -> str:
     identity = f"{len(pool.store.ids()):016x}"
     pool.folder(identity).mkdir(parents=True)
-    pool.store.add(Job(identity, "a.wav", {"act": act}, HEARD))
+    pool.store.add(QueuedJob(identity, "a.wav", {"act": act}, HEARD))
     return identity
 
 
-def state(pool: Pool, identity: str) -> str:
+def state(pool: SearcherPool, identity: str) -> str:
     job = pool.store.get(identity)
     assert job is not None
     return job.state
@@ -55,7 +55,7 @@ async def until(done: Callable[[], Any]) -> None:
             await asyncio.sleep(0.01)
 
 
-def work(pool: Pool, *jobs: str) -> list[Job]:
+def work(pool: SearcherPool, *jobs: str) -> list[QueuedJob]:
     """Runs the pool until these jobs have ended."""
 
     async def run() -> None:
@@ -71,14 +71,14 @@ def work(pool: Pool, *jobs: str) -> list[Job]:
 
 
 @pytest.mark.parametrize("act", ["garbage", "long"])
-def test_a_searcher_that_talks_nonsense_fails_its_job_and_is_replaced(pool: Pool, act: str):
+def test_a_searcher_that_talks_nonsense_fails_its_job_and_is_replaced(pool: SearcherPool, act: str):
     broken, good = work(pool, add(pool, act), add(pool, "done"))
     assert (broken.state, good.state) == (FAILED, DONE) and "the search broke" in broken.message
 
 
 @pytest.mark.parametrize("method", ["progress", "claim", "weigh"])
 def test_a_locked_database_ends_no_searcher(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch, method: str
+    pool: SearcherPool, monkeypatch: pytest.MonkeyPatch, method: str
 ):
     original, left = getattr(pool.store, method), [1]
 
@@ -95,7 +95,7 @@ def test_a_locked_database_ends_no_searcher(
 
 
 def test_a_job_whose_end_cannot_be_written_ends_as_soon_as_it_can(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+    pool: SearcherPool, monkeypatch: pytest.MonkeyPatch
 ):
     original, left = pool.store.end, [3]
 
@@ -111,15 +111,15 @@ def test_a_job_whose_end_cannot_be_written_ends_as_soon_as_it_can(
 
 
 def test_an_idle_searcher_that_dies_is_replaced_before_the_next_job(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+    pool: SearcherPool, monkeypatch: pytest.MonkeyPatch
 ):
     made: list[Child] = []
 
-    def searcher(self: Pool) -> Child:
+    def searcher(self: SearcherPool) -> Child:
         made.append(Child(PUPPET))
         return made[-1]
 
-    monkeypatch.setattr(Pool, "searcher", searcher)
+    monkeypatch.setattr(SearcherPool, "searcher", searcher)
 
     async def run() -> None:
         pool.start()
@@ -133,7 +133,7 @@ def test_an_idle_searcher_that_dies_is_replaced_before_the_next_job(
     asyncio.run(run())
 
 
-def test_a_search_that_waits_again_is_not_counted_as_one_that_ended(pool: Pool):
+def test_a_search_that_waits_again_is_not_counted_as_one_that_ended(pool: SearcherPool):
     (job,) = work(pool, add(pool, "die"))
     assert job.state == FAILED and job.attempts == 3
     text = pool.meters.text(pool.store.counts(), 1, 0).decode()
@@ -143,13 +143,13 @@ def test_a_search_that_waits_again_is_not_counted_as_one_that_ended(pool: Pool):
     )
 
 
-def test_what_a_job_takes_is_counted_after_its_leavings_are_gone(pool: Pool):
+def test_what_a_job_takes_is_counted_after_its_leavings_are_gone(pool: SearcherPool):
     (job,) = work(pool, add(pool, "done"))
     assert job.bytes == size_of(pool.folder(job.id)) == len("{}") == pool.store.total_bytes()
 
 
 def test_a_cancelled_search_is_cancelled_whatever_its_process_still_writes(
-    pool: Pool, monkeypatch: pytest.MonkeyPatch
+    pool: SearcherPool, monkeypatch: pytest.MonkeyPatch
 ):
     identity = add(pool, "stand")
     (pool.folder(identity) / "input.wav").write_bytes(bytes(100))

@@ -26,12 +26,12 @@ from unmixer_app.service.service import (
     Unknown,
     display,
 )
-from unmixer_app.service.settings import Settings
-from unmixer_app.service.store import DONE, FAILED, RUNNING, Job, QueueFull, Store
+from unmixer_app.service.settings import ServiceSettings
+from unmixer_app.service.store import DONE, FAILED, RUNNING, QueuedJob, QueueFull, Store
 from unmixer_app.web import faults, views
 from unmixer_core import config
 from unmixer_core.errors import AudioError, ConfigError, UnmixerError
-from unmixer_core.recording.note import Heard
+from unmixer_core.recording.note import RecordedNote
 from unmixer_core.system.child import Child
 
 HEARD = {"note": 48, "gate_s": 0.5, "notes": [48, 60], "remarks": [], "about": {}}
@@ -39,7 +39,7 @@ HEARD = {"note": 48, "gate_s": 0.5, "notes": [48, 60], "remarks": [], "about": {
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    settings = Settings(folder=tmp_path, queue=2, keep_s=3600.0, keep_bytes=1000)
+    settings = ServiceSettings(folder=tmp_path, queue=2, keep_s=3600.0, keep_bytes=1000)
     with Store.open(tmp_path, settings.queue) as store:
         yield Service(settings, store)
 
@@ -53,7 +53,7 @@ def kept(
     (folder / "answer" / "patch.json").write_text("{}")
     (folder / heard_file.ABOUT).write_text(json.dumps(HEARD))
     (folder / heard_file.CLIP).write_bytes(b"sound")
-    job = Job(name, f"{name}.wav", {}, HEARD)
+    job = QueuedJob(name, f"{name}.wav", {}, HEARD)
     service.store.add(job)
     service.store.claim()
     if state != RUNNING:
@@ -105,7 +105,7 @@ def test_an_answer_that_is_not_there_is_told_why(service: Service):
 
 def test_what_was_heard_is_read_as_it_was_written(tmp_path: Path):
     clip = np.random.default_rng(1).normal(0, 0.1, (2, 4410)).astype(np.float32)
-    heard = Heard(
+    heard = RecordedNote(
         clip, 44100, 48, 0.5, (48, 60), ("A remark.",), {"file": "a.wav"}, ("note",), (0.5, 0.9)
     )
     heard_file.write(tmp_path, heard)

@@ -2,30 +2,30 @@ from __future__ import annotations
 
 import pytest
 
-from unmixer_app.service.settings import MIB, Settings, loopback
+from unmixer_app.service.settings import MIB, ServiceSettings, loopback
 from unmixer_core.errors import ConfigError
 
 
 def test_loopback_and_no_token_are_the_defaults():
-    found = Settings.from_environment({})
+    found = ServiceSettings.from_environment({})
     assert loopback(found.host) and found.token == "" and found.url == "http://127.0.0.1:8000/"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "studio.local"])
 def test_bound_elsewhere_there_is_always_a_token(host: str):
-    found = Settings.from_environment({"UNMIXER_SERVE_HOST": host})
+    found = ServiceSettings.from_environment({"UNMIXER_SERVE_HOST": host})
     assert len(found.token) >= 24 and found.url.endswith(f"#token={found.token}")
-    assert found.token != Settings.from_environment({"UNMIXER_SERVE_HOST": host}).token
-    own = Settings.from_environment(
+    assert found.token != ServiceSettings.from_environment({"UNMIXER_SERVE_HOST": host}).token
+    own = ServiceSettings.from_environment(
         {"UNMIXER_SERVE_HOST": host, "UNMIXER_SERVE_TOKEN": "0123456789abcdef"}
     )
     assert own.token == "0123456789abcdef"
 
 
 def test_behind_a_reverse_proxy_there_is_always_a_token():
-    found = Settings.from_environment({"UNMIXER_SERVE_NAMES": "unmixer.studio"})
+    found = ServiceSettings.from_environment({"UNMIXER_SERVE_NAMES": "unmixer.studio"})
     assert len(found.token) >= 24 and found.reachable and found.names == ("unmixer.studio",)
-    own = Settings.from_environment({"UNMIXER_SERVE_NAMES": "localhost,127.0.0.1"})
+    own = ServiceSettings.from_environment({"UNMIXER_SERVE_NAMES": "localhost,127.0.0.1"})
     assert own.token == "" and not own.reachable
 
 
@@ -38,7 +38,7 @@ def test_sizes_and_times_are_in_the_units_of_their_names():
         "RATE": "9",
         "WORKERS": "2",
     }
-    found = Settings.from_environment(
+    found = ServiceSettings.from_environment(
         {f"UNMIXER_SERVE_{name}": value for name, value in names.items()}
     )
     assert (found.upload_bytes, found.keep_s, found.keep_bytes) == (3 * MIB, 7200.0, 5 * MIB)
@@ -59,4 +59,4 @@ def test_sizes_and_times_are_in_the_units_of_their_names():
 )
 def test_a_wrong_value_is_named(name: str, value: str):
     with pytest.raises(ConfigError, match=f"UNMIXER_SERVE_{name}"):
-        Settings.from_environment({f"UNMIXER_SERVE_{name}": value})
+        ServiceSettings.from_environment({f"UNMIXER_SERVE_{name}": value})

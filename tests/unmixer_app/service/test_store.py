@@ -17,15 +17,15 @@ from unmixer_app.service.store import (
     FAILED,
     RUNNING,
     WAITING,
-    Job,
+    QueuedJob,
     QueueFull,
     Store,
 )
 from unmixer_core.errors import ConfigError
 
 
-def job(name: str, **fields: object) -> Job:
-    return Job(name, f"{name}.wav", {"fast": True}, {"note": 48}, **fields)  # type: ignore[arg-type]
+def job(name: str, **fields: object) -> QueuedJob:
+    return QueuedJob(name, f"{name}.wav", {"fast": True}, {"note": 48}, **fields)  # type: ignore[arg-type]
 
 
 @pytest.fixture

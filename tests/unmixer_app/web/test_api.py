@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from tests.processes import with_words
 from tests.unmixer_app.serving import Server, served, sound
 from unmixer_app.serve import create_app
-from unmixer_app.service.settings import Settings
+from unmixer_app.service.settings import ServiceSettings
 from unmixer_app.service.store import STATES
 from unmixer_core import config, sampling
 from unmixer_core.metrics import sound as metrics_sound
@@ -283,7 +283,7 @@ def test_metrics_are_prometheus_text(server: Server, answered: str):
 
 
 def test_the_openapi_document_says_everything():
-    document = create_app(Settings()).openapi()
+    document = create_app(ServiceSettings()).openapi()
     problem = {"$ref": "#/components/schemas/Problem"}
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
 
 from tests.unmixer_app.serving import Server
 from unmixer_app.serve import create_app
-from unmixer_app.service.settings import Settings
+from unmixer_app.service.settings import ServiceSettings
 
 #: Set, so many new requests an operation are drawn each time; left out, the same six.
 EXAMPLES = int(os.environ.get("UNMIXER_FUZZ", "0"))
@@ -34,7 +34,7 @@ CHECKS = [
     content_type_conformance,
     response_schema_conformance,
 ]
-SCHEMA = schemathesis.openapi.from_dict(create_app(Settings()).openapi())
+SCHEMA = schemathesis.openapi.from_dict(create_app(ServiceSettings()).openapi())
 OPERATIONS = [
     (found.method.upper(), found.path)
     for found in (result.ok() for result in SCHEMA.get_all_operations())

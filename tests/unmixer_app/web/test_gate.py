@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from unmixer_app.service.settings import Settings
+from unmixer_app.service.settings import ServiceSettings
 from unmixer_app.web import gate as gates
 from unmixer_app.web.gate import UPLOADS, Buckets, Gate
 
@@ -45,7 +45,7 @@ async def broken_house(scope: Any, receive: Any, send: Any) -> None:
 
 
 def gate(**settings: Any) -> Gate:
-    return Gate(open_house, Settings(**settings), ("/page",), lambda method, status: None)
+    return Gate(open_house, ServiceSettings(**settings), ("/page",), lambda method, status: None)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000", "LOCALHOST"])
@@ -172,7 +172,7 @@ def test_what_nobody_expected_is_answered_with_the_same_headers_and_counted():
     counted: list[tuple[str, int]] = []
     broken = Gate(
         broken_house,
-        Settings(),
+        ServiceSettings(),
         ("/page",),
         lambda method, status: counted.append((method, status)),
     )
@@ -254,7 +254,7 @@ def test_an_upload_for_which_there_is_no_room_is_refused_before_it_is_parsed(
 ):
     full = Gate(
         broken_house,
-        Settings(),
+        ServiceSettings(),
         (),
         lambda method, status: None,
         lambda: (429, "64 wait.", {"retry-after": "10"}),

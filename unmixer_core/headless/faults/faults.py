@@ -19,7 +19,7 @@ from typing import Any
 from unmixer_core.errors import ConfigError
 from unmixer_core.headless.faults.faulty_link import LINK_FAULTS, FaultyLink
 from unmixer_core.headless.faults.faulty_takes import TAKE_FAULTS, FaultyTakes
-from unmixer_core.headless.server.server import Server
+from unmixer_core.headless.server.server import OscServer
 
 Settings = Mapping[str, float | str]
 ADDRESS_FAULTS: dict[str, dict[str, float | str]] = {
@@ -66,7 +66,7 @@ def _number(part: str, value: str) -> float:
         raise ConfigError(f"{part!r} needs a number behind the equals sign.") from None
 
 
-def install(server: Server, faults: Sequence[Fault], seed: int = 0) -> None:
+def install(server: OscServer, faults: Sequence[Fault], seed: int = 0) -> None:
     """Makes `server` commit the faults; chances are drawn from `seed`."""
     by_name = {fault.name: fault.settings for fault in faults}
     gone = [fault.settings["name"] for fault in faults if fault.name == "no_parameter"]
@@ -101,7 +101,7 @@ def _renamed(reply: Sequence[Any], gone: Sequence[object]) -> tuple[Any, ...]:
     return tuple(f"{value} (renamed)" if value in gone else value for value in reply)
 
 
-def _refuse_device(server: Server, name: str) -> None:
+def _refuse_device(server: OscServer, name: str) -> None:
     right = server.companion["/unmixer/track/insert_device"]
 
     def insert(args: Sequence[Any]) -> Sequence[Any]:

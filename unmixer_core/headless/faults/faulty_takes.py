@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unmixer_core.headless.song.song import Device, Song, Track
-from unmixer_core.headless.sound.job import Job
+from unmixer_core.headless.song.song import Song, SongDevice, Track
+from unmixer_core.headless.sound.job import SoundJob
 from unmixer_core.headless.sound.pool import Done, Takes
 
 Setting = Mapping[str, float | str]
@@ -55,7 +55,7 @@ class FaultyTakes:
         self._named: dict[str, str] = {}  # path of a take → the path that is named instead
         self._before = ""
 
-    def submit(self, job: Job, done: Done) -> None:
+    def submit(self, job: SoundJob, done: Done) -> None:
         self._takes += 1
         due = {
             name: settings for name, settings in self._faults.items() if self._is_due(settings, job)
@@ -80,7 +80,7 @@ class FaultyTakes:
         """The reply to file_path, with the path that the fault names."""
         return (*reply[:-1], self._named.get(reply[-1], reply[-1]))
 
-    def _is_due(self, settings: Setting, job: Job) -> bool:
+    def _is_due(self, settings: Setting, job: SoundJob) -> bool:
         if settings["take"] not in (0.0, float(self._takes)) or settings["note"] not in (
             0.0,
             float(job.note),
@@ -103,7 +103,7 @@ class FaultyTakes:
 
     def _finished(
         self,
-        job: Job,
+        job: SoundJob,
         due: Mapping[str, Setting],
         done: Callable[[], None],
         error: str,
@@ -185,7 +185,7 @@ def _track(song: Song, at: Setting) -> Track:
     return song.track(int(at["track"]))
 
 
-def _device(song: Song, at: Setting) -> Device:
+def _device(song: Song, at: Setting) -> SongDevice:
     return _track(song, at).devices[int(at["device"])]
 
 

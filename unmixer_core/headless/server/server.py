@@ -21,7 +21,7 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 from unmixer_core.headless.server.link import Arrival, Link, UdpLink
 from unmixer_core.headless.server.listeners import Listeners
 from unmixer_core.headless.song import companion, live_api, template
-from unmixer_core.headless.song.recorder import Recorder
+from unmixer_core.headless.song.recorder import HostRecorder
 from unmixer_core.headless.song.song import Song, make_device
 from unmixer_core.headless.sound.pool import RenderPool
 
@@ -32,7 +32,7 @@ ANSWERS_KEPT = 1000
 Args = Sequence[Any]
 
 
-class Server:
+class OscServer:
     """One set, one socket. `serve()` runs until `stop()` or until `parent_pid` is gone."""
 
     def __init__(
@@ -63,7 +63,7 @@ class Server:
         self.client_ip = "127.0.0.1"
         self.song = Song(partial(make_device, newer=auto_filter_2))
         self.pool = RenderPool(workers)
-        self.recorder = Recorder(
+        self.recorder = HostRecorder(
             self.song, self.pool, recordings.resolve(), sample_rate, self._complain
         )
         self.live = live_api.handlers(self.song, self.recorder.fire)

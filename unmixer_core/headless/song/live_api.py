@@ -17,12 +17,12 @@ from typing import Any
 from unmixer_core.headless.song.song import (
     SCENES,
     ArgumentError,
-    Clip,
     ClipSlot,
-    Device,
     Note,
     RoutingType,
     Song,
+    SongClip,
+    SongDevice,
     Track,
     at,
 )
@@ -312,8 +312,8 @@ def _slots(song: Song, fire: Callable[[ClipSlot, Args], None]) -> dict[str, Hand
     return table
 
 
-def _copy(clip: Clip) -> Clip:
-    twin = Clip(clip.length, clip.is_midi_clip)
+def _copy(clip: SongClip) -> SongClip:
+    twin = SongClip(clip.length, clip.is_midi_clip)
     twin.__dict__.update(clip.__dict__, notes=list(clip.notes))
     return twin
 
@@ -330,8 +330,8 @@ def _clips(song: Song, fire: Callable[[ClipSlot, Args], None]) -> dict[str, Hand
 
         return handle
 
-    table = {f"/live/clip/get/{name}": on(_get(name)) for name in (*CLIP_READS, *Clip.rules)}
-    table |= {f"/live/clip/set/{name}": on(_set(name)) for name in Clip.rules}
+    table = {f"/live/clip/get/{name}": on(_get(name)) for name in (*CLIP_READS, *SongClip.rules)}
+    table |= {f"/live/clip/set/{name}": on(_set(name)) for name in SongClip.rules}
     table["/live/clip/fire"] = on(fire, of_slot=True)
     table["/live/clip/stop"] = on(lambda slot, _: _stop_clips([slot.track]), of_slot=True)
     table["/live/clip/get/notes"] = on(_get_notes)
@@ -349,7 +349,7 @@ def _span(rest: Args, verb: str) -> tuple[int, int, float, float]:
     return rest or DEFAULT_NOTE_SPAN  # type: ignore[return-value]
 
 
-def _notes_of(clip: Clip | None, method: str) -> Clip:
+def _notes_of(clip: SongClip | None, method: str) -> SongClip:
     if clip is None:
         raise AttributeError(f"'NoneType' object has no attribute '{method}'")
     if not clip.is_midi_clip:
@@ -357,7 +357,7 @@ def _notes_of(clip: Clip | None, method: str) -> Clip:
     return clip
 
 
-def _get_notes(clip: Clip | None, rest: Args) -> Args:
+def _get_notes(clip: SongClip | None, rest: Args) -> Args:
     span = _span(rest, "get")
     notes = _notes_of(clip, "get_notes_extended").notes_between(*span)
     return tuple(
@@ -365,7 +365,7 @@ def _get_notes(clip: Clip | None, rest: Args) -> Args:
     )
 
 
-def _add_notes(clip: Clip | None, rest: Args) -> None:
+def _add_notes(clip: SongClip | None, rest: Args) -> None:
     notes = []
     for i in range(0, len(rest), 5):
         pitch, start, duration, velocity, mute = rest[i : i + 5]
@@ -378,7 +378,7 @@ def _add_notes(clip: Clip | None, rest: Args) -> None:
     _notes_of(clip, "add_new_notes").notes.extend(notes)
 
 
-def _remove_notes(clip: Clip | None, rest: Args) -> None:
+def _remove_notes(clip: SongClip | None, rest: Args) -> None:
     span = _span(rest, "remove")
     gone = _notes_of(clip, "remove_notes_extended").notes_between(*span)
     assert clip is not None
@@ -389,7 +389,7 @@ def _remove_notes(clip: Clip | None, rest: Args) -> None:
 
 
 def _devices(song: Song) -> dict[str, Handler]:
-    def on(function: Callable[[Device, Args], Args | None]) -> Handler:
+    def on(function: Callable[[SongDevice, Args], Args | None]) -> Handler:
         def handle(args: Args) -> Args | None:
             track, number = int(args[0]), int(args[1])
             answer = function(at(song.track(track).devices, number), args[2:])
@@ -397,38 +397,38 @@ def _devices(song: Song) -> dict[str, Handler]:
 
         return handle
 
-    def every(read: Callable[[Device, Any], Any]) -> Handler:
+    def every(read: Callable[[SongDevice, Any], Any]) -> Handler:
         return on(lambda device, _: tuple(read(device, p) for p in device.parameters))
 
-    def one(read: Callable[[Device, Any], Any]) -> Handler:
+    def one(read: Callable[[SongDevice, Any], Any]) -> Handler:
         return on(
             lambda device, rest: (int(rest[0]), read(device, at(device.parameters, int(rest[0]))))
         )
 
-    def name_of(_: Device, parameter: Any) -> str:
+    def name_of(_: SongDevice, parameter: Any) -> str:
         return parameter.name
 
     table = {f"/live/device/get/{name}": on(_get(name)) for name in ("name", "class_name", "type")}
     table["/live/device/get/num_parameters"] = on(lambda device, _: (len(device.parameters),))
     table["/live/device/get/parameters/name"] = every(name_of)
-    table["/live/device/get/parameters/value"] = every(Device.value)
+    table["/live/device/get/parameters/value"] = every(SongDevice.value)
     table["/live/device/get/parameters/min"] = every(lambda _, p: float(p.minimum))
     table["/live/device/get/parameters/max"] = every(lambda _, p: float(p.maximum))
     table["/live/device/get/parameters/is_quantized"] = every(lambda _, p: bool(p.quantized))
     table["/live/device/get/parameter/name"] = one(name_of)
-    table["/live/device/get/parameter/value"] = one(Device.value)
-    table["/live/device/get/parameter/value_string"] = one(Device.text)
+    table["/live/device/get/parameter/value"] = one(SongDevice.value)
+    table["/live/device/get/parameter/value_string"] = one(SongDevice.text)
     table["/live/device/set/parameter/value"] = on(_set_parameter)
     table["/live/device/set/parameters/value"] = on(_set_parameters)
     return table
 
 
-def _set_parameter(device: Device, rest: Args) -> None:
+def _set_parameter(device: SongDevice, rest: Args) -> None:
     index, value = rest[:2]
     device.set_value(at(device.parameters, int(index)), value)
 
 
-def _set_parameters(device: Device, rest: Args) -> None:
+def _set_parameters(device: SongDevice, rest: Args) -> None:
     """From parameter 0 on; not atomic: a bad value loses the tail."""
     for index, value in enumerate(rest):
         device.set_value(at(device.parameters, index), value)

@@ -15,8 +15,8 @@ from typing import Any
 
 from unmixer_core.errors import HostError
 from unmixer_core.headless.song.routing import sound_into
-from unmixer_core.headless.song.song import Clip, ClipSlot, Note, Song, Track
-from unmixer_core.headless.sound.job import Job
+from unmixer_core.headless.song.song import ClipSlot, Note, Song, SongClip, Track
+from unmixer_core.headless.sound.job import SoundJob
 from unmixer_core.headless.sound.pool import Takes
 
 #: How long a recording waits for a note clip that is fired in a later message; then it records
@@ -25,16 +25,16 @@ PATIENCE_S = 1.0
 
 
 @dataclass
-class Take:
+class HostTake:
     """A recording that was fired and waits for its lane's note clip."""
 
-    clip: Clip
+    clip: SongClip
     capture: Track
     beats: float
     deadline_s: float
 
 
-class Recorder:
+class HostRecorder:
     """Launches what is fired. `complain(sentence)` reports a render that failed.
 
     `latency_samples`: how much later than asked notes sound, as through an audio interface or a
@@ -59,9 +59,9 @@ class Recorder:
             complain,
         )
         self._numbers = itertools.count(1)
-        self._waiting: list[Take] = []
+        self._waiting: list[HostTake] = []
         self._fired: dict[
-            int, Clip
+            int, SongClip
         ] = {}  # by id of the lane's track: the note clip that started and was not recorded yet
 
     def fire(self, slot: ClipSlot, args: Sequence[Any]) -> None:
@@ -98,11 +98,11 @@ class Recorder:
             self._fired[id(slot.track)] = slot.clip
 
     def _record(self, slot: ClipSlot, beats: float) -> None:
-        clip = slot.clip = Clip(beats, is_midi_clip=False)
+        clip = slot.clip = SongClip(beats, is_midi_clip=False)
         clip.is_recording = clip.is_playing = self.song.is_playing = True
-        self._waiting.append(Take(clip, slot.track, beats, time.monotonic() + PATIENCE_S))
+        self._waiting.append(HostTake(clip, slot.track, beats, time.monotonic() + PATIENCE_S))
 
-    def _start(self, take: Take, lane: Track | None, notes: Clip | None) -> None:
+    def _start(self, take: HostTake, lane: Track | None, notes: SongClip | None) -> None:
         self._waiting.remove(take)
         try:
             job = self._job(take, lane, notes)
@@ -111,13 +111,13 @@ class Recorder:
             return
         self.pool.submit(job, lambda error: self._finish(take.clip, job, error))
 
-    def _job(self, take: Take, lane: Track | None, notes: Clip | None) -> Job:
+    def _job(self, take: HostTake, lane: Track | None, notes: SongClip | None) -> SoundJob:
         beat_s = 60.0 / self.song.tempo
         sounding = [note for note in notes.notes if not note.mute] if notes else []
         if len(sounding) > 1:
             raise RuntimeError(f"The embedded host plays one note a clip, not {len(sounding)}")
         note = sounding[0] if sounding else Note(60, 0.0, 0.0, 0.0, False)
-        return Job(
+        return SoundJob(
             devices=[
                 device.sounding.to_dict() for device in sound_into(self.song, take.capture)[1]
             ],
@@ -135,7 +135,7 @@ class Recorder:
         name = re.sub(r"[^\w .-]", "_", track.name)
         return self.folder / f"{name} {os.getpid()}-{next(self._numbers):06d}.wav"
 
-    def _finish(self, clip: Clip, job: Job | None, error: str) -> None:
+    def _finish(self, clip: SongClip, job: SoundJob | None, error: str) -> None:
         if job is None or error:
             self.complain(f"Recording failed: {error}")
         else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unmixer_core.headless.song.song import Device, Song, Track
+    from unmixer_core.headless.song.song import Song, SongDevice, Track
 
 MONITOR_IN = 0
 PRE_FX = "Pre FX"
@@ -28,12 +28,12 @@ def downstream(song: Song, track: Track) -> set[str]:
     return {other.name for other in song.tracks if track in _upstream(song, other)}
 
 
-def sound_into(song: Song, capture: Track) -> tuple[Track | None, list[Device]]:
+def sound_into(song: Song, capture: Track) -> tuple[Track | None, list[SongDevice]]:
     """The MIDI track at the start of what `capture` hears, and all devices on the way.
 
     (None, []) when nothing comes.
     """
-    devices: list[Device] = []
+    devices: list[SongDevice] = []
     listener = capture
     for track in _upstream(song, capture):
         if listener is not capture and listener.current_monitoring_state != MONITOR_IN:

@@ -82,7 +82,7 @@ class Note:
     mute: bool
 
 
-class Clip(Settable):
+class SongClip(Settable):
     """A MIDI clip with notes, or an audio clip that is being or was recorded."""
 
     rules: ClassVar[dict[str, Rule]] = {
@@ -163,7 +163,7 @@ class ClipSlot(Settable):
         self.track, self.clip = track, None
         self.has_stop_button, self.is_group_slot, self.controls_other_clips = True, False, False
 
-    clip: Clip | None
+    clip: SongClip | None
 
     @property
     def has_clip(self) -> bool:
@@ -194,7 +194,7 @@ class ClipSlot(Settable):
             raise RuntimeError("Clips can only be created on MIDI tracks")
         if self.clip is not None:
             raise RuntimeError("The slot already contains a clip")
-        self.clip = Clip(Rule(float, 1e-6).check("ClipSlot", length), is_midi_clip=True)
+        self.clip = SongClip(Rule(float, 1e-6).check("ClipSlot", length), is_midi_clip=True)
 
     def delete_clip(self) -> None:
         if self.clip is None:
@@ -202,7 +202,7 @@ class ClipSlot(Settable):
         self.clip = None
 
 
-class Device:
+class SongDevice:
     """A device: its name, class and parameters in Live's order, over the plain `DeviceState`
     that the voice reads.
     """
@@ -225,7 +225,7 @@ class Device:
 
     @property
     def is_active(self) -> bool:
-        return self.state.values["Device On"] > 0.5
+        return self.state.values["SongDevice On"] > 0.5
 
     @property
     def latency_in_samples(self) -> int:
@@ -248,7 +248,7 @@ class Device:
         """The state as the voice reads it."""
         return self.state
 
-    def copy(self) -> Device:
+    def copy(self) -> SongDevice:
         twin = type(self)(self.name)
         twin.state = DeviceState.from_dict(self.state.to_dict())
         return twin
@@ -318,7 +318,7 @@ class Device:
             )
 
 
-class AutoFilter2(Device):
+class AutoFilter2(SongDevice):
     """Auto Filter as Live 12.2 and later inserts it."""
 
     def __init__(self, name: str) -> None:
@@ -333,9 +333,9 @@ class AutoFilter2(Device):
         return auto_filter_2.as_old(self.state)
 
 
-def make_device(name: str, newer: bool = False) -> Device:
+def make_device(name: str, newer: bool = False) -> SongDevice:
     """`newer`: as Live 12.2 and later makes it."""
-    return AutoFilter2(name) if newer and name == auto_filter_2.NAME else Device(name)
+    return AutoFilter2(name) if newer and name == auto_filter_2.NAME else SongDevice(name)
 
 
 class Track(Settable):
@@ -353,8 +353,10 @@ class Track(Settable):
         "panning": Rule(float, -1.0, 1.0, OUT_OF_RANGE),
     }
 
-    def __init__(self, name: str, is_midi: bool, make: Callable[[str], Device] = Device) -> None:
-        self.name, self.is_midi, self.devices, self.make = name, is_midi, list[Device](), make
+    def __init__(
+        self, name: str, is_midi: bool, make: Callable[[str], SongDevice] = SongDevice
+    ) -> None:
+        self.name, self.is_midi, self.devices, self.make = name, is_midi, list[SongDevice](), make
         self.clip_slots = [ClipSlot(self) for _ in range(SCENES)]
         self.arm = self.mute = self.solo = self.is_frozen = self.is_foldable = self.is_grouped = (
             False
@@ -386,7 +388,7 @@ class Track(Settable):
         An effect never lands before the instrument, as in Live.
         """
         if name not in TABLES:
-            raise RuntimeError(f"Device {name} not found.")
+            raise RuntimeError(f"SongDevice {name} not found.")
         has_instrument = bool(self.devices) and self.devices[0].type == INSTRUMENT
         if name == "Wavetable":
             if not self.is_midi or has_instrument:
@@ -441,7 +443,7 @@ class Song(Settable):
         "signature_numerator": Rule(int, 1, 99),
     }
 
-    def __init__(self, make: Callable[[str], Device] = Device) -> None:
+    def __init__(self, make: Callable[[str], SongDevice] = SongDevice) -> None:
         self.make = make
         self.tempo, self.current_song_time, self.is_playing = 120.0, 0.0, False
         self.can_undo, self.can_redo, self.song_length, self.session_record_status = (

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Job:
+class SoundJob:
     """One recording: the lane's devices, the note (MIDI, velocity 0..1, seconds from the start)
     and the file to write.
     """

@@ -15,7 +15,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
-from unmixer_core.headless.sound.job import Job
+from unmixer_core.headless.sound.job import SoundJob
 
 log = logging.getLogger(__name__)
 Done = Callable[[str], None]
@@ -26,7 +26,7 @@ WORKER_ENVIRONMENT["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # fewer page fa
 class Takes(Protocol):
     """Where recordings are handed in: the pool, or what a test puts around it."""
 
-    def submit(self, job: Job, done: Done) -> None: ...
+    def submit(self, job: SoundJob, done: Done) -> None: ...
 
 
 class RenderPool:
@@ -35,14 +35,14 @@ class RenderPool:
     """
 
     def __init__(self, workers: int) -> None:
-        self._jobs: queue.Queue[tuple[Job, Done] | None] = queue.Queue()
+        self._jobs: queue.Queue[tuple[SoundJob, Done] | None] = queue.Queue()
         self._processes: dict[int, subprocess.Popen[str]] = {}
         self._closed = False
         for slot in range(workers):
             self._processes[slot] = _start()
             threading.Thread(target=self._serve, args=(slot,), daemon=True).start()
 
-    def submit(self, job: Job, done: Done) -> None:
+    def submit(self, job: SoundJob, done: Done) -> None:
         self._jobs.put((job, done))
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class RenderPool:
             if not self._closed:
                 done(error)
 
-    def _render(self, slot: int, job: Job) -> str:
+    def _render(self, slot: int, job: SoundJob) -> str:
         process = self._processes[slot]
         assert process.stdin and process.stdout
         try:

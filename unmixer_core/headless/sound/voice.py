@@ -93,7 +93,7 @@ SOURCES = {
 
 
 @dataclass
-class Voice:
+class VitalVoice:
     """A track in Vital's terms; a modulation is (source, destination, amount, bipolar)."""
 
     controls: Controls = field(default_factory=dict)
@@ -102,7 +102,7 @@ class Voice:
     lfos: list[int] = field(default_factory=lambda: [0, 0])
 
 
-def voice(devices: Sequence[DeviceState], tempo_bpm: float = 120.0) -> Voice:
+def voice(devices: Sequence[DeviceState], tempo_bpm: float = 120.0) -> VitalVoice:
     """Vital's settings for the devices of one track, in their order.
 
     Devices whose Device On is 0 are left out.
@@ -111,7 +111,7 @@ def voice(devices: Sequence[DeviceState], tempo_bpm: float = 120.0) -> Voice:
     effect before the instrument.
     """
     on = [Raw(device) for device in devices if device.values.get("Device On", 1.0) > 0.5]
-    result = Voice(dict(FIXED, beats_per_minute=tempo_bpm / 60.0))
+    result = VitalVoice(dict(FIXED, beats_per_minute=tempo_bpm / 60.0))
     if on and on[0].name == "Wavetable":
         _wavetable(on.pop(0), result)
     else:
@@ -166,7 +166,7 @@ def preset(
     return json.dumps(base | {"settings": settings, "preset_name": "Un-Mixer"})
 
 
-def _table(state: Voice, i: int, name: str, for_render: bool) -> dict[str, Any]:
+def _table(state: VitalVoice, i: int, name: str, for_render: bool) -> dict[str, Any]:
     """The i-th oscillator's table.
 
     A static one is cut to its frame, and the frame control set to it.
@@ -196,7 +196,7 @@ FIXED: Mapping[str, float] = {
 }
 
 
-def _wavetable(raw: Raw, result: Voice) -> None:
+def _wavetable(raw: Raw, result: VitalVoice) -> None:
     controls = result.controls
     controls |= {"voice_amplitude": raw["Volume"], "voice_transpose": round(raw["Transpose"])}
     for n in (1, 2):

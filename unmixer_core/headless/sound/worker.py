@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from unmixer_core.errors import UnmixerError
 from unmixer_core.headless.sound import wav
 from unmixer_core.headless.sound.device_state import DeviceState
-from unmixer_core.headless.sound.job import Job
+from unmixer_core.headless.sound.job import SoundJob
 from unmixer_core.headless.sound.voice import preset
 
 CAN_FORK = sys.platform.startswith("linux")
@@ -50,7 +50,7 @@ class Pristine:
         return self._synth
 
 
-def render(job: Job, synth: vita.Synth, text: str) -> NDArray[np.float32]:
+def render(job: SoundJob, synth: vita.Synth, text: str) -> NDArray[np.float32]:
     """The job's sound, float32 [2, samples], from a `synth` that never sounded.
 
     velocity 0 is silence.
@@ -88,7 +88,7 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to handle
     pristine = Pristine()
     for line in sys.stdin:
-        job = Job(**json.loads(line))
+        job = SoundJob(**json.loads(line))
         try:
             text = preset(
                 [DeviceState.from_dict(device) for device in job.devices],
@@ -103,7 +103,7 @@ def serve() -> None:
         sys.stdout.flush()
 
 
-def record(job: Job, pristine: Pristine, text: str) -> str:
+def record(job: SoundJob, pristine: Pristine, text: str) -> str:
     """Writes the job's file from the preset `text`.
 
     Returns "" or what went wrong; `pristine` is used up where we cannot fork.
@@ -115,7 +115,7 @@ def record(job: Job, pristine: Pristine, text: str) -> str:
     return ""
 
 
-def _in_fork(job: Job, synth: vita.Synth, text: str) -> str:
+def _in_fork(job: SoundJob, synth: vita.Synth, text: str) -> str:
     """`record` in a child process."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -132,7 +132,7 @@ def _in_fork(job: Job, synth: vita.Synth, text: str) -> str:
     )
 
 
-def _child(job: Job, synth: vita.Synth, text: str, writer: int) -> None:
+def _child(job: SoundJob, synth: vita.Synth, text: str, writer: int) -> None:
     status = 0
     try:
         wav.write(Path(job.path), render(job, synth, text), job.sample_rate)

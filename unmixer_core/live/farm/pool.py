@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmixer_core.errors import HostError
-from unmixer_core.live.track.frozen import Frozen
+from unmixer_core.live.track.frozen import FrozenTrack
 from unmixer_core.schema.patch import Patch
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Standing:
     """A host that is ready: how many patches it takes at a time, and what it cannot set."""
 
     lanes: int
-    frozen: Frozen | None = None
+    frozen: FrozenTrack | None = None
 
 
 class SessionLost(HostError):
@@ -62,7 +62,7 @@ class SessionLost(HostError):
         return str(self.cause)
 
 
-class Host(Protocol):
+class PooledHost(Protocol):
     """One host, wherever its worker runs: workers.HostWorker here, ray_engine.RayHost in an actor.
 
     `render` raises RecordingError or ReadbackMismatch for a take that failed and SessionLost when
@@ -82,7 +82,7 @@ class Host(Protocol):
 
 
 @dataclass(eq=False)
-class Job:
+class PatchJob:
     """A patch on its way.
 
     `results` is where its outcome goes; `alone`: its host was lost with it, so nothing else should
@@ -97,12 +97,12 @@ class Job:
     cancelled: bool = False
     settled: bool = False
     alone: bool = False
-    avoid: Desk | None = None
-    reserved: Desk | None = None
+    avoid: JobQueue | None = None
+    reserved: JobQueue | None = None
 
 
 @dataclass(eq=False)
-class Desk:
+class JobQueue:
     """What the pool knows of a host.
 
     Whether it is `up`, what it has on lease, and why it is set aside, if it is.
@@ -111,22 +111,22 @@ class Desk:
     name: str
     up: bool = False
     lanes: int = 0
-    leases: set[Job] = field(default_factory=set)
+    leases: set[PatchJob] = field(default_factory=set)
     aside: HostError | None = None
     frozen: bool = False
 
 
 @dataclass(eq=False)
-class Pool:
+class HostPool:
     """Lives on the event loop of the workers; results leave through the queues of their jobs."""
 
-    desks: list[Desk] = field(default_factory=list)
+    desks: list[JobQueue] = field(default_factory=list)
     inboxes: set[queue.SimpleQueue[Any]] = field(default_factory=set)
     #: What the hosts cannot set (stock AbletonOSC); known as soon as the first session stands.
-    frozen: Frozen | None = None
+    frozen: FrozenTrack | None = None
     #: All hosts have been heard of once: from now on what they cannot set stays as it is.
     begun: bool = False
-    _jobs: deque[Job] = field(default_factory=deque)
+    _jobs: deque[PatchJob] = field(default_factory=deque)
     _waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
     @property
@@ -135,7 +135,7 @@ class Pool:
 
     # -- hosts come and go ---------------------------------------------------------------------
 
-    def admit(self, desk: Desk, standing: Standing) -> None:
+    def admit(self, desk: JobQueue, standing: Standing) -> None:
         """The host is ready. Raises HostError when it cannot render what the others can."""
         known = self.begun or any(
             other.up for other in self.desks if other is not desk and other.frozen
@@ -151,7 +151,7 @@ class Pool:
         desk.up, desk.lanes, desk.aside = True, standing.lanes, None
         self._wake()
 
-    def dismiss(self, desk: Desk, error: HostError | None) -> None:
+    def dismiss(self, desk: JobQueue, error: HostError | None) -> None:
         """The host is gone for now; what it had on lease failed with it, once, and is tried
         alone elsewhere.
         """
@@ -171,7 +171,7 @@ class Pool:
                 )
         self._wake()
 
-    def set_aside(self, desk: Desk, error: HostError) -> None:
+    def set_aside(self, desk: JobQueue, error: HostError) -> None:
         """The host failed too often; when no other is left, everyone who waits is told."""
         desk.aside = error
         if all(other.aside for other in self.desks):
@@ -181,11 +181,11 @@ class Pool:
 
     # -- patches -------------------------------------------------------------------------------
 
-    def put(self, job: Job) -> None:
+    def put(self, job: PatchJob) -> None:
         self._jobs.append(job)
         self._wake()
 
-    async def lease(self, desk: Desk) -> Job:
+    async def lease(self, desk: JobQueue) -> PatchJob:
         """Waits for a patch that this host may have."""
         while (job := self._next(desk)) is None:
             waiter = asyncio.get_running_loop().create_future()
@@ -194,11 +194,13 @@ class Pool:
         desk.leases.add(job)
         return job
 
-    def done(self, job: Job, desk: Desk, clip: Clip) -> None:
+    def done(self, job: PatchJob, desk: JobQueue, clip: Clip) -> None:
         self._end(job, desk)
         self._settle(job, clip)
 
-    def failed(self, job: Job, desk: Desk, error: HostError, *, alone: bool = False) -> None:
+    def failed(
+        self, job: PatchJob, desk: JobQueue, error: HostError, *, alone: bool = False
+    ) -> None:
         """Counts a failure: back into the queue, or out as a RenderFailure when it was the last
         a patch may have.
         """
@@ -212,16 +214,16 @@ class Pool:
         job.avoid, job.alone = desk, job.alone or alone
         (self._jobs.appendleft if job.alone else self._jobs.append)(job)
 
-    def _end(self, job: Job, desk: Desk) -> None:
+    def _end(self, job: PatchJob, desk: JobQueue) -> None:
         desk.leases.discard(job)
         self._wake()
 
-    def _settle(self, job: Job, outcome: Clip | RenderFailure) -> None:
+    def _settle(self, job: PatchJob, outcome: Clip | RenderFailure) -> None:
         if not job.settled:
             job.settled = True
             job.results.put((job.index, outcome))
 
-    def _next(self, desk: Desk) -> Job | None:
+    def _next(self, desk: JobQueue) -> PatchJob | None:
         if not desk.up or any(job.alone for job in desk.leases):
             return None
         for job in [job for job in self._jobs if job.cancelled]:
@@ -237,7 +239,7 @@ class Pool:
             return job
         return None
 
-    def _may(self, job: Job, desk: Desk) -> bool:
+    def _may(self, job: PatchJob, desk: JobQueue) -> bool:
         if job.reserved not in (None, desk):
             return False
         return job.avoid is not desk or not any(

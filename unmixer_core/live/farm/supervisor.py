@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from unmixer_core.errors import HostError, HostTimeout, ReadbackMismatch, RecordingError
-from unmixer_core.live.farm.pool import PATCH_TRIES, Desk, Host, Pool, SessionLost
+from unmixer_core.live.farm.pool import PATCH_TRIES, HostPool, JobQueue, PooledHost, SessionLost
 
 log = logging.getLogger(__name__)
 
@@ -35,15 +35,15 @@ PING_EVERY_S, PING_WITHIN_S = 5.0, 15.0
 CLOSE_WITHIN_S = 30.0
 
 
-class Keeper:
+class HostSupervisor:
     """`started` is done when the first session stands, or raises why it does not.
 
     `run` ends only by cancellation.
     """
 
-    def __init__(self, host: Host, pool: Pool, clip_s: float) -> None:
+    def __init__(self, host: PooledHost, pool: HostPool, clip_s: float) -> None:
         self.host, self.pool = host, pool
-        self.desk = Desk(host.name)
+        self.desk = JobQueue(host.name)
         pool.desks.append(self.desk)
         self.started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.lease_s = LEASE_S + 2.0 * clip_s

@@ -36,7 +36,7 @@ from unmixer_core.live.session.recorder import (
     Take,
 )
 from unmixer_core.live.session.setup import Drifted, companion_lanes, stock_lanes
-from unmixer_core.live.track.frozen import Frozen, read_frozen
+from unmixer_core.live.track.frozen import FrozenTrack, read_frozen
 from unmixer_core.live.track.lane import Lane
 from unmixer_core.live.track.placement import OneTrack
 from unmixer_core.live.track.stock import build_lanes
@@ -90,7 +90,7 @@ class Session:
     info: HostInfo
     lanes: list[Lane] = field(default_factory=list)
     recorders: list[Recorder] = field(default_factory=list)
-    frozen: Frozen | None = None
+    frozen: FrozenTrack | None = None
     _settings: dict[str, float] = field(default_factory=dict)
     _was_playing: bool = False
 

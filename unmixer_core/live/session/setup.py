@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from unmixer_core.errors import HostError, ParameterMissing
 from unmixer_core.live.osc.client import Client
 from unmixer_core.live.track.catalog import Catalog, read_catalog
-from unmixer_core.live.track.frozen import Frozen
-from unmixer_core.live.track.lane import DeviceState, Lane
+from unmixer_core.live.track.frozen import FrozenTrack
+from unmixer_core.live.track.lane import Lane, LaneDevice
 from unmixer_core.live.track.names import DEVICE_OF_CLASS, Table, read_table
 from unmixer_core.live.track.order import CompanionOrder
 from unmixer_core.live.track.placement import OneTrack
@@ -52,7 +52,10 @@ async def companion_lanes(
 
 
 async def stock_lanes(
-    client: Client, places: Sequence[RoutingLane], frozen: Frozen | None, drifted: Drifted = None
+    client: Client,
+    places: Sequence[RoutingLane],
+    frozen: FrozenTrack | None,
+    drifted: Drifted = None,
 ) -> list[Lane]:
     """Lanes over the copies of a template.
 
@@ -104,4 +107,4 @@ async def _look_up(
                 raise
             drifted.append(error)
             return
-    lane.state[DEVICE_OF_CLASS[class_name].name] = DeviceState(known[class_name])
+    lane.state[DEVICE_OF_CLASS[class_name].name] = LaneDevice(known[class_name])

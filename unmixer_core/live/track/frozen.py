@@ -42,7 +42,7 @@ COMPANION = "the companion script (remote_script/README.md) can set it"
 
 
 @dataclass(frozen=True)
-class Difference:
+class ValueDifference:
     """One control of a patch that the set has otherwise."""
 
     control: str
@@ -54,7 +54,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Frozen:
+class FrozenTrack:
     """`items`: choice id → item that the set has, for every choice beyond stock AbletonOSC's reach.
 
     Amounts are all zero.
@@ -68,7 +68,7 @@ class Frozen:
     #: its number only.
     device: tuple[object, ...] = field(default=(), compare=False)
 
-    def differences(self, patch: Patch) -> tuple[Difference, ...]:
+    def differences(self, patch: Patch) -> tuple[ValueDifference, ...]:
         """Where the patch would sound otherwise; controls that cannot be heard do not count."""
         return tuple(self._differences(patch.canonical()))
 
@@ -100,19 +100,19 @@ class Frozen:
         amounts = "amounts of Env 2 and LFO 1 zero (leave the matrix as Live makes it)"
         return f"frozen, as stock AbletonOSC cannot set them: {kept}, {amounts}{taken}"
 
-    def _differences(self, patch: Patch) -> Iterator[Difference]:
+    def _differences(self, patch: Patch) -> Iterator[ValueDifference]:
         knobs, choices = RACK.active(patch.choices, patch.chain, patch.knobs)
         for key, item in self.items.items():
             if choices[RACK.choice_index[key]] and patch.item(key) != item:
-                yield Difference(key, patch.item(key), item)
+                yield ValueDifference(key, patch.item(key), item)
         for key in AMOUNTS:
             column = RACK.knob_index[key]
             amount = float(RACK.knobs[column].knob.to_raw(float(patch.knobs[column])))
             if knobs[column] and amount != 0.0:
-                yield Difference(key, f"{amount:+.0%}", "0 %")
+                yield ValueDifference(key, f"{amount:+.0%}", "0 %")
 
 
-async def read_frozen(client: Client, track: int, track_name: str) -> Frozen:
+async def read_frozen(client: Client, track: int, track_name: str) -> FrozenTrack:
     """Reads Wavetable's properties, the only device of `track`.
 
     Raises DeviceMissing for a state we have no name for.
@@ -132,10 +132,10 @@ async def read_frozen(client: Client, track: int, track_name: str) -> Frozen:
             )
         items[key] = choice.items[choice.raws.index(raw)]
     tables, named = named_tables(str(reply[0]))
-    return Frozen({key: tables[i] for key, i in TABLE_CHOICES.items()} | items, named, reply)
+    return FrozenTrack({key: tables[i] for key, i in TABLE_CHOICES.items()} | items, named, reply)
 
 
-async def verify_frozen(client: Client, track: int, track_name: str, frozen: Frozen) -> None:
+async def verify_frozen(client: Client, track: int, track_name: str, frozen: FrozenTrack) -> None:
     """Everything that was read is still so; amounts of the matrix are out of stock's reach.
 
     Raises HostError, which ends the session: nobody but the user can set it back, but a new session
@@ -191,6 +191,6 @@ def _check_fixed(values: Mapping[str, int]) -> None:
             )
 
 
-def frozen_of(patch: Patch, frozen: Frozen | None) -> Patch:
+def frozen_of(patch: Patch, frozen: FrozenTrack | None) -> Patch:
     """The patch as a host with these frozen choices renders it; `frozen` None changes nothing."""
     return patch if frozen is None else frozen.apply(patch)

@@ -22,11 +22,11 @@ from unmixer_core.live.osc import wire
 from unmixer_core.live.osc.client import Client
 from unmixer_core.live.osc.wire import Message
 from unmixer_core.live.track.catalog import Catalog
-from unmixer_core.live.track.frozen import Frozen, verify_frozen
+from unmixer_core.live.track.frozen import FrozenTrack, verify_frozen
 from unmixer_core.live.track.modulation import clear_matrix
 from unmixer_core.live.track.names import DEVICE_ON, Table
 from unmixer_core.live.track.placement import Placement
-from unmixer_core.live.track.targets import FIXED_PROPERTIES, Target, baseline, targets
+from unmixer_core.live.track.targets import FIXED_PROPERTIES, DeviceTarget, baseline, targets
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
@@ -43,7 +43,7 @@ Key = str | tuple[str, str]
 
 
 @dataclass
-class DeviceState:
+class LaneDevice:
     """What the host confirmed of one device: all parameter values in its order.
 
     `None` where nothing is known.
@@ -73,9 +73,9 @@ class Lane:
     client: Client
     place: Placement
     catalog: Catalog
-    frozen: Frozen | None = None
-    state: dict[str, DeviceState] = field(default_factory=dict)
-    _wanted: dict[str, Target] = field(default_factory=dict)
+    frozen: FrozenTrack | None = None
+    state: dict[str, LaneDevice] = field(default_factory=dict)
+    _wanted: dict[str, DeviceTarget] = field(default_factory=dict)
     #: (target, source) of the matrix that are zero unless the patch names them.
     _still: list[tuple[str, str]] = field(default_factory=list)
 
@@ -223,7 +223,7 @@ class Lane:
             log.info("%s keeps its own %s", name, ", ".join(kept))
         state.rest = list(state.values or [])
 
-    async def _set_device(self, name: str, target: Target) -> None:
+    async def _set_device(self, name: str, target: DeviceTarget) -> None:
         if self.frozen is not None:
             await self._set_all_parameters(name, target.parameters)
             return
@@ -286,7 +286,7 @@ class Lane:
         return goal
 
     @staticmethod
-    def _differing(state: DeviceState, goal: Mapping[int, float]) -> list[int]:
+    def _differing(state: LaneDevice, goal: Mapping[int, float]) -> list[int]:
         values = state.values or []
         return [
             i for i, value in goal.items() if value != values[i] and not wire.same(value, values[i])
@@ -396,7 +396,7 @@ class Lane:
         keys: list[Key] = [*properties, *cells]
         self.state[WAVETABLE].attributes.update(zip(keys, map(float, reply[2:]), strict=True))
 
-    async def _settle_matrix(self, target: Target) -> None:
+    async def _settle_matrix(self, target: DeviceTarget) -> None:
         """What no patch names is still zero, or becomes so.
 
         It is read when nothing is known of it any more.

@@ -22,7 +22,7 @@ WAVETABLE_INDEX = "oscillator_{}_wavetable_index"
 
 
 @dataclass(frozen=True)
-class Target:
+class DeviceTarget:
     """One device: `parameters` name → raw (schema's scale), `properties` name → int, `tables`
     oscillator → wavetable name, `modulations` (target parameter, source) → amount.
     """
@@ -33,14 +33,14 @@ class Target:
     modulations: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
-def targets(patch: Patch) -> dict[str, Target]:
+def targets(patch: Patch) -> dict[str, DeviceTarget]:
     """Device name → target: Wavetable first, then the effects in chain order."""
     patch = patch.canonical()
     positions = [0, *(int(code) + 1 for code in patch.chain if code != END)]
     return {RACK.devices[i].name: _target(patch, i) for i in positions}
 
 
-def _target(patch: Patch, position: int) -> Target:
+def _target(patch: Patch, position: int) -> DeviceTarget:
     parameters = {DEVICE_ON: 1.0, **RACK.devices[position].fixed}
     properties: dict[str, int] = {}
     tables: dict[int, str] = {}
@@ -60,7 +60,7 @@ def _target(patch: Patch, position: int) -> Target:
             properties[choice.address.name] = int(choice.raws[item])
         else:
             parameters[choice.address.name] = float(choice.raws[item])
-    return Target(parameters, properties, tables, modulations)
+    return DeviceTarget(parameters, properties, tables, modulations)
 
 
 def baseline(name: str) -> dict[str, float]:
