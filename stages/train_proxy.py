@@ -20,7 +20,7 @@ from unmixer_core.calibration.calibrate import Calibration, Material
 from unmixer_core.calibration.gap import gap_report
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.errors import StageError
-from unmixer_core.live.farm.pool import RenderFailure
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.pipeline import machine, run
 from unmixer_core.pipeline import state as pipeline_state
@@ -28,14 +28,14 @@ from unmixer_core.pipeline.log import StageLog
 from unmixer_core.proxy import reflections
 from unmixer_core.proxy.neural import NeuralProxy
 from unmixer_core.proxy.proxy import RackProxy
-from unmixer_core.proxy.twin import Twin
+from unmixer_core.proxy.twin import ProxyModule
 from unmixer_core.report.plots import spectrograms
 
 EXAMPLES = 3
 
 
 def main(
-    renders: Path, proxy: Path, audio: config.Audio, settings: config.Proxy, log: StageLog
+    renders: Path, proxy: Path, audio: config.Audio, settings: config.ProxyFit, log: StageLog
 ) -> dict[str, float]:
     """Clips → `proxy`/proxy.safetensors and proxy.json.
 
@@ -53,7 +53,7 @@ def main(
     results = Calibration(
         twin.to(device), material, settings, state, log.metrics, log.progress
     ).run()
-    twins: dict[str, Twin] = {twin.KIND: twin}
+    twins: dict[str, ProxyModule] = {twin.KIND: twin}
     if settings.neural_steps or settings.kind == NeuralProxy.KIND:
         twins[NeuralProxy.KIND] = network = _network(material, audio, settings, state, log).to(
             device
@@ -80,7 +80,7 @@ def _read(twin: RackProxy, heard: dict[str, torch.Tensor]) -> None:
 
 
 def _heard(
-    audio: config.Audio, settings: config.Proxy, state: Path, log: StageLog
+    audio: config.Audio, settings: config.ProxyFit, state: Path, log: StageLog
 ) -> dict[str, torch.Tensor]:
     """The wavetables' spectra and the reverb's reflections, heard on the host (and kept in
     `state` for a re-run).
@@ -111,7 +111,7 @@ def _heard(
 
 
 def _network(
-    material: Material, audio: config.Audio, settings: config.Proxy, state: Path, log: StageLog
+    material: Material, audio: config.Audio, settings: config.ProxyFit, state: Path, log: StageLog
 ) -> NeuralProxy:
     """The neural proxy, trained (and kept in `state` for a re-run)."""
     network = neural_training.new_network(
@@ -134,7 +134,7 @@ def _network(
     return network
 
 
-def _examples(twins: dict[str, Twin], material: Material, log: StageLog) -> None:
+def _examples(twins: dict[str, ProxyModule], material: Material, log: StageLog) -> None:
     """A few held-out clips beside their proxies, as sound and as pictures."""
     for row in material.rows("valid", 8, 1)[:EXAMPLES]:
         sounds = {"host": material.audio([row], torch.device("cpu"))[0].numpy()}

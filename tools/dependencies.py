@@ -27,6 +27,7 @@ NEUTRAL = (
     "unmixer_core/errors.py",
     "unmixer_core/config/",
     "unmixer_core/pipeline/",
+    "unmixer_core/system/",
     "unmixer_core/live/ray/",
 )
 

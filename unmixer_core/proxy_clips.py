@@ -27,7 +27,7 @@ from torch import Tensor
 from unmixer_core.errors import StageError
 from unmixer_core.features.frames import FeatureSpec, log_mel
 from unmixer_core.proxy.proxy import RackProxy
-from unmixer_core.proxy.twin import Twin
+from unmixer_core.proxy.twin import ProxyModule
 from unmixer_core.sampling import SamplingSettings, draw
 from unmixer_core.schema.patch import PHASES, Patch, Patches
 
@@ -91,7 +91,9 @@ def at_rate(spec: FeatureSpec, sample_rate: int) -> FeatureSpec:
 
 
 @torch.inference_mode()
-def frames_of(proxy: Twin, shard: ProxyShard, plan: Plan) -> tuple[Patches, NDArray[np.float16]]:
+def frames_of(
+    proxy: ProxyModule, shard: ProxyShard, plan: Plan
+) -> tuple[Patches, NDArray[np.float16]]:
     """A shard's patches, as redrawn where the proxy's sound was not usable, and their frames [n, 2,
     mels, frames].
 
@@ -132,7 +134,7 @@ def frames_of(proxy: Twin, shard: ProxyShard, plan: Plan) -> tuple[Patches, NDAr
     return table, np.stack([frames[i] for i in order])
 
 
-def _heard(proxy: Twin, patches: list[Patch]) -> Tensor:
+def _heard(proxy: ProxyModule, patches: list[Patch]) -> Tensor:
     """Audio [n, 2, time] of single patches."""
     table, device = Patches.stack(patches, "full", "train"), next(proxy.parameters()).device
     columns = (
@@ -204,7 +206,7 @@ def _path(state: Path, shard: ProxyShard, ending: str) -> Path:
     return state / f"shard-{shard.number:05}.{ending}"
 
 
-_worker: dict[str, tuple[Twin, Plan]] = {}
+_worker: dict[str, tuple[ProxyModule, Plan]] = {}
 
 
 def _begin(proxy: Path, plan: Plan) -> None:

@@ -31,7 +31,8 @@ from typing import Any
 
 from benchmarks.bound import held
 from benchmarks.host.render import Prior, RenderedAudio
-from unmixer_core.live.renderer import Renderer, RenderFailure
+from unmixer_core.live.host import RenderFailure
+from unmixer_core.live.renderer import Renderer
 from unmixer_core.live.session.recorder import Recorder
 from unmixer_core.sampling import sample
 from unmixer_core.schema.patch import Patch

@@ -38,11 +38,11 @@ from benchmarks.proxy.speed import arguments
 from unmixer_core import config, sampling
 from unmixer_core.audio import resample
 from unmixer_core.dsp import spectral
-from unmixer_core.live.farm.pool import RenderFailure
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.pipeline import machine
 from unmixer_core.proxy.proxy import RackProxy
-from unmixer_core.proxy.twin import Twin
+from unmixer_core.proxy.twin import ProxyModule
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
@@ -117,7 +117,7 @@ def differences(losses: torch.Tensor) -> list[float]:
 
 
 def compare(
-    case: GradientCase, clips: list[np.ndarray], proxy: Twin, audio_rate: int
+    case: GradientCase, clips: list[np.ndarray], proxy: ProxyModule, audio_rate: int
 ) -> dict[int, GradientRow | None]:
     """By knob; None where the host's loss does not move at all."""
     host = torch.from_numpy(

@@ -33,7 +33,7 @@ from unmixer_core.inference import finetune
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.pipeline import machine
 from unmixer_core.proxy.proxy import RackProxy
-from unmixer_core.proxy.twin import Twin
+from unmixer_core.proxy.twin import ProxyModule
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
@@ -56,7 +56,7 @@ def perturbed(patch: Patch, count: int, seed: int) -> list[Patch]:
     return result
 
 
-def sounds_of(proxy: Twin, patches: Sequence[Patch], clip_s: float) -> torch.Tensor:
+def sounds_of(proxy: ProxyModule, patches: Sequence[Patch], clip_s: float) -> torch.Tensor:
     """The proxy's sounds of patches [n, 2, time]."""
     parts = [finetune.batch(patches[i : i + BATCH]) for i in range(0, len(patches), BATCH)]
     with torch.no_grad():

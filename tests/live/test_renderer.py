@@ -20,10 +20,11 @@ from unmixer_core.errors import HostDied, HostError
 from unmixer_core.live.farm import hosts as hosts_module
 from unmixer_core.live.farm import supervisor
 from unmixer_core.live.farm.hosts import PREFIX, EmbeddedHost, _sweep
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.osc import wire
 from unmixer_core.live.osc.client import Client
 from unmixer_core.live.osc.transport import Endpoint, UdpTransport
-from unmixer_core.live.renderer import Renderer, RenderFailure
+from unmixer_core.live.renderer import Renderer
 from unmixer_core.live.track.frozen import frozen_of
 from unmixer_core.live.track.tracks import track_names
 from unmixer_core.schema.patch import Patch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unmixer_core.errors import HostError
-from unmixer_core.live.farm.pool import RenderFailure
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.repeatability import FLOOR_DB, compare, measure, residual_db, worst
 from unmixer_core.schema.patch import Patch
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from unmixer_core.errors import StageError
-from unmixer_core.live.renderer import RenderFailure
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.track.frozen import FrozenTrack
 from unmixer_core.rendering.clip_store import ClipStore
 from unmixer_core.rendering.render_job import RenderJob

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 
 from unmixer_core.comparison import cma_es
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch, Patches
@@ -37,7 +36,7 @@ class FakeHost:
     def render(self, patches: list[Patch]) -> list[object]:
         self.renders += len(patches)
         return [
-            tone(p) if p.knobs[POSITION] <= self.refuse_above else SimpleNamespace(reason="refused")
+            tone(p) if p.knobs[POSITION] <= self.refuse_above else RenderFailure(p, "refused")
             for p in patches
         ]
 

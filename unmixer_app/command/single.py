@@ -83,7 +83,8 @@ def answer(
 def render(patch_path: Path, out: Path, trace: Path | None = None) -> None:
     """A patch file as a sound file; `trace` gets every datagram."""
     from unmixer_app.answer import patch_file
-    from unmixer_core.live.renderer import Renderer, RenderFailure
+    from unmixer_core.live.host import RenderFailure
+    from unmixer_core.live.renderer import Renderer
 
     patch = patch_file.read(patch_path)
     if out.suffix.lower().lstrip(".") not in ("wav", "flac", "ogg", "aiff", "aif"):

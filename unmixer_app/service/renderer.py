@@ -15,7 +15,8 @@ from unmixer_app.answer import patch_file
 from unmixer_app.service import heard_file
 from unmixer_core import audio, config
 from unmixer_core.errors import UnmixerError
-from unmixer_core.live.renderer import Renderer, RenderFailure
+from unmixer_core.live.host import RenderFailure
+from unmixer_core.live.renderer import Renderer
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema.patch import Patch
 from unmixer_core.search import search

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unmixer_core.calibration.calibrate import Material, Rows
 from unmixer_core.dsp import spectral
-from unmixer_core.proxy.twin import Twin
+from unmixer_core.proxy.twin import ProxyModule
 from unmixer_core.schema.rack import RACK
 
 RANKED = 64
@@ -40,7 +40,7 @@ def gap_rows(material: Material, per_row: int, seed: int) -> dict[str, Rows]:
     }
 
 
-def gap_report(proxy: Twin, material: Material, per_row: int, seed: int) -> dict[str, float]:
+def gap_report(proxy: ProxyModule, material: Material, per_row: int, seed: int) -> dict[str, float]:
     """Medians: `<row>.mss` proxy ↔ host, `<row>.random` between random host clips of the row,
     `<row>.level_db` the level's error.
 
@@ -78,7 +78,7 @@ def rank_agreement(by_host: NDArray[np.floating], by_proxy: NDArray[np.floating]
     return float(np.median(rhos))
 
 
-def _features(proxy: Twin, material: Material, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
+def _features(proxy: ProxyModule, material: Material, rows: Rows) -> tuple[Tensor, Tensor, Tensor]:
     """MSS vectors [rows, features] of host and proxy, and the absolute error of the RMS level in
     dB [rows].
     """

@@ -8,11 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import cma
 import numpy as np
 
+from unmixer_core.live.host import Host, RenderFailure
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch
@@ -111,7 +112,7 @@ class Genome:
 
 
 def cma_search(
-    renderer: Any,
+    renderer: Host,
     target_audio: np.ndarray,
     start: Patch,
     *,
@@ -170,7 +171,7 @@ class _HostSearch:
 
     def __init__(
         self,
-        renderer: Any,
+        renderer: Host,
         target_audio: np.ndarray,
         sample_rate: int,
         start: Patch,
@@ -198,9 +199,11 @@ class _HostSearch:
         costs = []
         for patch, sound in zip(patches, self.renderer.render(patches), strict=True):
             self.renders += 1
-            heard = isinstance(sound, np.ndarray)
-            cost = self._cost(sound) if heard else UNHEARD_DB
-            if heard and cost < self.best[0]:
+            if isinstance(sound, RenderFailure):
+                costs.append(UNHEARD_DB)
+                continue
+            cost = self._cost(sound)
+            if cost < self.best[0]:
                 self.best = (cost, patch, sound)
                 self.improvements.append(
                     Improvement(self.renders, self.seconds(), cost, patch, sound)

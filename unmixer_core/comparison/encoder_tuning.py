@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +24,7 @@ from unmixer_core.model.heads import Context
 from unmixer_core.model.mixture import to_unit
 from unmixer_core.model.targets import Targets
 from unmixer_core.model.unmixer import Belief, Unmixer, context_of
+from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.patch import Patch
 
 
@@ -32,7 +32,7 @@ def tune(
     model: Unmixer,
     features: Tensor,
     patch: Patch,
-    proxy: Any,
+    proxy: Proxy,
     distance: finetune.Distance,
     *,
     steps: int,

@@ -23,8 +23,10 @@ from unmixer_core.comparison import cma_es
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.errors import StageError
 from unmixer_core.inference import finetune
+from unmixer_core.live.host import Host
 from unmixer_core.metrics import patch as metrics_patch
 from unmixer_core.metrics import sound as metrics_sound
+from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.scoring import baselines
 from unmixer_core.scoring import retrieval as scoring_retrieval
@@ -68,8 +70,8 @@ class BenchmarkResources:
     compete.
     """
 
-    renderer: Any
-    proxy: Any
+    renderer: Host
+    proxy: Proxy
     propose: Callable[[ScoreTarget, list[Patch]], list[Patch]]
     tune: Callable[[ScoreTarget, Patch], list[Patch]]
     search: Callable[[ScoreTarget], cma_es.Found]

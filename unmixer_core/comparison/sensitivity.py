@@ -12,13 +12,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
 from unmixer_core.inference import finetune
+from unmixer_core.live.host import Host
 from unmixer_core.metrics import sound as metrics_sound
+from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.patch import Patch
 from unmixer_core.scoring.score import ScoreTarget
 
@@ -56,8 +58,8 @@ def settings(itf: Settings) -> Iterator[Moved]:
 
 
 def measure(
-    renderer: Any,
-    proxy: Any,
+    renderer: Host,
+    proxy: Proxy,
     targets: Sequence[tuple[ScoreTarget, Patch]],
     itf: Settings,
     rate: int,
@@ -96,7 +98,7 @@ def measure(
 
 
 def _heard_db(
-    renderer: Any, target: ScoreTarget, patches: Sequence[Patch], rate: int
+    renderer: Host, target: ScoreTarget, patches: Sequence[Patch], rate: int
 ) -> list[float]:
     return [
         float(metrics_sound.mss(sound, target.audio, rate))

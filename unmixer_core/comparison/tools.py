@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -17,7 +17,9 @@ from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import finetune
 from unmixer_core.inference.constraints import Constraints
 from unmixer_core.inference.posterior import PatchPosterior
+from unmixer_core.live.host import Host
 from unmixer_core.model.unmixer import Unmixer
+from unmixer_core.proxy.twin import Proxy
 from unmixer_core.recording.note import RecordedNote
 from unmixer_core.schema.patch import Patch
 from unmixer_core.scoring import retrieval as scoring_retrieval
@@ -42,10 +44,10 @@ class BenchmarkHosts:
     """
 
     model: Unmixer
-    proxy: Any
+    proxy: Proxy
     frames: FeatureTable
     clips: Clips
-    host: Any
+    host: Host
     heard: Mapping[int, RecordedNote]
     itf: Settings
     unmix: search_search.Settings

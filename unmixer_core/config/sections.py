@@ -116,7 +116,7 @@ class Features(Section):
     store: bool
 
 
-class Proxy(Section):
+class ProxyFit(Section):
     """The differentiable twin of the host and its calibration."""
 
     kind: Literal["ddsp", "neural"]
@@ -337,7 +337,7 @@ class Params(Section):
     sample: Sample
     render: Render
     features: Features
-    proxy: Proxy
+    proxy: ProxyFit
     proxy_clips: ProxyClips
     model: Model
     loss: Loss

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from unmixer_core.dataset.patch_table import PatchTable
 from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import finetune, marginals, propose
 from unmixer_core.model.unmixer import Unmixer
+from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.scoring.baselines import at_note
 from unmixer_core.scoring.score import Neighbours, Progress, ScoreTarget, quietly
@@ -68,7 +69,7 @@ def predict(
 
 
 def best_by_proxy(
-    proxy: Any,
+    proxy: Proxy,
     candidates: Sequence[Sequence[Patch]],
     test: Sequence[ScoreTarget],
     sample_rate: int,

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from unmixer_core import audio
 from unmixer_core.inference import finetune
 from unmixer_core.metrics import sound as metrics_sound
+from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.rack import RACK
 from unmixer_core.scoring.score import ScoreTarget
 
@@ -44,7 +45,7 @@ class Gap:
 
 
 def measure(
-    proxy: Any,
+    proxy: Proxy,
     test: Sequence[ScoreTarget],
     again: Sequence[Any],
     sample_rate: int,
@@ -83,7 +84,7 @@ def measure(
     return Gap(pd.DataFrame(lines, columns=COLUMNS), sounds, rate)
 
 
-def sounded(proxy: Any, target: ScoreTarget, sample_rate: int) -> Sound:
+def sounded(proxy: Proxy, target: ScoreTarget, sample_rate: int) -> Sound:
     """The proxy's sound of a clip's true patch [2, time], as long as the clip."""
     with torch.no_grad():
         batch = finetune.batch([target.patch], next(proxy.parameters()).device)

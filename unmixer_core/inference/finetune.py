@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -28,8 +28,10 @@ from torch import Tensor
 from unmixer_core import audio as unmixer_core_audio
 from unmixer_core.dsp import spectral
 from unmixer_core.errors import HostError
+from unmixer_core.live.host import Host
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.model.mixture import to_logit, to_unit
+from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
@@ -89,7 +91,7 @@ class Batch:
     note: Tensor  # [batch]
     gate_s: Tensor  # [batch]
 
-    def render(self, proxy: Any, knobs: Tensor, clip_s: float | None) -> Tensor:
+    def render(self, proxy: Proxy, knobs: Tensor, clip_s: float | None) -> Tensor:
         """Audio [batch, 2, time] of these discrete parts with other knobs."""
         return proxy(knobs, self.choices, self.chain, self.note, self.gate_s, clip_s=clip_s)
 
@@ -110,7 +112,7 @@ def batch(patches: Sequence[Patch], device: torch.device | str = "cpu") -> Batch
 
 
 def refine(
-    proxy: Any,
+    proxy: Proxy,
     target_audio: np.ndarray,
     patches: Sequence[Patch],
     settings: Settings,
@@ -145,7 +147,7 @@ def refine(
 
 
 def refine_side_by_side(
-    proxy: Any,
+    proxy: Proxy,
     target_audio: np.ndarray,
     patches: Sequence[Patch],
     settings: Settings,
@@ -170,7 +172,7 @@ def refine_side_by_side(
 
 
 def rank(
-    proxy: Any,
+    proxy: Proxy,
     target_audio: np.ndarray,
     patches: Sequence[Patch],
     *,
@@ -194,7 +196,7 @@ def rank(
 
 
 def verify(
-    renderer: Any, target_audio: np.ndarray, patches: Sequence[Patch], *, sample_rate: int
+    renderer: Host, target_audio: np.ndarray, patches: Sequence[Patch], *, sample_rate: int
 ) -> Verified:
     """Render every patch through the host.
 
@@ -217,7 +219,7 @@ def verify(
 
 
 def target_distance(
-    proxy: Any, target_audio: np.ndarray, sample_rate: int, clip_s: float | None
+    proxy: Proxy, target_audio: np.ndarray, sample_rate: int, clip_s: float | None
 ) -> Distance:
     """L_spectral to the target at the proxy's rate, prepared once, both sides at unit peak
     (level-blind).
@@ -239,7 +241,7 @@ def target_distance(
 
 
 def mss_distance(
-    proxy: Any, target_audio: np.ndarray, sample_rate: int, clip_s: float | None
+    proxy: Proxy, target_audio: np.ndarray, sample_rate: int, clip_s: float | None
 ) -> Distance:
     """MSS in dB to the target at the proxy's rate, as the host's sounds are judged."""
     target, rate = _heard(proxy, target_audio, sample_rate, clip_s), int(proxy.sample_rate)
@@ -254,7 +256,7 @@ def mss_distance(
 
 
 def corrected_distances(
-    proxy: Any,
+    proxy: Proxy,
     target_audio: np.ndarray,
     patches: Sequence[Patch],
     sounds: Sequence[np.ndarray],
@@ -301,7 +303,9 @@ def corrected_distances(
     return of
 
 
-def _heard(proxy: Any, target_audio: np.ndarray, sample_rate: int, clip_s: float | None) -> Tensor:
+def _heard(
+    proxy: Proxy, target_audio: np.ndarray, sample_rate: int, clip_s: float | None
+) -> Tensor:
     """The target as the proxy would have made it.
 
     [1, 2, time] at its rate and on its device, unit peak.
@@ -336,7 +340,7 @@ def one_thread_each() -> Iterator[None]:
 
 
 @contextmanager
-def frozen(proxy: Any) -> Iterator[None]:
+def frozen(proxy: Proxy) -> Iterator[None]:
     """The proxy in eval mode with no parameter asking for a gradient.
 
     Everything as it was afterwards.
@@ -456,5 +460,5 @@ def _free(patches: Sequence[Patch], locked: np.ndarray | None) -> np.ndarray:
     )
 
 
-def _device(proxy: Any) -> torch.device:
+def _device(proxy: Proxy) -> torch.device:
     return next(iter(proxy.parameters()), torch.zeros(0)).device

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from unmixer_core.errors import HostError, ReadbackMismatch
-from unmixer_core.live.farm.pool import Clip, RenderFailure
+from unmixer_core.live.farm.pool import Clip
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.osc import wire
 from unmixer_core.live.osc.client import Client, Timing
 from unmixer_core.live.osc.transport import Endpoint, Transport, connect

@@ -28,9 +28,10 @@ from typing import Any, Protocol
 
 from unmixer_core.errors import ConfigError, HostError
 from unmixer_core.live.farm.host_list import HostSpec, configured, embedded
-from unmixer_core.live.farm.pool import Clip, HostPool, PatchJob, PooledHost, RenderFailure
+from unmixer_core.live.farm.pool import Clip, HostPool, PatchJob, PooledHost
 from unmixer_core.live.farm.supervisor import HostSupervisor
 from unmixer_core.live.farm.workers import HostWorker
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.ray.engine import RayEngine
 from unmixer_core.live.session.recorder import Take
 from unmixer_core.live.track.frozen import FrozenTrack

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmixer_core.errors import HostError
-from unmixer_core.live.farm.pool import RenderFailure
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.schema.patch import Patch
 
 Clip = NDArray[np.float32]

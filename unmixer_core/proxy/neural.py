@@ -25,7 +25,7 @@ from unmixer_core.dsp import oscillators, spectral
 from unmixer_core.dsp.fft import filter_frames, frames_count
 from unmixer_core.errors import StageError
 from unmixer_core.proxy.controls import choice_weights
-from unmixer_core.proxy.twin import REBUILD, Twin
+from unmixer_core.proxy.twin import REBUILD, ProxyModule
 from unmixer_core.proxy.voice import note_to_hz
 from unmixer_core.schema.rack import RACK
 
@@ -61,7 +61,7 @@ def _channel_levels_db(channels: Tensor, sample_rate: int) -> Tensor:
     return (10.0 * torch.log10(power + 10.0 ** (FLOOR_DB / 10.0))).unflatten(0, channels.shape[:2])
 
 
-class NeuralProxy(Twin):
+class NeuralProxy(ProxyModule):
     """Decoder and carrier. `clip_s` is the longest clip that it can sound."""
 
     KIND = "neural"
@@ -116,7 +116,7 @@ class NeuralProxy(Twin):
         gate_s: Tensor,
         clip_s: float | None = None,
     ) -> Tensor:
-        """Sound of a batch of patches, as `Twin.forward` says.
+        """Sound of a batch of patches, as `ProxyModule.forward` says.
 
         Raises StageError for a clip longer than it was trained on.
         """
@@ -232,7 +232,7 @@ class NeuralProxy(Twin):
         return (below * (1.0 - share)[:, None] + above * share[:, None]).T
 
     def description(self) -> dict[str, Any]:
-        """See `Twin.description`."""
+        """See `ProxyModule.description`."""
         return super().description() | {"width": self.width, "draws": DRAWS}
 
     @classmethod

@@ -14,12 +14,12 @@ from unmixer_core.proxy.chain import run_chain
 from unmixer_core.proxy.controls import Controls, choice_weights
 from unmixer_core.proxy.effects import make_effects
 from unmixer_core.proxy.neural import NeuralProxy
-from unmixer_core.proxy.twin import Twin, described
+from unmixer_core.proxy.twin import ProxyModule, described
 from unmixer_core.proxy.voice import WavetableVoice
 from unmixer_core.schema.rack import RACK
 
 
-class RackProxy(Twin):
+class RackProxy(ProxyModule):
     """The differentiable twin of the host, at its own sample rate: DDSP by the schema.
 
     proxy = Proxy.load(Path("models/proxy"))
@@ -44,7 +44,7 @@ class RackProxy(Twin):
         gate_s: Tensor,
         clip_s: float | None = None,
     ) -> Tensor:
-        """Sound of a batch of patches, as `Twin.forward` says."""
+        """Sound of a batch of patches, as `ProxyModule.forward` says."""
         n_samples = round((clip_s or self.clip_s) * self.sample_rate)
         weights = choice_weights(choices, knobs)
         note, gate_s = note.to(knobs), gate_s.to(knobs)
@@ -68,7 +68,7 @@ class RackProxy(Twin):
         return Controls(RACK.devices[device], knobs[:, self._columns[device]], mine, module.knobs)
 
     @classmethod
-    def load(cls, folder: Path, *, sample_rate: int | None = None) -> Twin:
+    def load(cls, folder: Path, *, sample_rate: int | None = None) -> ProxyModule:
         """The proxy in a folder, of whichever kind it is.
 
         `sample_rate` asks for another rate than the one it was calibrated at, which only a DDSP

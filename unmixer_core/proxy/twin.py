@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, Self
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -22,7 +22,37 @@ WEIGHTS, DESCRIPTION = "proxy.safetensors", "proxy.json"
 REBUILD = "dvc repro --force train_proxy"
 
 
-class Twin(nn.Module):
+class Proxy(Protocol):
+    """G_proxy: patch -> sound, with a gradient to every knob, choice weight and chain slot."""
+
+    #: Hz, and seconds of sound unless a call says otherwise.
+    sample_rate: int
+    clip_s: float
+    #: False after `eval()`.
+    training: bool
+
+    def __call__(
+        self,
+        knobs: Tensor,
+        choices: Tensor | Sequence[Tensor],
+        chain: Tensor,
+        note: Tensor,
+        gate_s: Tensor,
+        clip_s: float | None = None,
+    ) -> Tensor:
+        """Audio [batch, 2, samples]; shapes of the arguments as in `ProxyModule.forward`."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The constants that calibration found."""
+        ...
+
+    def train(self, mode: bool = True) -> Self: ...
+
+    def eval(self) -> Self: ...
+
+
+class ProxyModule(nn.Module):
     """A stand-in for the host: patch → sound, with a gradient to every knob, choice weight and
     chain slot.
     """

@@ -6,7 +6,7 @@ Silent or runaway ones are redrawn and counted.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -17,17 +17,11 @@ import numpy as np
 from unmixer_core import audio
 from unmixer_core.errors import HostError, StageError
 from unmixer_core.live.farm.host_list import EMBEDDED, sounds
-from unmixer_core.live.renderer import RenderFailure
+from unmixer_core.live.host import Host, RenderFailure
 from unmixer_core.live.track.frozen import FrozenTrack, frozen_of
 from unmixer_core.rendering.clip_store import ClipStore
 from unmixer_core.sampling import SamplingSettings, draw
 from unmixer_core.schema.patch import Patch, Patches
-
-
-class Host(Protocol):
-    """What renders: unmixer_core.live.renderer.Renderer, or a stand-in in tests."""
-
-    def map(self, patches: Sequence[Patch]) -> Iterator[tuple[int, audio.Clip | RenderFailure]]: ...
 
 
 class RenderSettings(Protocol):

@@ -22,6 +22,7 @@ import pandas as pd
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.dataset.patch_table import PatchTable
 from unmixer_core.errors import StageError
+from unmixer_core.live.host import Host
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.metrics import statistics
 from unmixer_core.schema.patch import PHASES, Patch, Patches
@@ -219,7 +220,7 @@ class Ledger:
 
 
 def score(
-    renderer: Any,
+    renderer: Host,
     jobs: Sequence[ScoreJob],
     test: Sequence[ScoreTarget],
     sample_rate: int,
@@ -263,7 +264,7 @@ def score(
 
 
 def rendered(
-    renderer: Any, jobs: Sequence[ScoreJob]
+    renderer: Host, jobs: Sequence[ScoreJob]
 ) -> Iterator[tuple[Sequence[ScoreJob], list[Any]]]:
     """Chunks of jobs with their sounds.
 

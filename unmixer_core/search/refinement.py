@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from unmixer_core.inference import finetune
+from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.patch import Patch
 
 EVERY_S = 0.1
@@ -37,7 +38,7 @@ class _Watched:
     Everything else is the proxy's own.
     """
 
-    def __init__(self, proxy: Any, distance: finetune.Distance, n: int) -> None:
+    def __init__(self, proxy: Proxy, distance: finetune.Distance, n: int) -> None:
         self._proxy, self._distance = proxy, distance
         self.losses = np.full(n, np.inf)
         self.knobs: list[NDArray[np.float32] | None] = [None] * n
@@ -60,7 +61,7 @@ class _Watched:
 
 
 def refine(
-    proxy: Any,
+    proxy: Proxy,
     target_audio: NDArray[np.float32],
     patches: Sequence[Patch],
     settings: finetune.Settings,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,9 +30,11 @@ from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import finetune
 from unmixer_core.inference.constraints import Constraints
 from unmixer_core.inference.posterior import PatchPosterior
+from unmixer_core.live.host import Host
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.model.mixture import to_logit, to_unit
 from unmixer_core.model.unmixer import Unmixer
+from unmixer_core.proxy.twin import Proxy
 from unmixer_core.recording.note import RecordedNote
 from unmixer_core.schema.patch import Patch
 from unmixer_core.search import initial, neighbourhood, refinement
@@ -85,8 +87,8 @@ class SearchResources:
     """
 
     model: Unmixer
-    proxy: Any
-    host: Any
+    proxy: Proxy
+    host: Host
     known: FeatureTable | None = None
     clips: Clips | None = None
 

@@ -28,7 +28,7 @@ from unmixer_core.features.store import FeatureTable
 from unmixer_core.model.targets import Targets
 from unmixer_core.model.unmixer import Draw
 from unmixer_core.proxy.proxy import RackProxy
-from unmixer_core.proxy.twin import Twin
+from unmixer_core.proxy.twin import ProxyModule
 from unmixer_core.schema.patch import PHASES
 from unmixer_core.training import losses
 
@@ -199,7 +199,7 @@ class Sounds:
     model's to predict.
     """
 
-    proxy: Twin
+    proxy: ProxyModule
     clips: Clips
 
     @classmethod

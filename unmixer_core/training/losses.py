@@ -45,16 +45,6 @@ class LossSettings(Protocol):
     audio_to_chain: bool
 
 
-class Renderer(Protocol):
-    """The proxy: (knobs [b, K], choices, chain slots, note [b], gate_s [b]) -> audio [b, 2,
-    time].
-    """
-
-    def __call__(
-        self, knobs: Tensor, choices: list[Tensor], chain: Tensor, note: Tensor, gate_s: Tensor
-    ) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class Terms:
     """Batch means, before their lambdas.
@@ -177,7 +167,7 @@ def level_matched(audio: Tensor) -> Tensor:
     return audio / audio.square().mean((-2, -1), keepdim=True).add(1e-10).sqrt()
 
 
-def rendered(proxy: Renderer, draw: Draw, note: Tensor, gate_s: Tensor) -> Tensor:
+def rendered(proxy: Proxy, draw: Draw, note: Tensor, gate_s: Tensor) -> Tensor:
     """A sample's sound [b, 2, time]; the discrete parts go in as weights."""
     return proxy(draw.knobs, draw.context.choices, draw.context.slots, note, gate_s)
 

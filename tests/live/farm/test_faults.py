@@ -26,7 +26,8 @@ from tests.processes import with_words
 from unmixer_core.errors import HostError
 from unmixer_core.headless.faults.faults import FAULTS
 from unmixer_core.live.farm import hosts, supervisor
-from unmixer_core.live.renderer import Renderer, RenderFailure
+from unmixer_core.live.host import RenderFailure
+from unmixer_core.live.renderer import Renderer
 from unmixer_core.live.session import recorder
 from unmixer_core.schema.patch import Patch
 

@@ -20,7 +20,8 @@ from unmixer_core.errors import HostDied, HostError, RecordingError
 from unmixer_core.live import renderer as render
 from unmixer_core.live.farm import supervisor
 from unmixer_core.live.farm.host_list import HostSpec, embedded
-from unmixer_core.live.farm.pool import PATCH_TRIES, RenderFailure, SessionLost, Standing
+from unmixer_core.live.farm.pool import PATCH_TRIES, SessionLost, Standing
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.live.track.frozen import FrozenTrack
 from unmixer_core.schema.patch import Patch

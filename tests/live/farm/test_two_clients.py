@@ -19,8 +19,9 @@ import pytest
 
 from tests.live.farm.test_faults import AUDIO, impatient, patches, right  # noqa: F401 (fixtures)
 from unmixer_core.errors import HostDied, HostError, PortBusy
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.osc import wire
-from unmixer_core.live.renderer import Renderer, RenderFailure
+from unmixer_core.live.renderer import Renderer
 
 pytestmark = pytest.mark.skipif(
     find_spec("vita") is None, reason="the embedded host sounds through vita"

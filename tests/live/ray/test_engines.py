@@ -21,7 +21,7 @@ import pytest
 
 from benchmarks.host.ray_cluster import actors, free_port, head, hosts
 from unmixer_core import errors
-from unmixer_core.live.farm.pool import RenderFailure
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.rendering.clip_store import ClipStore
 from unmixer_core.rendering.render_job import RenderJob, host_digest

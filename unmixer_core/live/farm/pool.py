@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unmixer_core.errors import HostError
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.track.frozen import FrozenTrack
 from unmixer_core.schema.patch import Patch
 
@@ -27,17 +28,6 @@ log = logging.getLogger(__name__)
 
 Clip = NDArray[np.float32]
 PATCH_TRIES = 3
-
-
-@dataclass(frozen=True, eq=False)
-class RenderFailure:
-    """A patch that no try could render, and the reason as a sentence."""
-
-    patch: Patch
-    reason: str
-
-    def __str__(self) -> str:
-        return f"patch {self.patch.digest} was not rendered: {self.reason}"
 
 
 @dataclass(frozen=True)
