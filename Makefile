@@ -69,6 +69,7 @@ $(STAMP): requirements.txt requirements-serve.txt requirements-dev.txt constrain
 	  { rm -rf $(VENV); echo "error: $(PYTHON) can make no virtual environment: run 'sudo apt install python3-venv' and try again." >&2; exit 1; }
 	$(PIP) install --quiet $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) "$(TORCH)"
 	$(PIP) install --quiet -r requirements-dev.txt -c constraints.txt
+	$(PIP) install --quiet --no-deps -e .  # the command `unmix`
 	@touch $@
 
 constraints: $(STAMP)  ## resolve constraints.txt again (torch and its CUDA parts stay open: the platform decides)
