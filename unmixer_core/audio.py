@@ -15,6 +15,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from unmixer_core.errors import AudioError
+from unmixer_core.system import files
 
 Clip = NDArray[np.float32]
 SILENCE_LUFS = -120.0
@@ -41,12 +42,9 @@ def write(path: Path, clip: Clip, rate: int, subtype: str | None = None) -> None
 
     Written to a temporary name, then moved.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    soundfile.write(
-        temporary, clip.T, rate, subtype=subtype, format=path.suffix.lstrip(".").upper()
-    )
-    temporary.replace(path)
+    ending = path.suffix.lstrip(".").upper()
+    with files.replacing(path) as temporary:
+        soundfile.write(temporary, clip.T, rate, subtype=subtype, format=ending)
 
 
 def resample(clip: Clip, rate_in: int, rate_out: int) -> Clip:

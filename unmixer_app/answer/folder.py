@@ -50,6 +50,11 @@ def claim(folder: Path, sound: Path) -> None:
         raise ConfigError(
             f"the answer would replace {shown(sound)} itself; choose another folder with --out."
         )
+    if (folder / CANDIDATES).is_symlink():
+        raise ConfigError(
+            f"{shown(folder / CANDIDATES)} is a link, so what it names could be replaced; choose "
+            f"another folder with --out."
+        )
     there = next((name for name in names if os.path.lexists(folder / name)), None)
     if there is not None and not is_answer(folder):
         raise ConfigError(
@@ -93,7 +98,7 @@ def clear(folder: Path) -> None:
     stays.
     """
     (folder / "patch.json").unlink(missing_ok=True)
-    if (folder / CANDIDATES).is_dir():
+    if (folder / CANDIDATES).is_dir() and not (folder / CANDIDATES).is_symlink():
         for path in (folder / CANDIDATES).iterdir():
             if CANDIDATE.fullmatch(path.name):
                 path.unlink()

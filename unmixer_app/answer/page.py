@@ -129,6 +129,9 @@ def _summary(report: Report, document: Mapping[str, Any]) -> None:
         f"Similarity {found['percent']:.0f} % (MSS {found['mss_db']:.2f} dB), found in "
         f"{document['seconds']:.1f} s."
     )
+    model = document["model"]
+    weights = "the shipped weights" if model["kind"] == "shipped" else "local weights"
+    words += f" Answered by {weights} of {model['folder']} ({model['sha256'][:12]})."
     scale = "0 %: a random patch of this synth · 100 %: the same sound"
     report.text(words)
     meter = (

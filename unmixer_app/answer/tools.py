@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,10 @@ from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording.sound_file import shown
 
 MODELS = ("full", "pretrained")
+#: What answers unless another model is asked for.
+SHIPPED = ROOT / "models" / "pretrained"
+#: The word of --model for the model that `make repro` trained in this checkout.
+LOCAL = Path("local")
 
 
 @contextmanager
@@ -73,15 +78,41 @@ def _known(spec: Any) -> tuple[Any, Any]:
         return known, None
 
 
-def find_models(folder: Path | None = None, models: Path = ROOT / "models") -> tuple[Path, Path]:
-    """(network, proxy): models/full with models/proxy, else models/pretrained, which holds its
-    proxy in `proxy/`; or those of `folder`. Raises ConfigError where there is none.
+def find_models(folder: Path | None = None, models: Path | None = None) -> tuple[Path, Path]:
+    """Find (network, proxy), two folders.
+
+    `folder`: the model that was asked for; `local` is models/full of this checkout. `models`: a
+    folder that holds one in full/ or pretrained/ (its proxy in proxy/), or is one itself. With
+    neither: the shipped weights, whatever was trained here.
+
+    Raises:
+        ConfigError: there is none.
     """
-    names = [folder] if folder is not None else [models / name for name in MODELS]
+    if folder is not None:
+        names = [ROOT / "models" / "full" if folder == LOCAL else folder]
+    elif models is not None:
+        names = [models, *(models / name for name in MODELS)]
+    else:
+        names = [SHIPPED]
     for path in names:
-        proxies = [path / "proxy", path.parent / "proxy", models / "proxy"]
+        proxies = [path / "proxy", path.parent / "proxy", ROOT / "models" / "proxy"]
         proxy = next((p for p in proxies if (p / "proxy.json").exists()), None)
         if (path / "model.json").exists() and proxy is not None:
             return path, proxy
     looked = " or ".join(shown(path) for path in names)
     raise ConfigError(f"there is no trained model in {looked}; run `make repro` to train one.")
+
+
+def model_card(folder: Path) -> dict[str, str]:
+    """What patch.json says of the model that answered: kind, folder, SHA-256 of its weights."""
+    with (folder / "model.safetensors").open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    shipped = folder.resolve() == SHIPPED.resolve()
+    kind = "shipped" if shipped else "local"
+    return {"kind": kind, "folder": shown(folder), "sha256": digest}
+
+
+def model_sentence(card: Mapping[str, str]) -> str:
+    """The same in words."""
+    weights = "the shipped weights" if card["kind"] == "shipped" else "local weights"
+    return f"model: {weights} of {card['folder']} ({card['sha256'][:12]})"

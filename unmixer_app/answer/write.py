@@ -13,10 +13,12 @@ import numpy as np
 
 from unmixer_app.answer import folder, patch_file, presets
 from unmixer_app.answer import page as answer_page
+from unmixer_app.answer import tools as answer_tools
 from unmixer_core import audio
 from unmixer_core.recording import sound_file
 from unmixer_core.recording.note import RecordedNote
 from unmixer_core.search import search
+from unmixer_core.system import files
 
 if TYPE_CHECKING:
     from unmixer_app.answer.request import Request
@@ -53,6 +55,7 @@ def write(
         "renders": found.renders,
         "interrupted": found.interrupted,
         "failure": found.failure,
+        "model": answer_tools.model_card(answer_tools.find_models(request.model)[0]),
         "input": heard.about
         | {"remarks": remarks, "notes": list(heard.notes), "gate_s": heard.gate_s},
     }
@@ -114,7 +117,7 @@ def _report(
         f"candidate {i}: {rows[i - 1][1]}, {c.mss_db:.1f} dB": matched(c.audio, heard.clip)
         for i, c in enumerate(shown[:PLAYED], start=1)
     }
-    files = {
+    listed = {
         folder.preset_name(out): "the patch as a preset; open it in Vital and play the note above",
         "patch.json": (
             "all of it as data; `unmix push patch.json` sets it in Live, `unmix render "
@@ -124,8 +127,6 @@ def _report(
         "candidates/": "the other candidates, each a .wav and a .json like patch.json",
     }
     page = answer_page.page(
-        sound_file.shown(Path(name)), document, sounds, heard.rate, rows, chance_db, files
+        sound_file.shown(Path(name)), document, sounds, heard.rate, rows, chance_db, listed
     )
-    temporary = out / ".report.html.tmp"
-    temporary.write_text(page.html(), encoding="utf-8")
-    temporary.replace(out / "report.html")
+    files.write_text(out / "report.html", page.html())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from unmixer_app.answer.progress import Progress
 from unmixer_app.command import single
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording import sound_file
+from unmixer_core.system import files
 
 COLUMNS = (
     "file",
@@ -41,15 +41,15 @@ def run(folder: Path, out: Path | None, request: answer_request.Request) -> int:
     The exit status: 0 when every file has an answer (in Live too, where that was asked), else 1.
     """
     target = out or single.DEFAULT_OUT / folder.resolve().name
-    files = sorted(_sounds(folder, target))
-    if not files:
+    sounds = sorted(_sounds(folder, target))
+    if not sounds:
         raise ConfigError(
             f"{sound_file.shown(folder)} holds no sound files ({', '.join(sound_file.SUFFIXES)})."
         )
     _ours(target / "summary.csv")
     rows: dict[Path, dict[str, Any]] = {}
     waiting = []
-    for path in files:
+    for path in sounds:
         known = _known(path, folder, target, request)
         if known is None:
             waiting.append(path)
@@ -60,14 +60,17 @@ def run(folder: Path, out: Path | None, request: answer_request.Request) -> int:
     failed = False
     try:
         if waiting:
-            with tools.tools(request, Progress(folder.name)) as ready:
+            progress = Progress(folder.name)
+            card = tools.model_card(tools.find_models(request.model)[0])
+            progress.done(tools.model_sentence(card))
+            with tools.tools(request, progress) as ready:
                 for path in waiting:
                     failed |= not _one(path, folder, target, request, ready, rows)
                     _summary(target, rows)
     except KeyboardInterrupt:
         done = sum(row["status"] == "ok" for row in rows.values())
         raise KeyboardInterrupt(
-            f"interrupted with {done} of {len(files)} sounds done; run it again to go on."
+            f"interrupted with {done} of {len(sounds)} sounds done; run it again to go on."
         ) from None
     return 1 if failed or any(row["status"] != "ok" for row in rows.values()) else 0
 
@@ -225,10 +228,10 @@ def _ours(summary: Path) -> None:
 
 
 def _summary(target: Path, rows: dict[Path, dict[str, Any]]) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    temporary = target / ".summary.csv.tmp"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        files.replacing(target / "summary.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows[path] for path in sorted(rows))
-    os.replace(temporary, target / "summary.csv")

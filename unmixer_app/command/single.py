@@ -14,7 +14,7 @@ from typing import Any
 from unmixer_app.answer import folder as answer_folder
 from unmixer_app.answer.progress import Progress
 from unmixer_app.answer.request import ROOT, Request
-from unmixer_app.answer.tools import find_models, tools
+from unmixer_app.answer.tools import find_models, model_card, model_sentence, tools
 from unmixer_core import config
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording import note as recording_note
@@ -30,7 +30,8 @@ def run(path: Path, out: Path | None, request: Request) -> dict[str, Any]:
     heard = request.listen(path)  # a bad file is refused before anything is started
     for remark in heard.remarks:
         tell.done(remark)
-    find_models(request.model)
+    model, _ = find_models(request.model)
+    tell.done(model_sentence(model_card(model)))
     folder = place(path, out)
     answer_folder.claim(
         folder, path

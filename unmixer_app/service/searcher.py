@@ -45,7 +45,8 @@ def main() -> None:
     wire, stop = Wire(), _Stop()
     try:
         params = config.load(ROOT / "params.yaml")
-        request = options.request({}, params, answer_tools.find_models(models=Path(sys.argv[1]))[0])
+        model, _ = answer_tools.find_models(models=Path(sys.argv[1]))
+        request = options.request({}, params, model)
         with answer_tools.tools(
             request, Progress("searcher", io.StringIO()), int(os.environ["UNMIXER_THREADS"])
         ) as tools:
@@ -53,16 +54,21 @@ def main() -> None:
             os.nice(PATIENT)
             wire.tell({})
             for asked in wire:
-                wire.tell(_one(asked, params, tools, wire, stop))
+                wire.tell(_one(asked, params, model, tools, wire, stop))
     except UnmixerError as error:
         wire.tell({"failed": " ".join(str(error).split())})
 
 
 def _one(
-    asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop
+    asked: dict[str, Any],
+    params: config.Params,
+    model: Path,
+    tools: Any,
+    wire: Wire,
+    stop: _Stop,
 ) -> dict[str, Any]:
     try:
-        return {"done": _search(asked, params, tools, wire, stop)}
+        return {"done": _search(asked, params, model, tools, wire, stop)}
     except KeyboardInterrupt:
         return {"done": None}
     except UnmixerError as error:
@@ -75,13 +81,18 @@ def _one(
 
 
 def _search(
-    asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop
+    asked: dict[str, Any],
+    params: config.Params,
+    model: Path,
+    tools: Any,
+    wire: Wire,
+    stop: _Stop,
 ) -> dict[str, Any] | None:
     from unmixer_app.answer import patch_file, write
     from unmixer_core.search import search as search_search
     from unmixer_core.system import limits
 
-    request = options.request(asked["options"], params)
+    request = options.request(asked["options"], params, model)
     heard, begun = heard_file.read(Path(asked["folder"])), time.perf_counter()
     itf = (
         params.itf

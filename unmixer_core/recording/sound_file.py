@@ -25,6 +25,7 @@ import soundfile
 from numpy.typing import NDArray
 
 from unmixer_core.errors import AudioError
+from unmixer_core.system import files
 
 MAX_S = 60.0
 MIN_RATE, MAX_RATE = 4000, 384_000
@@ -100,13 +101,9 @@ def write(path: Path, clip: NDArray[np.float32], rate: int, subtype: str | None 
         )
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
         raise AudioError(f"{shown(path)} cannot be written as audio ({_reason(error)}).") from None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        temporary.write_bytes(encoded.getbuffer())
-        temporary.replace(path)
+        files.write_bytes(path, encoded.getvalue())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 

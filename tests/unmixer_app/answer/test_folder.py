@@ -105,3 +105,16 @@ def test_the_preset_has_a_name_that_every_folder_can_have(
             and preset.isprintable()
             and not preset.startswith(".")
         )
+
+
+def test_candidates_that_are_a_link_are_refused_and_kept(tmp_path: Path):
+    album, out = tmp_path / "album", tmp_path / "answer"
+    album.mkdir()
+    (album / "01.wav").write_bytes(b"song")
+    out.mkdir()
+    (out / answer_folder.MARKER).touch()
+    (out / answer_folder.CANDIDATES).symlink_to(album)
+    with pytest.raises(ConfigError, match="is a link"):
+        answer_folder.claim(out, tmp_path / "kick.wav")
+    answer_folder.clear(out)
+    assert (album / "01.wav").read_bytes() == b"song"

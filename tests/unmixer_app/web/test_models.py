@@ -55,6 +55,31 @@ def test_a_folder_that_is_named_is_the_only_one(models: Path, tmp_path: Path):
         tools.find_models(tmp_path / "other", models)
 
 
+def test_the_shipped_weights_answer_unless_another_model_is_asked_for(
+    models: Path, monkeypatch: pytest.MonkeyPatch
+):
+    place(models / "full", models / "proxy")
+    monkeypatch.setattr(tools, "SHIPPED", models / "pretrained")
+    monkeypatch.setattr(tools, "ROOT", models.parent)
+    models.rename(models.parent / "models")
+    here = models.parent / "models"
+    monkeypatch.setattr(tools, "SHIPPED", here / "pretrained")
+    assert tools.find_models()[0] == here / "pretrained"
+    assert tools.find_models(Path("local")) == (here / "full", here / "proxy")
+
+
+def test_a_service_may_be_given_the_models_folder_itself(models: Path):
+    assert tools.find_models(models=models / "pretrained")[0] == models / "pretrained"
+
+
+def test_the_card_names_the_weights(tmp_path: Path):
+    (tmp_path / "model.safetensors").write_bytes(b"abc")
+    card = tools.model_card(tmp_path)
+    assert card["kind"] == "local" and card["sha256"].startswith("ba7816bf8f01")
+    assert "local weights" in tools.model_sentence(card) and str(tmp_path) in card["folder"]
+    assert tools.model_card(tools.SHIPPED)["kind"] == "shipped"
+
+
 def test_without_any_model_it_says_where_it_looked(tmp_path: Path):
     with pytest.raises(
         ConfigError, match=r"full or .+pretrained; run `make repro` to train one\.$"
