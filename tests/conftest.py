@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
+
+# Under nohup, or behind & in a script, Ctrl-C is ignored, and children inherit that. Tests send
+# SIGINT to their children, so these must get the signal as they would from a terminal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: tests run in parallel processes
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
