@@ -19,6 +19,7 @@ from unmixer_core.headless.song.template import TEMPLATES
 
 
 def main() -> int:
+    """Run the host until it is stopped; the exit status."""
     options = _parser().parse_args()
     logging.basicConfig(
         level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"

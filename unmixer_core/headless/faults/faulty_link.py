@@ -52,9 +52,11 @@ class FaultyLink:
         self._heard = 0
 
     def close(self) -> None:
+        """Close the link behind this one."""
         self._inner.close()
 
     def receive(self, timeout_s: float) -> Arrival | None:
+        """Return the next datagram that the faults let through, or None after `timeout_s`."""
         give_up_s = time.monotonic() + timeout_s
         while True:
             now_s = time.monotonic()
@@ -74,6 +76,7 @@ class FaultyLink:
                 return None
 
     def send(self, datagram: bytes, ip: str) -> None:
+        """Send a datagram late, twice, in another order, or not at all."""
         if self._silent:
             return
         for delay_s in self._delays_s():

@@ -56,6 +56,7 @@ class FaultyTakes:
         self._before = ""
 
     def submit(self, job: SoundJob, done: Done) -> None:
+        """Render a take with the faults that are due for it."""
         self._takes += 1
         due = {
             name: settings for name, settings in self._faults.items() if self._is_due(settings, job)

@@ -21,11 +21,14 @@ Arrival = tuple[bytes, str]
 class Link(Protocol):
     """What the server needs of a wire. `send` may be called from any thread."""
 
-    def receive(self, timeout_s: float) -> Arrival | None: ...
+    def receive(self, timeout_s: float) -> Arrival | None:
+        """Return the next datagram, or None after `timeout_s`."""
 
-    def send(self, datagram: bytes, ip: str) -> None: ...
+    def send(self, datagram: bytes, ip: str) -> None:
+        """Send one datagram to `ip`, at the reply port."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Give the port back."""
 
 
 class UdpLink:
@@ -56,12 +59,14 @@ class UdpLink:
             return None
 
     def send(self, datagram: bytes, ip: str) -> None:
+        """Send one datagram to `ip`, at the reply port; a failure is logged."""
         try:
             self.socket.sendto(datagram, (ip, self.reply_port))
         except OSError as problem:
             log.warning("a reply of %d bytes was not sent: %s", len(datagram), problem)
 
     def close(self) -> None:
+        """Give the port back."""
         self.socket.close()
 
 

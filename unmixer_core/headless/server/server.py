@@ -89,6 +89,7 @@ class OscServer:
             self.link.close()
 
     def stop(self) -> None:
+        """End `run` after the message that is being answered; safe in a signal handler."""
         self._stopping.set()
 
     def _running(self) -> bool:

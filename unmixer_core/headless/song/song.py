@@ -44,6 +44,7 @@ class Rule:
     complaint: str = "Invalid value"
 
     def check(self, owner: str, value: Any) -> Any:
+        """Return the value as Live stores it; raise what Live raises for a wrong type or range."""
         number = isinstance(value, (int, float))
         if (self.kind is str) != isinstance(value, str) or not (number or isinstance(value, str)):
             raise ArgumentError("Python argument types did not match C++ signature")
@@ -61,9 +62,13 @@ class Settable:
     """An object whose attributes in `rules` may be set over the wire."""
 
     rules: ClassVar[dict[str, Rule]] = {}
+    #: The class as Live's error sentences call it, where ours has another name.
+    live_class: ClassVar[str] = ""
 
     def assign(self, name: str, value: Any) -> None:
-        setattr(self, name, self.rules[name].check(type(self).__name__, value))
+        """Set an attribute, as Live checks it."""
+        owner = self.live_class or type(self).__name__
+        setattr(self, name, self.rules[name].check(owner, value))
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ class Note:
 class SongClip(Settable):
     """A MIDI clip with notes, or an audio clip that is being or was recorded."""
 
+    live_class = "Clip"
     rules: ClassVar[dict[str, Rule]] = {
         "name": Rule(str),
         "looping": Rule(bool),
@@ -127,14 +133,17 @@ class SongClip(Settable):
 
     @property
     def file_path(self) -> str | None:
+        """Where the recording lies; an error for a MIDI clip."""
         return self._audio(self.recorded_path)
 
     @property
     def sample_length(self) -> int:
+        """Length of the recording in samples."""
         return self._audio(self.recorded_samples)
 
     @property
     def sample_rate(self) -> float:
+        """Rate of the recording in Hz."""
         return self._audio(self.recorded_rate)
 
     def _audio(self, value: Any) -> Any:
@@ -167,29 +176,36 @@ class ClipSlot(Settable):
 
     @property
     def has_clip(self) -> bool:
+        """Whether the slot holds a clip."""
         return self.clip is not None
 
     @property
     def is_recording(self) -> bool:
+        """Whether its clip is being recorded."""
         return self.clip is not None and self.clip.is_recording
 
     @property
     def is_playing(self) -> bool:
+        """Whether its clip is playing."""
         return self.clip is not None and self.clip.is_playing
 
     @property
     def is_triggered(self) -> bool:
+        """Whether it waits for its launch: never, launches happen at once here."""
         return False
 
     @property
     def playing_status(self) -> int:
+        """0: stopped, 1: playing, 2: recording."""
         return 2 * self.is_recording or int(self.is_playing)
 
     @property
     def will_record_on_start(self) -> bool:
+        """Whether a launch would record: an empty slot of an armed track."""
         return self.clip is None and self.track.arm
 
     def create_clip(self, length: float) -> None:
+        """Make an empty MIDI clip of `length` beats."""
         if not self.track.is_midi:
             raise RuntimeError("Clips can only be created on MIDI tracks")
         if self.clip is not None:
@@ -197,6 +213,7 @@ class ClipSlot(Settable):
         self.clip = SongClip(Rule(float, 1e-6).check("ClipSlot", length), is_midi_clip=True)
 
     def delete_clip(self) -> None:
+        """Empty the slot."""
         if self.clip is None:
             raise RuntimeError("Slot is empty")
         self.clip = None
@@ -213,26 +230,32 @@ class SongDevice:
 
     @property
     def name(self) -> str:
+        """The device's name, by which its parameters are known."""
         return self.state.name
 
     @property
     def class_name(self) -> str:
+        """Live's class of the device, such as InstrumentVector."""
         return CLASS_NAMES[self.name]
 
     @property
     def type(self) -> int:
+        """1: instrument, 2: audio effect."""
         return INSTRUMENT if self.name == "Wavetable" else AUDIO_EFFECT
 
     @property
     def is_active(self) -> bool:
+        """Whether the device is switched on."""
         return self.state.values["Device On"] > 0.5
 
     @property
     def latency_in_samples(self) -> int:
+        """Always 0: the host renders offline."""
         return 0
 
     @property
     def can_have_chains(self) -> bool:
+        """Always False: there are no racks here."""
         return False
 
     def __getattr__(self, name: str) -> int:
@@ -249,14 +272,17 @@ class SongDevice:
         return self.state
 
     def copy(self) -> SongDevice:
+        """Another device of the same kind in the same state."""
         twin = type(self)(self.name)
         twin.state = DeviceState.from_dict(self.state.to_dict())
         return twin
 
     def value(self, parameter: Parameter) -> float:
+        """A parameter's raw value."""
         return self.state.values[parameter.name]
 
     def set_value(self, parameter: Parameter, value: Any) -> None:
+        """Set a parameter's raw value; outside its range Live's error is raised."""
         rule = Rule(
             float,
             float32(parameter.minimum) - 1e-6,
@@ -269,6 +295,7 @@ class SongDevice:
         )
 
     def text(self, parameter: Parameter) -> str:
+        """A parameter's value as Live's display would show it."""
         return (
             f"{self.value(parameter):.0f}"
             if parameter.quantized
@@ -278,6 +305,7 @@ class SongDevice:
     # What only the companion script reaches.
 
     def get_property(self, name: str) -> list[Any]:
+        """A property that is no parameter, such as a wavetable's index."""
         if name == "oscillator_wavetable_categories":
             return ["Unmixer"]
         if name.endswith(("_wavetables", "_target_names")) and self.type == INSTRUMENT:
@@ -286,6 +314,7 @@ class SongDevice:
         return [self.state.properties.get(name, PROPERTIES[name][0])]
 
     def set_property(self, name: str, value: Any) -> int:
+        """Set such a property and return what it is now."""
         self._know(name)
         _, low, high = PROPERTIES[name]
         number = int(value)
@@ -299,11 +328,13 @@ class SongDevice:
             raise RuntimeError(f"{self.name} has no property {name}.")
 
     def modulation(self, target: str, source: str) -> float:
+        """The amount of one cell of the modulation matrix, -1 to 1."""
         if source not in SILENT_SOURCES:
             self._know_modulation(target, source)
         return self.state.modulation.get(target, {}).get(source, 0.0)
 
     def set_modulation(self, target: str, source: str, amount: Any) -> float:
+        """Set one cell of the modulation matrix and return what it is now."""
         self._know_modulation(target, source)
         value = Rule(float, -1.0, 1.0, f"A modulation amount lies in -1..1, not {amount}.").check(
             "WavetableDevice", amount
@@ -326,10 +357,12 @@ class AutoFilter2(SongDevice):
 
     @property
     def class_name(self) -> str:
+        """Live's class of the device."""
         return auto_filter_2.CLASS_NAME
 
     @property
     def sounding(self) -> DeviceState:
+        """The state of the old Auto Filter that sounds the same."""
         return auto_filter_2.as_old(self.state)
 
 
@@ -380,6 +413,7 @@ class Track(Settable):
 
     @property
     def fold_state(self) -> bool:
+        """Raise Live's error: only group tracks fold."""
         raise RuntimeError("Only group tracks fold")
 
     def insert_device(self, name: str, position: int) -> int:
@@ -406,6 +440,7 @@ class Track(Settable):
         return index
 
     def move_device(self, source: int, target: int) -> int:
+        """Move a device, never before the instrument; return where it is now."""
         if self.devices[source].type == INSTRUMENT:
             raise RuntimeError("Couldn't move device.")
         device = self.devices.pop(source)
@@ -476,9 +511,11 @@ class Song(Settable):
         return Track(name, is_midi, self.make)
 
     def track(self, index: int) -> Track:
+        """The track at an index; Live's error when there is none."""
         return at(self.tracks, index)
 
     def create_track(self, is_midi: bool, index: Any = -1) -> None:
+        """Insert a track at an index, or at the end for -1."""
         if not isinstance(index, int):
             raise ArgumentError(
                 "Python argument types in\n    Song.create_midi_track(Song, float)\ndid not match "
@@ -492,9 +529,11 @@ class Song(Settable):
         )
 
     def delete_track(self, index: int) -> None:
+        """Remove the track at an index."""
         self.tracks.remove(self.track(index))
 
     def duplicate_track(self, index: int) -> None:
+        """Insert a copy of a track behind it, with its devices and clips."""
         original = self.track(index)
         twin = self.new_track(original.name, original.is_midi)
         twin.devices = [device.copy() for device in original.devices]

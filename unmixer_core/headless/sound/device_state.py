@@ -42,10 +42,12 @@ class DeviceState:
     modulation: dict[str, dict[str, float]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
         return asdict(self)
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> DeviceState:
+        """The state that `to_dict` gave."""
         return DeviceState(**data)
 
 
@@ -63,12 +65,15 @@ class Raw:
         return self.defaults[parameter] if value is None else float(value)
 
     def physical(self, parameter: str) -> float:
+        """A parameter in physical units (Hz, dB, ms ...)."""
         return float(_laws(self.name)[parameter].to_physical(self[parameter]))
 
     def property(self, name: str) -> int:
+        """A property, such as a wavetable's index."""
         return self.device.properties.get(name, PROPERTIES[name][0])
 
     def modulations(self) -> Iterator[tuple[str, str, float]]:
+        """(target, source, amount) of every cell that was set, sorted."""
         for target, row in sorted(self.device.modulation.items()):
             for source, amount in sorted(row.items()):
                 yield target, source, amount
@@ -86,6 +91,7 @@ def _laws(name: str) -> dict[str, Law]:
 
 
 def clip(value: float, low: float, high: float) -> float:
+    """`value`, held between `low` and `high`."""
     return min(max(value, low), high)
 
 

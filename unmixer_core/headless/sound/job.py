@@ -24,4 +24,5 @@ class SoundJob:
     path: str
 
     def to_line(self) -> str:
+        """One line of JSON, as the worker reads it."""
         return json.dumps(asdict(self)) + "\n"

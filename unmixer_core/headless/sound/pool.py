@@ -26,7 +26,8 @@ WORKER_ENVIRONMENT["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"  # fewer page fa
 class Takes(Protocol):
     """Where recordings are handed in: the pool, or what a test puts around it."""
 
-    def submit(self, job: SoundJob, done: Done) -> None: ...
+    def submit(self, job: SoundJob, done: Done) -> None:
+        """Queue a job; `done` is called with its result."""
 
 
 class RenderPool:
@@ -43,6 +44,7 @@ class RenderPool:
             threading.Thread(target=self._serve, args=(slot,), daemon=True).start()
 
     def submit(self, job: SoundJob, done: Done) -> None:
+        """Queue a job; a worker takes it, and `done` is called with its result."""
         self._jobs.put((job, done))
 
     def close(self) -> None:

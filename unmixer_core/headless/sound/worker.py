@@ -44,6 +44,7 @@ class Pristine:
         self._synth, self._rate = vita.Synth(), VITA_SAMPLE_RATE
 
     def at(self, sample_rate: int) -> vita.Synth:
+        """A synthesizer that has played nothing yet, at `sample_rate` in Hz."""
         if sample_rate != self._rate:
             self._synth.set_sample_rate(sample_rate)
             self._rate = sample_rate
