@@ -225,7 +225,7 @@ class SongDevice:
 
     @property
     def is_active(self) -> bool:
-        return self.state.values["SongDevice On"] > 0.5
+        return self.state.values["Device On"] > 0.5
 
     @property
     def latency_in_samples(self) -> int:
@@ -388,7 +388,7 @@ class Track(Settable):
         An effect never lands before the instrument, as in Live.
         """
         if name not in TABLES:
-            raise RuntimeError(f"SongDevice {name} not found.")
+            raise RuntimeError(f"Device {name} not found.")
         has_instrument = bool(self.devices) and self.devices[0].type == INSTRUMENT
         if name == "Wavetable":
             if not self.is_midi or has_instrument:
