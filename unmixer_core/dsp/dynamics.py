@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unmixer_core.dsp.fft import fast_length
+from unmixer_core.dsp.levels import decibels_to_power
 
 POWER_FLOOR = 1e-10
 EDGE_SAMPLES = 256
@@ -158,7 +159,7 @@ def compressor(
     frames = -(-n_samples // hop_samples)
     padded = torch.nn.functional.pad(audio, (0, frames * hop_samples - n_samples))
     power = padded.unflatten(-1, (frames, hop_samples)).square().mean(dim=-1)
-    floor = torch.exp(threshold_db * (math.log(10.0) / 10.0))
+    floor = decibels_to_power(threshold_db)
     frame_ms = 1000.0 * hop_samples / sample_rate
     keeps = [torch.exp(-frame_ms / time_ms) for time_ms in (attack_ms, release_ms)]
     level = branching_smoother(power, *keeps, floor=floor)

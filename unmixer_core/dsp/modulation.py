@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from unmixer_core.dsp.fft import filter_frames
+from unmixer_core.dsp.fft import filter_frames, frame_frequencies_hz
 
 
 def fractional_delay(
@@ -121,9 +121,7 @@ def phaser(
     See `phaser_response`. center_hz: Hz > 0, by frames of `fft.filter_frames`. feedback: linear
     gain, 0 ≤ feedback < 1.
     """
-    frequency_hz = torch.arange(hop_samples + 1, device=audio.device, dtype=audio.dtype) * (
-        sample_rate / (2 * hop_samples)
-    )
+    frequency_hz = frame_frequencies_hz(hop_samples, sample_rate, audio)
     return filter_frames(
         audio,
         phaser_response(frequency_hz, center_hz, feedback, stages=stages),

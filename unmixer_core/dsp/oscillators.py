@@ -114,18 +114,6 @@ def sync_phase(
     return phase * ratio
 
 
-def modulated_phase(
-    phase: Float[Tensor, "*#shape"],
-    modulator: Float[Tensor, "*#shape"],
-    depth_cycles: Float[Tensor, "*#shape"],
-) -> Float[Tensor, "*shape"]:
-    """Phase modulation (the FM of synthesizers): phase + depth · modulator, all broadcast.
-
-    Phase and depth in cycles.
-    """
-    return phase + depth_cycles * modulator
-
-
 def sine(phase: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """sin(2π phase), phase in cycles."""
     return torch.sin(2.0 * math.pi * phase)

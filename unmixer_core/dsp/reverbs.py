@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmixer_core.dsp.fft import Circle, circle, filter_on_circle
+from unmixer_core.dsp.fft import Circle, circle
 
 LOG_T60 = math.log(1000.0)
 LOWEST_HZ = 125.0
@@ -78,22 +78,3 @@ def reverb_circle(
         pad_samples=min(length, audio.shape[-1]) + math.ceil(predelay_samples),
         like=audio,
     )
-
-
-def reverb(
-    audio: Float[Tensor, "batch 2 time"],
-    response: Float[Tensor, "batch 2 length"],
-    predelay_s: Float[Tensor, "batch"],
-    *,
-    sample_rate: float,
-) -> Float[Tensor, "batch 2 time"]:
-    """Wet signal: audio ∗ response (`impulse_response`), later by predelay_s ≥ 0 seconds.
-
-    sample_rate: Hz.
-    """
-    on = reverb_circle(audio, response.shape[-1], float(predelay_s.detach().max()) * sample_rate)
-    shift = -(predelay_s * sample_rate)[:, None] * on.omega
-    spectrum = (
-        torch.fft.rfft(response, n=on.n_fft) * torch.polar(torch.ones_like(shift), shift)[:, None]
-    )
-    return filter_on_circle(audio, spectrum, on)

@@ -1,13 +1,11 @@
-"""Spectral distances: the original DDSP loss, a multi-resolution loss for training and ITF, and MSS
-itself.
+"""Spectral distances: a multi-resolution loss for training and ITF, and MSS itself.
 
-`spectral_loss` is the scalar of Engel et al. 2020 (eq. 4). `multiscale_spectral` is what this
-project trains with: one value per clip, level-sensitive, stereo, in mel bands, with the target's
-side computed once by `prepare`. `mss` is the evaluation metric of Hayes et al. 2025 (multi-scale
-log-mel distance), level-blind, differentiable.
+`multiscale_spectral` is what this project trains with: one value per clip, level-sensitive, stereo,
+in mel bands, with the target's side computed once by `prepare`. `mss` is the evaluation metric of
+Hayes et al. 2025: a multi-scale log-mel distance that ignores level and is differentiable.
 
-All of them sit on `stft_magnitude`, whose backward pass is written out: one inverse real FFT and an
-overlap-add, about half the time that differentiating through torch.stft takes. It differentiates
+Both use `stft_magnitude`, whose backward pass is written out: one inverse real FFT and an
+overlap-add take about half the time of differentiating through torch.stft. It can be differentiated
 once, not twice.
 """
 
@@ -22,35 +20,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unmixer_core.dsp.core import safe_log
+from unmixer_core.dsp.fft import overlap_add
 
-FFT_SIZES = (2048, 1024, 512, 256, 128, 64)
 MSS_SCALES_MS = ((10, 5, 32), (25, 10, 64), (100, 50, 128))  # window, hop, mel bands
 MSS_RANGE_DB = 80.0
 SILENT_POWER = 1e-14  # a peak under this is no sound; its square is still a float32
 SLANEY_BREAK_HZ = 1000.0
 SLANEY_HZ_PER_MEL = 200.0 / 3.0
 SLANEY_LOG_STEP = math.log(6.4) / 27.0
-
-
-def spectral_loss(
-    target: Float[Tensor, "batch time"],
-    audio: Float[Tensor, "batch time"],
-    fft_sizes: tuple[int, ...] = FFT_SIZES,
-    mag_weight: float = 1.0,
-    logmag_weight: float = 0.0,
-) -> Float[Tensor, ""]:
-    """Mean absolute difference of magnitudes and of their logs, summed over FFT sizes (75 %
-    overlap, no centring).
-    """
-    loss = target.new_zeros(())
-    for size in fft_sizes:
-        wanted = _trailing_stft(target, size)
-        found = _trailing_stft(audio, size)
-        loss = loss + mag_weight * (wanted - found).abs().mean()
-        if logmag_weight:
-            loss = loss + logmag_weight * (safe_log(wanted) - safe_log(found)).abs().mean()
-    return loss
 
 
 @dataclass(frozen=True)
@@ -283,17 +260,6 @@ def _stereo_rows(
     return torch.stack([0.5 * (left + right), 0.5 * (left - right)], dim=1).flatten(0, 1)
 
 
-def _trailing_stft(
-    audio: Float[Tensor, "batch time"], size: int
-) -> Float[Tensor, "batch frames bins"]:
-    """Magnitudes of frames that start on multiples of size / 4, the last ones padded with zeros."""
-    hop = size // 4
-    n_frames = math.ceil(audio.shape[-1] / hop)
-    padded = F.pad(audio, (0, (n_frames - 1) * hop + size - audio.shape[-1]))
-    frames = padded.unfold(-1, size, hop) * _hann(size, audio.dtype, audio.device)
-    return torch.fft.rfft(frames).abs()
-
-
 class _StftMagnitude(torch.autograd.Function):
     """|rfft(window * frames)| of centred frames; see `stft_magnitude`."""
 
@@ -317,18 +283,5 @@ class _StftMagnitude(torch.autograd.Function):
             0.5  # irfft counts the bins between 0 Hz and Nyquist twice
         )
         frames = torch.fft.irfft(spectrum * radial, size, norm="forward") * window
-        line = _add_frames(frames, ctx.hop)[:, size // 2 :][:, : ctx.n_samples]
+        line = overlap_add(frames, ctx.hop)[:, size // 2 :][:, : ctx.n_samples]
         return F.pad(line, (0, ctx.n_samples - line.shape[-1])), None, None
-
-
-def _add_frames(
-    frames: Float[Tensor, "batch frames size"], hop: int
-) -> Float[Tensor, "batch time"]:
-    """Overlap-add, one block of `hop` samples of every frame at a time."""
-    batch, n_frames, size = frames.shape
-    n_blocks = math.ceil(size / hop)
-    blocks = F.pad(frames, (0, n_blocks * hop - size)).view(batch, n_frames, n_blocks, hop)
-    line = frames.new_zeros(batch, n_frames + n_blocks - 1, hop)
-    for k in range(n_blocks):
-        line[:, k : k + n_frames] += blocks[:, :, k]
-    return line.flatten(1)
