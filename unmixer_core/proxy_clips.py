@@ -208,7 +208,7 @@ def _begin(proxy: Path, plan: Plan) -> None:
 
 
 def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
-    """Wait for the parent's end, then exit without clean-up: nobody waits for the result."""
+    """Wait for the parent's end, then exit at once, since the result has no receiver."""
     parent.join()
     os._exit(1)
 
