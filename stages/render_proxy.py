@@ -1,6 +1,6 @@
-"""Many more training clips, heard through the proxy instead of the host.
+"""Render many more training clips through the proxy instead of the host.
 
-Only their frames are kept.
+Only their frames are stored.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ def main(
     settings: config.ProxyClips,
     log: StageLog,
 ) -> dict[str, float]:
-    """Write `proxy_frames`/shard-*.npy float16 [n, 2, mels, frames], meta.json and the patches,
-    as extract_features does.
+    """Write the files that extract_features writes, to `proxy_frames`.
+
+    They are shard-*.npy float16 [n, 2, mels, frames], meta.json and the patches.
     """
     plan = proxy_clips.Plan(settings, sample, render, FeatureSpec.of(features, audio.sample_rate))
     key = {
@@ -37,16 +38,17 @@ def main(
         "spec": plan.spec,
         "settings": settings,
     }
-    state, shards = pipeline_state.state_dir("render_proxy", key), plan.shards()
-    device, workers = machine.device(), machine.threads()
-    for _ in log.progress(
-        proxy_clips.make(proxy, plan, state, device, workers), len(shards), "proxy clips, shards"
-    ):
+    state = pipeline_state.state_dir("render_proxy", key)
+    shards = plan.shards()
+    making = proxy_clips.make(proxy, plan, state, machine.device(), machine.threads())
+    for _ in log.progress(making, len(shards), "proxy clips, shards"):
         pass
-    writer, tables = FeatureWriter(proxy_frames, plan.spec), [Patches.stack([], "full", "train")]
+    writer = FeatureWriter(proxy_frames, plan.spec)
+    # An empty table, so that there is one to write when no clips are asked for.
+    tables = [Patches.stack([], "full", "train")]
     for shard in shards:
-        table, found = proxy_clips.read(state, shard)
-        writer.write(shard.number, found)
+        table, frames = proxy_clips.read(state, shard)
+        writer.write(shard.number, frames)
         tables.append(table)
     table = Patches.concat(tables)
     writer.finish(table)

@@ -1,9 +1,7 @@
-"""Calibrate the differentiable twin of the host.
+"""Calibrate the differentiable twin of the host, and train the neural proxy beside it.
 
-What can be heard on single notes is read, then φ is fitted to the renders.
-
-Beside it a network learns the same host from the same renders; `proxy.kind` says which of the two
-the pipeline goes on with.
+Some constants are measured on single notes, then φ is fitted to the renders. The network learns the
+same host from the same renders. `proxy.kind` selects the proxy that later stages use.
 """
 
 from __future__ import annotations
@@ -15,9 +13,11 @@ import numpy as np
 import torch
 
 from unmixer_core import config
+from unmixer_core.audio import Clip
 from unmixer_core.calibration import neural_training, wavetables
-from unmixer_core.calibration.calibrate import Calibration, Material
+from unmixer_core.calibration.calibrate import Calibration
 from unmixer_core.calibration.gap import gap_report
+from unmixer_core.calibration.material import Material
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.errors import StageError
 from unmixer_core.live.host import RenderFailure
@@ -30,37 +30,40 @@ from unmixer_core.proxy.neural import NeuralProxy
 from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.proxy.twin import ProxyModule
 from unmixer_core.report.plots import spectrograms
+from unmixer_core.schema.chain import MAX_EFFECTS
+from unmixer_core.schema.patch import Patch
+from unmixer_core.system import files
 
+#: Clips that are logged as sound and picture.
 EXAMPLES = 3
 
 
 def main(
     renders: Path, proxy: Path, audio: config.Audio, settings: config.ProxyFit, log: StageLog
 ) -> dict[str, float]:
-    """Clips → `proxy`/proxy.safetensors and proxy.json.
+    """Write `proxy`/proxy.safetensors and proxy.json.
 
     Returns the gap of both kinds to the host on held-out clips.
     """
-    clips, device = Clips.open(renders), machine.device()
+    clips = Clips.open(renders)
+    device = machine.device()
     renders_digest = hashlib.sha256((renders / "patches.parquet").read_bytes()).hexdigest()
     state = pipeline_state.state_dir(
         "train_proxy", {"renders": renders_digest, "audio": audio, "proxy": settings}
     )
     twin = RackProxy(settings.sample_rate, audio.clip_s)
     if settings.table_positions:
-        _read(twin, _heard(audio, settings, state, log))
+        measured = _measured(audio, settings, state, log)
+        twin.set_measured(measured["spectra"], measured["early"])
     material = Material(clips, settings.sample_rate)
-    results = Calibration(
-        twin.to(device), material, settings, state, log.metrics, log.progress
-    ).run()
+    calibration = Calibration(twin.to(device), material, settings, state, log.metrics, log.progress)
+    results = calibration.run()
     twins: dict[str, ProxyModule] = {twin.KIND: twin}
     if settings.neural_steps or settings.kind == NeuralProxy.KIND:
-        twins[NeuralProxy.KIND] = network = _network(material, audio, settings, state, log).to(
-            device
-        )
-        rows = np.random.default_rng(settings.seed).permutation(material.held_out(8))[
-            : settings.held_out
-        ]
+        network = _network(material, audio, settings, state, log).to(device)
+        twins[NeuralProxy.KIND] = network
+        shuffled = np.random.default_rng(settings.seed).permutation(material.held_out(MAX_EFFECTS))
+        rows = shuffled[: settings.held_out]
         results["neural.levels_db"] = neural_training.levels_gap_db(network, material, rows)
     for kind, each in twins.items():
         prefix = "" if kind == twin.KIND else f"{kind}."
@@ -71,72 +74,70 @@ def main(
     return results
 
 
-def _read(twin: RackProxy, heard: dict[str, torch.Tensor]) -> None:
-    with torch.no_grad():
-        twin.voice.spectra.copy_(heard["spectra"])
-        early = twin.effects[-1].early
-        assert isinstance(early, torch.Tensor)
-        early.copy_(heard["early"])
-
-
-def _heard(
+def _measured(
     audio: config.Audio, settings: config.ProxyFit, state: Path, log: StageLog
 ) -> dict[str, torch.Tensor]:
-    """The wavetables' spectra and the reverb's reflections, heard on the host (and kept in
-    `state` for a re-run).
+    """The wavetables' spectra and the reverb's reflections, measured on the host.
+
+    They are stored in `state` for a second run. Raises StageError when a note cannot be rendered.
     """
-    kept = state / "heard.pt"
-    if not kept.exists():
+    stored = state / "heard.pt"
+    if not stored.exists():
         notes = wavetables.table_patches(settings.table_note, settings.table_positions)
-        patches = [*notes, *reflections.patches()]
-        heard = {}
-        with Renderer(audio.model_copy(update={"clip_s": wavetables.CLIP_S})) as host:
-            for index, clip in log.progress(
-                host.map(patches), total=len(patches), desc="single notes"
-            ):
-                if isinstance(clip, RenderFailure):
-                    raise StageError(
-                        f"the host could not play the single note {index} that the proxy reads: "
-                        f"{clip}."
-                    )
-                heard[index] = clip
-        ordered = [heard[i] for i in range(len(patches))]
+        clips = _rendered([*notes, *reflections.patches()], audio, log)
         level = float(RackProxy().voice.level().detach())
-        note, positions, rate = settings.table_note, settings.table_positions, audio.sample_rate
-        spectra = wavetables.spectra_from_clips(ordered[: len(notes)], rate, note, positions, level)
-        early = reflections.from_clips(ordered[len(notes) :], rate)
-        torch.save({"spectra": spectra, "early": early}, kept)
-    found: dict[str, torch.Tensor] = torch.load(kept, weights_only=True)
-    return found
+        rate = audio.sample_rate
+        spectra = wavetables.spectra_from_clips(
+            clips[: len(notes)], rate, settings.table_note, settings.table_positions, level
+        )
+        early = reflections.from_clips(clips[len(notes) :], rate)
+        with files.replacing(stored) as temporary:
+            torch.save({"spectra": spectra, "early": early}, temporary)
+    measured: dict[str, torch.Tensor] = torch.load(stored, weights_only=True)
+    return measured
+
+
+def _rendered(patches: list[Patch], audio: config.Audio, log: StageLog) -> list[Clip]:
+    """Short clips of the patches, in their order. Raises StageError when one fails."""
+    clips: dict[int, Clip] = {}
+    with Renderer(audio.model_copy(update={"clip_s": wavetables.CLIP_S})) as host:
+        results = host.map(patches)
+        for index, clip in log.progress(results, total=len(patches), desc="single notes"):
+            if isinstance(clip, RenderFailure):
+                raise StageError(
+                    f"the host could not play the single note {index} that the proxy is measured "
+                    f"on: {clip}."
+                )
+            clips[index] = clip
+    return [clips[i] for i in range(len(patches))]
 
 
 def _network(
     material: Material, audio: config.Audio, settings: config.ProxyFit, state: Path, log: StageLog
 ) -> NeuralProxy:
-    """The neural proxy, trained (and kept in `state` for a re-run)."""
+    """The trained neural proxy, stored in `state` for a second run."""
     network = neural_training.new_network(
         settings.sample_rate, audio.clip_s, settings.neural_width, settings.seed
     )
-    kept = state / "neural"
-    if not kept.exists():
-        threads = machine.threads()
+    stored = state / "neural"
+    if not stored.exists():
         neural_training.fit(
             network.to(machine.device()),
             material,
             settings,
             log.metrics,
             log.progress,
-            threads=threads,
+            threads=machine.threads(),
         )
         network.cpu().save(state / "neural.tmp")
-        (state / "neural.tmp").rename(kept)
-    network.restore(kept)
+        (state / "neural.tmp").rename(stored)
+    network.restore(stored)
     return network
 
 
 def _examples(twins: dict[str, ProxyModule], material: Material, log: StageLog) -> None:
-    """A few held-out clips beside their proxies, as sound and as pictures."""
-    for row in material.rows("valid", 8, 1)[:EXAMPLES]:
+    """Log a few held-out clips with the proxies' sounds, as audio and as spectrograms."""
+    for row in material.rows("valid", MAX_EFFECTS, 1)[:EXAMPLES]:
         sounds = {"host": material.audio([row], torch.device("cpu"))[0].numpy()}
         for kind, twin in twins.items():
             device = next(twin.parameters()).device

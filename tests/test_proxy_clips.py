@@ -3,14 +3,13 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from tests.model.tiny import PRIOR
-from unmixer_core import proxy_clips
+from unmixer_core import config, proxy_clips
 from unmixer_core.errors import StageError
 from unmixer_core.features.frames import FeatureSpec, log_mel
 from unmixer_core.features.store import FeatureTable, FeatureWriter
@@ -18,13 +17,14 @@ from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.schema.patch import Patches
 
 SPEC = FeatureSpec(44100, 2048, 1764, 32, 30.0, 18000.0, -80.0)
-LIMITS = SimpleNamespace(min_loudness_lufs=-50.0, max_peak=8.0, max_redraws=20)
+LIMITS = config.Render(min_loudness_lufs=-50.0, max_peak=8.0, max_redraws=20, shard_clips=500)
 CPU = torch.device("cpu")
 
 
 def plan(**changes: object) -> proxy_clips.Plan:
-    settings = SimpleNamespace(seed=8, n_dry=3, n_nonlinear=0, n_full=5, batch=2, shard_clips=3)
-    vars(settings).update(changes)
+    settings = config.ProxyClips(
+        seed=8, n_dry=3, n_nonlinear=0, n_full=5, batch=2, shard_clips=3
+    ).model_copy(update=changes)
     return proxy_clips.Plan(settings, PRIOR, LIMITS, SPEC)
 
 
@@ -45,7 +45,7 @@ def test_frames_are_those_of_the_proxys_sound(proxy: Path) -> None:
     twin, shard = RackProxy.load(proxy).eval(), plan().shards()[1]
     table, found = proxy_clips.frames_of(twin, shard, plan())
     with torch.inference_mode():
-        sound = proxy_clips._heard(twin, [table[i] for i in range(len(table))])
+        sound = proxy_clips._played(twin, [table[i] for i in range(len(table))])
     expected = log_mel(sound, proxy_clips.at_rate(SPEC, 22050)).numpy()
     assert found.shape == (3, 2, 32, 12) and np.abs(found - expected).max() < 2e-3
     assert set(table.phase) == {"full"} and set(table.split) == {"train"}
@@ -82,20 +82,17 @@ def test_unusable_sounds_are_redrawn_and_a_hopeless_prior_is_named(proxy: Path) 
     twin, shard = RackProxy.load(proxy).eval(), plan().shards()[0]
     usual, _ = proxy_clips.frames_of(twin, shard, plan())
     with torch.inference_mode():
-        peaks = proxy_clips._heard(twin, [usual[i] for i in range(len(usual))]).abs().amax((1, 2))
+        peaks = proxy_clips._played(twin, [usual[i] for i in range(len(usual))]).abs().amax((1, 2))
     strict = replace(
         plan(),
-        limits=SimpleNamespace(
-            min_loudness_lufs=-50.0, max_peak=float(peaks.max()) * 0.99, max_redraws=50
-        ),
+        limits=LIMITS.model_copy(update={"max_peak": float(peaks.max()) * 0.99, "max_redraws": 50}),
     )
     redrawn, _ = proxy_clips.frames_of(twin, shard, strict)
     loudest = int(peaks.argmax())
     assert not np.array_equal(redrawn.knobs[loudest], usual.knobs[loudest])
     assert sum(np.array_equal(a, b) for a, b in zip(redrawn.knobs, usual.knobs, strict=True)) >= 1
-    hopeless = replace(
-        plan(), limits=SimpleNamespace(min_loudness_lufs=90.0, max_peak=8.0, max_redraws=1)
-    )
+    silent = LIMITS.model_copy(update={"min_loudness_lufs": 90.0, "max_redraws": 1})
+    hopeless = replace(plan(), limits=silent)
     with pytest.raises(StageError, match="silent or runaway"):
         proxy_clips.frames_of(twin, shard, hopeless)
 

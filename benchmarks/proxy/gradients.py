@@ -6,7 +6,7 @@ Sign agreement with finite differences through the host.
         [--halves]
 
 For a patch θ and a target (the host's render of a nearby patch) the loss is the multi-scale
-spectral distance. Each heard knob is moved by ± step on the host; the sign of that central
+spectral distance. Each audible knob is moved by ± step on the host; the sign of that central
 difference is compared with the proxy's derivative at θ. Bound: ≥ 85 % of cases agree. A move that
 leaves the host's loss exactly as it was (a decay that the note never reaches) has no sign and is
 counted apart, as `unheard`: the embedded host renders the same patch to the same samples, so
@@ -71,14 +71,14 @@ class GradientRow(NamedTuple):
 
 
 def moved(patch: Patch, knob: int, by: float) -> Patch:
-    """The patch with one knob moved, kept within its range."""
+    """The patch with one knob moved within its range."""
     knobs = patch.knobs.copy()
     knobs[knob] = np.clip(knobs[knob] + by, 0.0, 1.0)
     return replace(patch, knobs=knobs)
 
 
 def nearby(patch: Patch, seed: int) -> Patch:
-    """A patch whose heard knobs all lie a little elsewhere."""
+    """A patch whose audible knobs all lie a little elsewhere."""
     noise = np.random.default_rng([seed, 77]).normal(0.0, NEARBY, RACK.n_knobs)
     return replace(
         patch, knobs=np.clip(patch.knobs + noise * patch.active_knobs, 0.0, 1.0).astype(np.float32)
@@ -91,7 +91,7 @@ def distances(sounds: torch.Tensor, target: torch.Tensor, sample_rate: int) -> t
 
 
 class GradientCase:
-    """One patch, its target, and the moves of every heard knob.
+    """One patch, its target, and the moves of every audible knob.
 
     Up and down by a step, then (`halves`) by half of it.
     """

@@ -5,7 +5,7 @@ Spearman's ρ over perturbed patches of one target, median over targets.
     python -m benchmarks.proxy.ranking [--proxy models/proxy] [--targets 12] [--perturbed 64]
     [--phase full]
 
-A target is the host's render of a patch; its candidates are 64 patches whose heard knobs lie a
+A target is the host's render of a patch; its candidates are 64 patches whose audible knobs lie a
 little elsewhere, by a spread drawn anew for each (so that there are near and far ones). Both
 distances are MSS to the target's sound at the proxy's rate: of the host's render of a candidate,
 and of the proxy's sound of it, as `finetune.rank` orders candidates. Bound: ≥ 0.9. Beside it the
@@ -42,7 +42,7 @@ BATCH = 8
 
 
 def perturbed(patch: Patch, count: int, seed: int) -> list[Patch]:
-    """Patches around one: every heard knob moved by a normal deviate whose spread is drawn
+    """Patches around one: every audible knob moved by a normal deviate whose spread is drawn
     log-uniformly for each patch.
     """
     draw = np.random.default_rng([seed, 91])

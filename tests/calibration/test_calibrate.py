@@ -12,24 +12,30 @@ import torch
 from tests.proxy.conftest import CLIP_S, RATE, batch
 from unmixer_core import config, sampling
 from unmixer_core.calibration import wavetables
-from unmixer_core.calibration.calibrate import Calibration, Material, phases
+from unmixer_core.calibration.calibrate import Calibration, phases
 from unmixer_core.calibration.gap import gap_report, gap_rows, rank_agreement
+from unmixer_core.calibration.material import Material
+from unmixer_core.calibration.objective import fitted_parameters
 from unmixer_core.errors import StageError
 from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.proxy.voice import FRAMES, HARMONICS
 from unmixer_core.schema.patch import Patches
 
-SETTINGS = SimpleNamespace(
-    seed=1,
-    batch=4,
-    lr=0.02,
-    steps_dry=4,
-    steps_effects=2,
-    steps_chains=0,
-    held_out=6,
-    n_ffts=(256, 64),
-    time_budget_s=1e9,
-)
+
+@pytest.fixture(scope="module")
+def settings(params: config.Params) -> config.ProxyFit:
+    return params.proxy.model_copy(
+        update={
+            "seed": 1,
+            "batch": 4,
+            "lr": 0.02,
+            "steps_dry": 4,
+            "steps_effects": 2,
+            "steps_chains": 0,
+            "held_out": 6,
+            "n_ffts": (256, 64),
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +64,10 @@ def nothing(values: dict[str, float], step: int) -> None:
     """A log that forgets."""
 
 
-def test_calibration_comes_closer(material: Material, tmp_path: Path) -> None:
-    results = Calibration(RackProxy(RATE, CLIP_S), material, SETTINGS, tmp_path, nothing).run()
+def test_calibration_comes_closer(
+    material: Material, settings: config.ProxyFit, tmp_path: Path
+) -> None:
+    results = Calibration(RackProxy(RATE, CLIP_S), material, settings, tmp_path, nothing).run()
     assert (
         results["dry_loss"] < results["dry_loss_start"]
         and results["effects_loss"] <= results["effects_loss_start"]
@@ -68,21 +76,25 @@ def test_calibration_comes_closer(material: Material, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("death", [("dry_loss", 3), ("effects_loss", 0)])
 def test_a_killed_calibration_goes_on_to_the_same_proxy(
-    death: tuple[str, int], material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    death: tuple[str, int],
+    material: Material,
+    settings: config.ProxyFit,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("unmixer_core.calibration.calibrate.CHECKPOINT_STEPS", 1)
     whole, resumed = RackProxy(RATE, CLIP_S), RackProxy(RATE, CLIP_S)
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
-    expected = Calibration(whole, material, SETTINGS, tmp_path / "a", nothing).run()
+    expected = Calibration(whole, material, settings, tmp_path / "a", nothing).run()
 
     def dies(values: dict[str, float], step: int) -> None:
         if step == death[1] and death[0] in values:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Calibration(RackProxy(RATE, CLIP_S), material, SETTINGS, tmp_path / "b", dies).run()
-    found = Calibration(resumed, material, SETTINGS, tmp_path / "b", nothing).run()
+        Calibration(RackProxy(RATE, CLIP_S), material, settings, tmp_path / "b", dies).run()
+    found = Calibration(resumed, material, settings, tmp_path / "b", nothing).run()
     # Not parameter by parameter: Adam turns rounding noise into steps where a parameter is not
     # heard.
     assert found == pytest.approx(expected, rel=1e-4)
@@ -92,10 +104,30 @@ def test_a_killed_calibration_goes_on_to_the_same_proxy(
     assert torch.allclose(*sounds, atol=1e-3 * float(sounds[0].abs().max()))
 
 
-def test_no_clip_that_judged_the_calibration_is_reported_on(material: Material) -> None:
-    calibration = Calibration(RackProxy(RATE, CLIP_S), material, SETTINGS, Path("unused"), nothing)
+def test_no_clock_decides_how_many_steps_are_taken(
+    material: Material, settings: config.ProxyFit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = iter(range(0, 10**9, 3600))
+    monkeypatch.setattr("time.monotonic", lambda: float(next(hours)))
+    one_step = settings.model_copy(update={"steps_dry": 2, "steps_effects": 0})
+    results = Calibration(RackProxy(RATE, CLIP_S), material, one_step, tmp_path, nothing).run()
+    assert results["dry_steps"] == 2.0
+
+
+def test_what_is_measured_on_the_host_is_not_fitted() -> None:
+    proxy = RackProxy(RATE, CLIP_S)
+    names = {name for name, _ in proxy.named_parameters()}
+    measured = proxy.measured_parameters()
+    assert measured == {"voice.spectra", "effects.7.early"} and measured < names
+    assert {name for name, _ in fitted_parameters(proxy)} == names - measured
+
+
+def test_no_clip_that_judged_the_calibration_is_reported_on(
+    material: Material, settings: config.ProxyFit
+) -> None:
+    calibration = Calibration(RackProxy(RATE, CLIP_S), material, settings, Path("unused"), nothing)
     judges = {
-        int(row) for phase in phases(material, SETTINGS) for row in calibration._judges(phase)
+        int(row) for phase in phases(material, settings) for row in calibration._judge_rows(phase)
     }
     reported = {int(row) for rows in gap_rows(material, 100, 0).values() for row in rows}
     assert judges and reported and not judges & reported

@@ -8,8 +8,8 @@ import torch
 from scipy import signal
 from torch.autograd import gradcheck
 
-from unmixer_core.ddsp import effects, resampling, synths
-from unmixer_core.dsp import core
+from unmixer_core.ddsp import core, effects, resampling, synths
+from unmixer_core.dsp import fft
 
 RATE = 16000
 
@@ -200,9 +200,8 @@ def test_convolution_equals_scipy(n_taps):
         [signal.convolve(a, b) for a, b in zip(audio.numpy(), taps.numpy(), strict=True)]
     )
     np.testing.assert_allclose(core.convolve(audio, taps).numpy(), expected, atol=1e-10)
-    np.testing.assert_allclose(
-        core.causal_convolve(audio, taps).numpy(), expected[:, :200], atol=1e-10
-    )
+    causal = core.fft_convolve(audio, taps, delay_compensation=0)
+    np.testing.assert_allclose(causal.numpy(), expected[:, :200], atol=1e-10)
     valid = core.fft_convolve(audio, taps, padding="valid", delay_compensation=0)
     np.testing.assert_allclose(valid.numpy(), expected, atol=1e-10)
 
@@ -226,17 +225,26 @@ def test_convolution_refuses_unknown_padding():
 
 def test_overlap_add_undoes_framing():
     audio = noise(2, 60)
-    torch.testing.assert_close(core.overlap_add(audio.unfold(1, 12, 12), 12), audio)
+    torch.testing.assert_close(fft.overlap_add(audio.unfold(1, 12, 12), 12), audio)
+
+
+@pytest.mark.parametrize(("size", "hop"), [(12, 5), (12, 12), (7, 10)])
+def test_overlap_add_sums_what_overlaps(size, hop):
+    frames = noise(2, 4, size)
+    expected = torch.zeros(2, 3 * hop + size, dtype=frames.dtype)
+    for k in range(4):
+        expected[:, k * hop : k * hop + size] += frames[:, k]
+    torch.testing.assert_close(fft.overlap_add(frames, hop), expected)
 
 
 @pytest.mark.parametrize("n", [1, 17, 4199, 132299])
 def test_fast_lengths_are_5_smooth(n):
-    length = core.fast_length(n)
+    length = fft.fast_length(n)
     for prime in (2, 3, 5):
         while length % prime == 0:
             length //= prime
     assert length == 1
-    assert core.fast_length(n) >= n
+    assert fft.fast_length(n) >= n
 
 
 def test_convolution_has_an_exact_gradient():

@@ -61,9 +61,23 @@ def test_power_curve_joins_zero_to_one(power: float) -> None:
 
 def test_lfos_have_their_rate_and_phase() -> None:
     sine = envelopes.lfo_sine(TIME_S, one(2.0), phase_cycles=one(0.25))[0]
-    triangle = envelopes.lfo_triangle(TIME_S, one(2.0))[0]
     assert sine[[0, 250, 500]].tolist() == pytest.approx([1.0, -1.0, 1.0], abs=1e-9)
-    assert triangle[[0, 125, 250, 500]].tolist() == pytest.approx([-1.0, 0.0, 1.0, -1.0], abs=1e-9)
+
+
+def test_lagging_lfos_without_a_lag_are_a_sine_and_a_triangle() -> None:
+    no_lag = torch.tensor(0.0, dtype=torch.float64)
+    sine = envelopes.lagging_sine(TIME_S, one(2.0), one(0.25), no_lag)
+    assert torch.equal(sine, envelopes.lfo_sine(TIME_S, one(2.0), phase_cycles=one(0.25)))
+    triangle = envelopes.lagging_triangle(TIME_S, one(2.0), one(0.0), no_lag)[0]
+    assert triangle[[0, 125, 250, 375]].tolist() == pytest.approx([0.0, 1.0, 0.0, -1.0], abs=0.06)
+
+
+def test_a_lag_of_one_radian_halves_the_power_and_turns_by_an_eighth() -> None:
+    rate_hz = 2.0
+    lag_s = torch.tensor(1.0 / (2.0 * math.pi * rate_hz), dtype=torch.float64)
+    lagging = envelopes.lagging_sine(TIME_S, one(rate_hz), one(0.0), lag_s)
+    expected = envelopes.lfo_sine(TIME_S, one(rate_hz), phase_cycles=one(-0.125)) * 0.5**0.5
+    assert torch.allclose(lagging, expected, atol=1e-9)
 
 
 def test_gradcheck() -> None:

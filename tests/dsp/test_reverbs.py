@@ -9,8 +9,19 @@ import pytest
 import torch
 
 from unmixer_core.dsp import reverbs
+from unmixer_core.dsp.fft import delay_response, filter_on_circle
 
 RATE = 16000.0
+
+
+def reverberated(
+    audio: torch.Tensor, response: torch.Tensor, predelay_s: torch.Tensor
+) -> torch.Tensor:
+    """Audio through a response, as the proxy's reverb convolves them: later by predelay_s."""
+    longest = float(predelay_s.detach().max()) * RATE
+    on = reverbs.reverb_circle(audio, response.shape[-1], longest)
+    delay = delay_response(predelay_s * RATE, on)[:, None]
+    return filter_on_circle(audio, torch.fft.rfft(response, n=on.n_fft) * delay, on)
 
 
 def bands(n: int = 16000) -> torch.Tensor:
@@ -56,7 +67,7 @@ def test_predelay_moves_the_response() -> None:
     audio[..., 0] = 1.0
     response = torch.zeros(1, 2, 4000)
     response[..., 0] = 1.0
-    wet = reverbs.reverb(audio, response, torch.tensor([0.05]), sample_rate=RATE)
+    wet = reverberated(audio, response, torch.tensor([0.05]))
     assert wet[0, 0].argmax() == 800 and wet[0, 0, 800].item() == pytest.approx(1.0, abs=1e-3)
 
 
@@ -68,7 +79,7 @@ def test_every_argument_has_a_gradient() -> None:
         torch.tensor([0.003], requires_grad=True),
     )
     response = reverbs.impulse_response(bands(500), decay, gain, build_up, sample_rate=RATE)
-    wet = reverbs.reverb(audio, response, predelay, sample_rate=RATE)
+    wet = reverberated(audio, response, predelay)
     for gradient in torch.autograd.grad(
         wet.square().sum(), (audio, decay, gain, build_up, predelay)
     ):
@@ -92,5 +103,5 @@ def test_the_tail_of_a_late_sound_does_not_come_back_at_the_start() -> None:
     n = 2000
     audio, response = torch.zeros(1, 2, n), torch.zeros(1, 2, n)
     audio[..., -1] = response[..., -1] = 1.0
-    wet = reverbs.reverb(audio, response, torch.tensor([0.05]), sample_rate=RATE)
+    wet = reverberated(audio, response, torch.tensor([0.05]))
     assert wet.abs().max() < 1e-4

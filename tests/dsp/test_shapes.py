@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from jaxtyping import AbstractArray, TypeCheckError
@@ -48,6 +49,8 @@ def leaves(hint: object) -> Iterator[object]:
 
     Those of a union, a tuple, a callable's arguments and result.
     """
+    if typing.get_origin(hint) is np.ndarray:  # NumPy's shape is Any; this is about tensors
+        return
     parts = hint if isinstance(hint, list) else typing.get_args(hint)
     if not parts:
         yield hint
@@ -60,7 +63,7 @@ def shapeless(function: Callable[..., Any]) -> list[str]:
     said.
     """
     hints = typing.get_type_hints(function)
-    names = list(hints)
+    names = list(inspect.get_annotations(function))  # a class's own, not those of nn.Module
     if inspect.isfunction(function):
         names = [name for name in inspect.signature(function).parameters if name != "self"] + [
             "return"
@@ -74,7 +77,7 @@ def any_shape_said(hint: object) -> bool:
 
 def test_the_whole_package_is_looked_at() -> None:
     names = {case.id for case in PUBLIC}
-    assert len(MODULES) == 15 and len(names) > 60
+    assert len(MODULES) == 33 and len(names) > 100
     assert {
         "core.midi_to_hz",
         "spectral.mel_bank",

@@ -1,6 +1,4 @@
-"""Patches and a small proxy for the tests of this folder, in which the shapes of ddsp's
-arguments are checked.
-"""
+"""Patches and a small proxy for the tests of this folder, in which shapes are checked."""
 
 from __future__ import annotations
 
@@ -8,24 +6,20 @@ import numpy as np
 import pytest
 import torch
 
-from tests.shapes import CHECKED, checked, modules_of
+from tests.shapes import CHECKED
 from unmixer_core import config, sampling
-from unmixer_core import proxy as package
-from unmixer_core.calibration.calibrate import PatchBatch
+from unmixer_core.calibration.material import PatchBatch
 from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.schema.patch import Patch
 
 RATE, CLIP_S = 8000, 0.4
-HELD = [*CHECKED, *checked(modules_of(package))]
 
 
 @pytest.fixture(autouse=True)
 def shapes_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """ddsp's functions, wherever the proxy calls them, refuse what is not as their annotations
-    say.
-    """
-    for module, name, function in HELD:
-        monkeypatch.setattr(module, name, function)
+    """Replace the functions and methods of dsp and proxy for the length of a test."""
+    for owner, name, function in CHECKED:
+        monkeypatch.setattr(owner, name, function)
 
 
 def batch(patches: list[Patch]) -> PatchBatch:

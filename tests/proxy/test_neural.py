@@ -16,17 +16,13 @@ from tests.proxy.conftest import CLIP_S, RATE, batch
 from tests.proxy.test_proxy import one_hot
 from unmixer_core import config, sampling
 from unmixer_core.calibration import neural_training
-from unmixer_core.calibration.calibrate import Material
+from unmixer_core.calibration.material import Material
 from unmixer_core.errors import StageError
 from unmixer_core.inference import finetune
 from unmixer_core.proxy.neural import NeuralProxy, mel_levels_db
 from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
-
-SETTINGS = SimpleNamespace(
-    seed=1, neural_clips=24, neural_steps=120, neural_batch=12, neural_lr=5e-3
-)
 
 
 @pytest.fixture(scope="module")
@@ -134,12 +130,21 @@ def test_training_comes_closer_than_the_mean_spectrogram(params: config.Params) 
     with torch.no_grad():
         clips = RackProxy(RATE, CLIP_S)(*batch(list(patches))).numpy()
     material = Material(SimpleNamespace(patches=patches, rate=RATE, audio=lambda i: clips[i]), RATE)
+    settings = params.proxy.model_copy(
+        update={
+            "seed": 1,
+            "neural_clips": 24,
+            "neural_steps": 120,
+            "neural_batch": 12,
+            "neural_lr": 5e-3,
+        }
+    )
     learner = neural_training.new_network(RATE, CLIP_S, 8, seed=0)
     losses: list[float] = []
     neural_training.fit(
         learner,
         material,
-        SETTINGS,
+        settings,
         lambda v, step: losses.append(v["neural_loss_db"]),
         lambda steps, n, words: steps,
     )

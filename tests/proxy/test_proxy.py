@@ -5,6 +5,7 @@ number, every heard knob moves it.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from safetensors.torch import save_file
 
 from tests.proxy.conftest import CLIP_S, RATE, batch
 from unmixer_core.errors import SchemaMismatch, StageError
+from unmixer_core.proxy.effects.registry import make_effects
+from unmixer_core.proxy.effects.tone import Saturator
 from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.schema import chain as chains
+from unmixer_core.schema.devices import EFFECTS
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
@@ -324,3 +328,19 @@ def test_missing_torn_and_outdated_proxies_are_refused_in_one_sentence(
     (tmp_path / "proxy.json").write_text("{")
     with pytest.raises(StageError, match="cannot be read"):
         RackProxy.load(tmp_path)
+
+
+def test_an_effect_that_the_proxy_cannot_play_is_refused_in_a_sentence() -> None:
+    ninth = replace(EFFECTS[0], key="echo", name="Echo")
+    with pytest.raises(NotImplementedError, match="effects echo; give each effect"):
+        make_effects((*EFFECTS, ninth))
+    with pytest.raises(NotImplementedError, match="effects reverb; give each effect"):
+        make_effects(EFFECTS[:-1])
+
+
+def test_an_item_that_the_proxy_cannot_play_is_refused_in_a_sentence() -> None:
+    saturator = next(device for device in EFFECTS if device.key == "saturator")
+    choice = saturator.choices[0]
+    fifth = replace(choice, items=(*choice.items, "Bit Crush"))
+    with pytest.raises(NotImplementedError, match="Saturator's type has"):
+        Saturator(replace(saturator, choices=(fifth,)))

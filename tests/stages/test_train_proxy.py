@@ -90,8 +90,9 @@ def test_both_kinds_are_reported_and_the_named_one_carries_the_pipeline(
     assert np.isfinite(report["neural.levels_db"])
     twin = RackProxy.load(folder)
     assert isinstance(twin, NeuralProxy if kind == "neural" else RackProxy)
-    settings = SimpleNamespace(seed=8, n_dry=2, n_nonlinear=0, n_full=2, batch=2, shard_clips=2)
-    limits = SimpleNamespace(min_loudness_lufs=-1e3, max_peak=1e9, max_redraws=0)
+    settings = config.ProxyClips(seed=8, n_dry=2, n_nonlinear=0, n_full=2, batch=2, shard_clips=2)
+    # Whatever the small proxies play is usable: nothing is below −120 LUFS but digital silence.
+    limits = config.Render(min_loudness_lufs=-120.0, max_peak=1e9, max_redraws=0, shard_clips=2)
     plan = proxy_clips.Plan(settings, tiny.PRIOR, limits, SPEC)
     table, found = proxy_clips.frames_of(twin.eval(), plan.shards()[1], plan)
     assert len(table) == len(found) == 2 and np.isfinite(found.astype(np.float32)).all()

@@ -1,151 +1,85 @@
-"""Fit φ to the host: multi-scale spectral loss on its renders, dry sounds first, then short chains,
-then any chain.
+"""Fit the proxy's constants φ to the host's renders.
 
-The proxy starts from laws measured once on the embedded host; calibration moves φ towards whatever
-host made the clips. Every clip has one vote a part: gradients through a synthesizer differ by many
-orders of magnitude, and one clip's would drown the others'. Single steps are noisy still, so a
-phase's answer is the mean of φ over its second half. Of that answer the voice and each effect are
-taken on their own, if held-out clips are closer with it than without: calibration cannot make the
-proxy worse there. Killed and started again, it goes on from its last checkpoint.
+The loss is a multi-scale spectral distance. Dry sounds come first, then chains of one or two
+effects, then chains of any length. The proxy starts from laws that were measured once on the
+embedded host; calibration moves φ towards the host that made the clips.
+
+Each clip's gradient has unit norm in every part of the proxy (`objective`). Single steps are still
+noisy, so a phase's result is the mean of φ over its second half. Of that result, each part (the
+voice, each effect) is accepted on its own, and only if held-out clips are closer with it. So
+calibration cannot make the proxy worse on those clips. An interrupted run resumes from its last
+checkpoint.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TypedDict
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from unmixer_core.audio import resample
-from unmixer_core.dataset.clips import Clips
-from unmixer_core.dsp import spectral
+from unmixer_core import config
+from unmixer_core.calibration.material import Material, Rows
+from unmixer_core.calibration.objective import (
+    add_normalised_gradient,
+    clip_distance,
+    fitted_parameters,
+    held_out_loss,
+)
 from unmixer_core.errors import StageError, TrainingError
 from unmixer_core.proxy.proxy import RackProxy
+from unmixer_core.schema.chain import MAX_EFFECTS
+from unmixer_core.system import files
 
-Rows = NDArray[np.int64]
 CHECKPOINT = "calibration.pt"
+#: Optimiser steps from one checkpoint to the next.
 CHECKPOINT_STEPS = 20
-#: Of the way from where a phase started to where it ended, what is tried on held-out clips.
-SHARES_TRIED = (0.4, 1.0)
-#: Steps of φ that are in decibels, in units of those that are logarithms or shares.
+#: Step sizes of the line search from a phase's start to its result, on held-out clips.
+LINE_SEARCH_STEPS = (0.4, 1.0)
+#: Learning rate of parameters in decibels, relative to that of logarithms and shares.
 DECIBEL_RATE = 25.0
 #: The last part of a phase, over which φ is averaged.
 AVERAGED_SHARE = 0.5
-#: Read from the host and left alone: sign-like steps would bury quiet harmonics and late
-#: reflections.
-STILL = ("voice.spectra", "effects.7.early")
-CACHED_CLIPS = 512
-QUIET = 1e-3
+#: Adam's decay rates: a phase is short, so the second moment forgets faster than usual (0.999).
+BETAS = (0.9, 0.99)
+
+Values = dict[str, Tensor]
+Report = Callable[[dict[str, float], int], None]
+Progress = Callable[[range, int, str], Iterable[int]]
 
 
-class Settings(Protocol):
-    """What is read of params.yaml's `proxy` section."""
+class Checkpoint(TypedDict):
+    """The state of an interrupted calibration, as it is on disk."""
 
-    seed: int
-    batch: int
-    lr: float
-    steps_dry: int
-    steps_effects: int
-    steps_chains: int
-    held_out: int
-    n_ffts: tuple[int, ...]
-    time_budget_s: float
-
-
-class PatchBatch(NamedTuple):
-    """Proxy.forward's arguments for a batch."""
-
-    knobs: Tensor
-    choices: Tensor
-    chain: Tensor
-    note: Tensor
-    gate_s: Tensor
+    phase: int
+    step: int
+    proxy: Values
+    optimiser: dict[str, object]
+    start: Values
+    mean: Values
+    results: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Phase:
-    """A name, the rows of the clips it learns from, and its number of steps."""
+    """A name, the rows of the clips it learns from, and its number of optimiser steps."""
 
     name: str
     rows: Rows
     steps: int
 
 
-class Material:
-    """The host's clips at the proxy's rate, with their patches."""
-
-    def __init__(self, clips: Clips, sample_rate: int) -> None:
-        self.clips, self.sample_rate = clips, sample_rate
-        self.lengths = (clips.patches.chain >= 0).sum(axis=1)
-        self._resampled = lru_cache(maxsize=CACHED_CLIPS)(self._read)
-
-    def _read(self, row: int) -> Tensor:
-        return torch.from_numpy(resample(self.clips.audio(row), self.clips.rate, self.sample_rate))
-
-    def rows(self, split: str, longest: int, shortest: int = 0) -> Rows:
-        """Rows of a split whose chains are of a length."""
-        fits = (
-            (self.lengths >= shortest)
-            & (self.lengths <= longest)
-            & (self.clips.patches.split == split)
-        )
-        return np.flatnonzero(fits)
-
-    def held_out(self, longest: int, shortest: int = 0, *, judge: bool = False) -> Rows:
-        """Validation rows whose chains are of a length.
-
-        Every other one judges the calibration, the rest is reported on.
-        """
-        rows = self.rows("valid", longest, shortest)
-        return rows[rows % 2 == int(judge)]
-
-    def patches(self, rows: Iterable[int], device: torch.device) -> PatchBatch:
-        table, index = self.clips.patches, np.asarray(list(rows))
-        real = (
-            torch.as_tensor(np.asarray(v)[index], dtype=torch.float32, device=device)
-            for v in (table.knobs, table.note, table.gate_s)
-        )
-        knobs, note, gate_s = real
-        whole = (
-            torch.as_tensor(np.asarray(v)[index].astype(np.int64), device=device)
-            for v in (table.choices, table.chain)
-        )
-        choices, chain = whole
-        return PatchBatch(knobs, choices, chain, note, gate_s)
-
-    def audio(self, rows: Iterable[int], device: torch.device) -> Tensor:
-        """Host clips [rows, 2, time]."""
-        return torch.stack([self._resampled(int(row)) for row in rows]).to(device)
-
-
-def distance(
-    proxy_audio: Tensor, host_audio: Tensor, sample_rate: int, n_ffts: tuple[int, ...]
-) -> Tensor:
-    """Level-sensitive multi-scale spectral distance [batch], both sides in units of the host
-    clip's peak.
-    """
-    length = min(proxy_audio.shape[-1], host_audio.shape[-1])
-    peak = host_audio.abs().amax(dim=(1, 2), keepdim=True).clamp_min(QUIET)
-    settings = spectral.SpectralSettings(fft_sizes=tuple(n_ffts), floor=1e-4)
-    return spectral.multiscale_spectral(
-        proxy_audio[..., :length] / peak, host_audio[..., :length] / peak, sample_rate, settings
-    )
-
-
-def phases(material: Material, settings: Settings) -> list[Phase]:
-    """Dry, short chains (one or two effects), any chain."""
+def phases(material: Material, settings: config.ProxyFit) -> list[Phase]:
+    """Return the plan: dry clips, chains of one or two effects, chains of any length."""
     plan = (
         ("dry", 0, 0, settings.steps_dry),
         ("effects", 1, 2, settings.steps_effects),
-        ("chains", 0, 8, settings.steps_chains),
+        ("chains", 0, MAX_EFFECTS, settings.steps_chains),
     )
     return [
         Phase(name, material.rows("train", longest, shortest), steps)
@@ -153,202 +87,165 @@ def phases(material: Material, settings: Settings) -> list[Phase]:
     ]
 
 
-def held_out_loss(proxy: RackProxy, material: Material, rows: Rows, settings: Settings) -> float:
-    """Mean distance over clips that calibration does not see."""
-    device = next(proxy.parameters()).device
-    total = 0.0
-    with torch.no_grad():
-        for some in np.array_split(rows, max(1, len(rows) // settings.batch)):
-            sound = proxy(*material.patches(some, device))
-            total += float(
-                distance(
-                    sound, material.audio(some, device), material.sample_rate, settings.n_ffts
-                ).sum()
-            )
-    return total / len(rows)
+def without_progress(steps: range, total: int, words: str) -> Iterable[int]:
+    """Return the steps and show nothing."""
+    return steps
 
 
 class Calibration:
-    """Runs the phases; `report(values, step)` hears of every step and phase, `progress(steps,
-    total, words)` shows them.
+    """Runs the phases and writes checkpoints.
+
+    `report(values, step)` receives the losses of every step and phase. `progress(steps, total,
+    words)` shows the steps.
     """
 
     def __init__(
         self,
         proxy: RackProxy,
         material: Material,
-        settings: Settings,
+        settings: config.ProxyFit,
         state: Path,
-        report: Callable[..., None],
-        progress: Callable[[range, int, str], Iterable[int]] = lambda steps, total, words: steps,
+        report: Report,
+        progress: Progress = without_progress,
     ) -> None:
-        self.proxy, self.material, self.settings, self.report = proxy, material, settings, report
+        self.proxy = proxy
+        self.material = material
+        self.settings = settings
+        self.report = report
         self.progress = progress
         self.path = state / CHECKPOINT
-        self.deadline = 0.0
-        self.device = next(proxy.parameters()).device
 
     def run(self) -> dict[str, float]:
-        """All phases in turn → how many steps were taken and the held-out loss at each end.
+        """Run all phases; return the number of steps and the held-out losses of each.
 
-        Raises TrainingError, StageError.
+        Raises:
+            TrainingError: a loss is not finite.
+            StageError: a phase has no training clips.
         """
-        resumed = torch.load(self.path, weights_only=True) if self.path.exists() else None
-        results: dict[str, float] = dict(resumed["results"]) if resumed else {}
+        resumed: Checkpoint | None = None
+        results: dict[str, float] = {}
+        if self.path.exists():
+            resumed = torch.load(self.path, weights_only=True)
         if resumed:
+            results = dict(resumed["results"])
             self.proxy.load_state_dict(resumed["proxy"])
-        plan = phases(self.material, self.settings)
-        for number, phase in enumerate(plan):
-            if (resumed and number < resumed["phase"]) or not phase.steps:
+        for number, phase in enumerate(phases(self.material, self.settings)):
+            finished = resumed is not None and number < resumed["phase"]
+            if finished or not phase.steps:
                 continue
             if not len(phase.rows):
                 raise StageError(
                     f"no training clips for calibration phase {phase.name!r}; run `dvc repro "
                     f"sample_patches`."
                 )
-            share = phase.steps / sum(p.steps for p in plan)
-            self.deadline = time.monotonic() + share * self.settings.time_budget_s
             halfway = resumed is not None and resumed["phase"] == number and resumed["step"] > 0
             self._phase(number, phase, results, resumed if halfway else None)
         return results
 
     def _phase(
-        self, number: int, phase: Phase, results: dict[str, float], resumed: dict[str, Any] | None
+        self, number: int, phase: Phase, results: dict[str, float], resumed: Checkpoint | None
     ) -> None:
         optimiser = self._optimiser()
-        judge = self._judges(phase)
+        judge = self._judge_rows(phase)
+        mean: Values = {}
         if resumed:
             optimiser.load_state_dict(resumed["optimiser"])
-            first, start, mean = resumed["step"], resumed["start"], resumed["mean"]
+            first = resumed["step"]
+            start = resumed["start"]
+            mean = resumed["mean"]
         else:
-            first, start, mean = 0, self._snapshot(), {}
+            first = 0
+            start = self._snapshot()
             results[f"{phase.name}_loss_start"] = held_out_loss(
                 self.proxy, self.material, judge, self.settings
             )
-        taken = first
+        not_averaged = int((1.0 - AVERAGED_SHARE) * phase.steps)
         steps = range(first, phase.steps)
         for step in self.progress(steps, len(steps), f"calibrate, {phase.name}"):
             self._step(optimiser, number, phase, step)
             taken = step + 1
-            late = time.monotonic() > self.deadline
-            mean = self._averaged(mean, taken - int((1.0 - AVERAGED_SHARE) * phase.steps))
-            if taken % CHECKPOINT_STEPS == 0 and taken < phase.steps and not late:
+            mean = self._averaged(mean, taken - not_averaged)
+            if taken % CHECKPOINT_STEPS == 0 and taken < phase.steps:
                 self._save(number, taken, optimiser, start, mean, results)
-            if late:
-                break
         best = self._accepted(start, mean or self._snapshot(), judge, phase, results)
-        results[f"{phase.name}_steps"] = float(taken)
+        results[f"{phase.name}_steps"] = float(phase.steps)
         self._save(number + 1, 0, optimiser, best, {}, results)
 
-    def _averaged(self, mean: dict[str, Tensor], count: int) -> dict[str, Tensor]:
-        """The running mean of φ with now's as the count-th of it; nothing before the first."""
+    def _averaged(self, mean: Values, count: int) -> Values:
+        """Running mean of φ whose count-th term is the present φ; empty before the first."""
         if count < 1:
             return {}
         now = self._snapshot()
-        return (
-            now
-            if count == 1 or not mean
-            else {key: torch.lerp(mean[key], now[key], 1.0 / count) for key in now}
-        )
+        if count == 1 or not mean:
+            return now
+        return {key: torch.lerp(mean[key], now[key], 1.0 / count) for key in now}
 
     def _accepted(
-        self,
-        start: dict[str, Tensor],
-        found: dict[str, Tensor],
-        judge: Rows,
-        phase: Phase,
-        results: dict[str, float],
-    ) -> dict[str, Tensor]:
-        """Part by part (the voice, each effect) what was found, where the held-out clips are
-        closer with it.
-        """
-        best, lowest = start, results[f"{phase.name}_loss_start"]
-        for part, share in product(self._parts(), SHARES_TRIED):
-            moved = {
-                key: torch.lerp(start[key], found[key], share)
-                for key in start
-                if key.startswith(part)
-            }
-            if all(torch.equal(value, start[key]) for key, value in moved.items()):
+        self, start: Values, result: Values, judge: Rows, phase: Phase, results: dict[str, float]
+    ) -> Values:
+        """Part by part, the point between start and result with the lowest held-out loss."""
+        best = start
+        lowest = results[f"{phase.name}_loss_start"]
+        accepted = set()
+        for part, share in product(self.proxy.part_prefixes(), LINE_SEARCH_STEPS):
+            names = [key for key in start if key.startswith(part)]
+            moved = {key: torch.lerp(start[key], result[key], share) for key in names}
+            if all(torch.equal(moved[key], start[key]) for key in names):
                 continue
             self.proxy.load_state_dict(best | moved)
             loss = held_out_loss(self.proxy, self.material, judge, self.settings)
             if loss < lowest:
-                best, lowest = best | moved, loss
-        taken = sum(
-            any(not torch.equal(best[key], start[key]) for key in start if key.startswith(part))
-            for part in self._parts()
-        )
+                best = best | moved
+                lowest = loss
+                accepted.add(part)
         self.proxy.load_state_dict(best)
-        results |= {f"{phase.name}_loss": lowest, f"{phase.name}_parts_taken": float(taken)}
+        results[f"{phase.name}_loss"] = lowest
+        results[f"{phase.name}_parts_taken"] = float(len(accepted))
         self.report({f"{phase.name}_held_out": lowest}, phase.steps)
         return best
 
     def _step(self, optimiser: torch.optim.Optimizer, number: int, phase: Phase, step: int) -> None:
         draw = np.random.default_rng([self.settings.seed, number, step])
-        rows = draw.choice(
-            phase.rows, size=min(self.settings.batch, len(phase.rows)), replace=False
-        )
+        size = min(self.settings.batch, len(phase.rows))
+        rows = draw.choice(phase.rows, size=size, replace=False)
         for group in optimiser.param_groups:
             group["lr"] = self.settings.lr * group["scale"] * (1.0 - step / phase.steps)
         optimiser.zero_grad(set_to_none=True)
-        losses = [self._vote(int(row), phase, step) for row in rows]
+        losses = [self._add_clip(int(row), phase, step) for row in rows]
         optimiser.step()
         self.report({f"{phase.name}_loss": float(np.mean(losses))}, step)
 
-    def _vote(self, row: int, phase: Phase, step: int) -> float:
-        """One clip's loss; its gradient, at unit norm in every part, joins the others'.
-
-        Raises TrainingError.
-        """
-        sound = self.proxy(*self.material.patches([row], self.device))
-        host, rate = self.material.audio([row], self.device), self.material.sample_rate
-        loss = distance(sound, host, rate, self.settings.n_ffts).sum()
+    def _add_clip(self, row: int, phase: Phase, step: int) -> float:
+        """Add one clip's gradient; return its loss. Raises TrainingError if that is not finite."""
+        loss = clip_distance(self.proxy, self.material, [row], self.settings.n_ffts).sum()
         if not torch.isfinite(loss):
             raise TrainingError(
                 f"calibration phase {phase.name!r} met a non-finite loss at step {step} (clip "
                 f"{row})."
             )
-        learned = [(name, p) for name, p in self.proxy.named_parameters() if name not in STILL]
-        found = torch.autograd.grad(loss, [p for _, p in learned], allow_unused=True)
-        for part in self._parts():
-            mine = [
-                (p, g)
-                for (name, p), g in zip(learned, found, strict=True)
-                if g is not None and name.startswith(part)
-            ]
-            norm = torch.stack([g.norm() for _, g in mine]).norm() if mine else loss.new_zeros(())
-            if torch.isfinite(norm) and norm > 0:
-                for parameter, gradient in mine:
-                    share = gradient / norm
-                    parameter.grad = share if parameter.grad is None else parameter.grad + share
+        add_normalised_gradient(self.proxy, loss)
         return float(loss.detach())
 
-    def _parts(self) -> list[str]:
-        """How the names of a part's parameters begin: the voice, and each effect."""
-        return ["voice.", *(f"effects.{i}." for i in range(len(self.proxy.effects)))]
-
     def _optimiser(self) -> torch.optim.Optimizer:
-        """Adam over φ, but for what was read from the host as it is.
-
-        Levels in dB take larger steps.
-        """
-        named = [(name, p) for name, p in self.proxy.named_parameters() if name not in STILL]
-        levels = [p for name, p in named if name.endswith("_db")]
-        rest = [p for name, p in named if not name.endswith("_db")]
+        """Return Adam over the fitted parameters; levels in dB take larger steps."""
+        levels: list[nn.Parameter] = []
+        rest: list[nn.Parameter] = []
+        for name, parameter in fitted_parameters(self.proxy):
+            group = levels if name.endswith("_db") else rest
+            group.append(parameter)
         groups = [{"params": rest, "scale": 1.0}, {"params": levels, "scale": DECIBEL_RATE}]
-        return torch.optim.Adam(groups, lr=self.settings.lr, betas=(0.9, 0.99))
+        return torch.optim.Adam(groups, lr=self.settings.lr, betas=BETAS)
 
-    def _judges(self, phase: Phase) -> Rows:
+    def _judge_rows(self, phase: Phase) -> Rows:
+        """Rows whose loss decides what the phase accepts."""
         lengths = self.material.lengths[phase.rows]
         rows = self.material.held_out(int(lengths.max()), int(lengths.min()), judge=True)
         if not len(rows):
             rows = phase.rows
-        return np.sort(
-            np.random.default_rng(self.settings.seed).permutation(rows)[: self.settings.held_out]
-        )
+        shuffled = np.random.default_rng(self.settings.seed).permutation(rows)
+        return np.sort(shuffled[: self.settings.held_out])
 
-    def _snapshot(self) -> dict[str, Tensor]:
+    def _snapshot(self) -> Values:
         return {key: value.detach().clone() for key, value in self.proxy.state_dict().items()}
 
     def _save(
@@ -356,19 +253,18 @@ class Calibration:
         phase: int,
         step: int,
         optimiser: torch.optim.Optimizer,
-        start: dict[str, Tensor],
-        mean: dict[str, Tensor],
+        start: Values,
+        mean: Values,
         results: dict[str, float],
     ) -> None:
-        state = {
-            "phase": phase,
-            "step": step,
-            "proxy": self.proxy.state_dict(),
-            "optimiser": optimiser.state_dict(),
-            "start": start,
-            "mean": mean,
-            "results": results,
-        }
-        temporary = self.path.with_suffix(".tmp")
-        torch.save(state, temporary)
-        temporary.replace(self.path)
+        state = Checkpoint(
+            phase=phase,
+            step=step,
+            proxy=self.proxy.state_dict(),
+            optimiser=optimiser.state_dict(),
+            start=start,
+            mean=mean,
+            results=results,
+        )
+        with files.replacing(self.path) as temporary:
+            torch.save(state, temporary)

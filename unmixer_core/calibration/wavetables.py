@@ -1,10 +1,8 @@
-"""Wavetables read back from the host.
+"""Measure the host's wavetables: one steady note per table and position gives a spectrum.
 
-One steady single note per table and position gives that cycle's spectrum.
-
-The tables of the real instrument are nobody's to ship, and the embedded host's are not ours to
-import: both are heard. A note whose frequency divides the analysis window evenly is periodic in it,
-so its harmonics fall on FFT bins exactly.
+The tables of the real instrument may not be shipped, and those of the embedded host must not be
+imported (the proxy shares no code with it). So both are measured from sound. A note with whole
+periods in the analysis window has its harmonics exactly on FFT bins.
 """
 
 from __future__ import annotations
@@ -13,44 +11,50 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmixer_core.dsp.levels import A4_HZ, A4_NOTE
 from unmixer_core.errors import StageError
 from unmixer_core.proxy.voice import FRAMES, HARMONICS
 from unmixer_core.schema.devices import WAVETABLES
 from unmixer_core.schema.patch import Patch
 
-START_S, LENGTH_S = 0.1, 0.4
+#: The analysis window begins after the attack.
+START_S = 0.1
+LENGTH_S = 0.4
+#: Length of the rendered notes.
 CLIP_S = 0.6
-A4_HZ, A4_NOTE = 440.0, 69
 
 
 def table_patches(note: int, n_positions: int) -> list[Patch]:
-    """Plain held notes, table by table and position by position.
-
-    Oscillator 1 alone, no filter, full sustain.
-    """
+    """Held notes of oscillator 1 alone, table by table and position by position."""
     plain: dict[str, float | str] = {
         "wavetable.filter_1_on": "Off",
         "wavetable.amp_sustain": 1.0,
         "wavetable.amp_attack": 0.0,
     }
-    positions = np.linspace(0.0, 1.0, n_positions)
-    return [
-        Patch.init(note, CLIP_S).with_values(
-            {**plain, "wavetable.osc_1_wavetable": name, "wavetable.osc_1_pos": float(x)}
-        )
-        for name in WAVETABLES
-        for x in positions
-    ]
+    patches = []
+    for name in WAVETABLES:
+        for position in np.linspace(0.0, 1.0, n_positions):
+            values = {
+                **plain,
+                "wavetable.osc_1_wavetable": name,
+                "wavetable.osc_1_pos": float(position),
+            }
+            patches.append(Patch.init(note, CLIP_S).with_values(values))
+    return patches
 
 
 def harmonic_spectrum(clip: NDArray[np.float32], rate: int, note: int) -> NDArray[np.complex128]:
-    """Complex amplitudes [HARMONICS] of a steady note in clip [channel, time] (mono sum), zero
-    beyond Nyquist.
+    """Complex amplitudes [HARMONICS] of a steady note in a clip [channel, time].
 
-    Raises StageError when the note has no whole number of periods in the analysis window.
+    Channels are averaged. Harmonics above Nyquist are zero.
+
+    Raises:
+        StageError: the note has no whole number of periods in the analysis window, or the clip is
+            shorter than that.
     """
     frequency_hz = A4_HZ * 2.0 ** ((note - A4_NOTE) / 12.0)
     periods = frequency_hz * LENGTH_S
@@ -59,30 +63,32 @@ def harmonic_spectrum(clip: NDArray[np.float32], rate: int, note: int) -> NDArra
             f"note {note} cannot be analysed: it needs whole periods in {LENGTH_S} s (33 has), "
             f"and a clip that long."
         )
-    first, length = round(START_S * rate), round(LENGTH_S * rate)
-    window = 1.0 - np.cos(
-        2.0 * np.pi * np.arange(length) / length
-    )  # harmonics are many bins apart, so this loses none
-    spectrum = np.fft.rfft(
-        clip.mean(axis=0)[first : first + length].astype(np.float64) * window
-    ) * (2.0 / length)
+    first = round(START_S * rate)
+    length = round(LENGTH_S * rate)
+    # A Hann window: harmonics are many bins apart, so its wider lobe costs nothing.
+    window = 1.0 - np.cos(2.0 * np.pi * np.arange(length) / length)
+    piece = clip.mean(axis=0)[first : first + length].astype(np.float64)
+    spectrum = np.fft.rfft(piece * window) * (2.0 / length)
     bins = np.arange(1, HARMONICS + 1) * round(periods)
-    found = np.where(bins < len(spectrum), spectrum[np.minimum(bins, len(spectrum) - 1)], 0.0)
+    last = len(spectrum) - 1
+    amplitudes = np.where(bins <= last, spectrum[np.minimum(bins, last)], 0.0)
+    # Phases are those at the note's start, not at the window's.
     turn = np.exp(-2j * np.pi * np.arange(1, HARMONICS + 1) * frequency_hz * first / rate)
-    return found * turn
+    return amplitudes * turn
 
 
 def spectra_from_clips(
     clips: Sequence[NDArray[np.float32]], rate: int, note: int, n_positions: int, level: float
-) -> Tensor:
-    """Clips of `table_patches` → spectra real [tables, FRAMES, HARMONICS, 2], positions
-    interpolated to FRAMES.
+) -> Float[Tensor, "tables frames harmonics 2"]:
+    """Spectra (real and imaginary part) from the clips of `table_patches`.
+
+    Positions are interpolated to FRAMES. level: the proxy's gain, by which the clips are divided.
     """
-    read = np.stack([harmonic_spectrum(clip, rate, note) for clip in clips]) / level
-    read = read.reshape(len(WAVETABLES), n_positions, HARMONICS)
+    measured = np.stack([harmonic_spectrum(clip, rate, note) for clip in clips]) / level
+    measured = measured.reshape(len(WAVETABLES), n_positions, HARMONICS)
     place = np.linspace(0.0, n_positions - 1.0, FRAMES)
     lower = np.minimum(place.astype(int), max(n_positions - 2, 0))
     share = (place - lower)[:, None]
     upper = np.minimum(lower + 1, n_positions - 1)
-    spectra = read[:, lower] * (1.0 - share) + read[:, upper] * share
+    spectra = measured[:, lower] * (1.0 - share) + measured[:, upper] * share
     return torch.view_as_real(torch.as_tensor(spectra, dtype=torch.complex64))

@@ -131,7 +131,6 @@ class ProxyFit(Section):
     steps_chains: Count
     held_out: Count
     n_ffts: Annotated[tuple[Annotated[int, Ge(16), Le(65536)], ...], MinLen(1)]
-    time_budget_s: Positive
     neural_clips: Size
     neural_steps: Count
     neural_batch: Size

@@ -1,8 +1,10 @@
-"""Magenta DDSP in PyTorch.
+"""Magenta DDSP in PyTorch, under the names of the original.
 
-The names below are the originals'; everything else is imported from its module.
+No stage of the pipeline uses this package. Where the operation is the same as one of ours, it is
+written in terms of `unmixer_core.dsp`.
 """
 
+from unmixer_core.ddsp.core import exp_sigmoid, fft_convolve, hz_to_midi, midi_to_hz
 from unmixer_core.ddsp.effects import (
     frequency_filter,
     frequency_impulse_response,
@@ -12,6 +14,7 @@ from unmixer_core.ddsp.effects import (
     sinc_impulse_response,
     variable_length_delay,
 )
+from unmixer_core.ddsp.losses import spectral_loss
 from unmixer_core.ddsp.resampling import resample
 from unmixer_core.ddsp.synths import (
     harmonic_synthesis,
@@ -19,8 +22,6 @@ from unmixer_core.ddsp.synths import (
     oscillator_bank,
     wavetable_synthesis,
 )
-from unmixer_core.dsp.core import exp_sigmoid, fft_convolve, hz_to_midi, midi_to_hz
-from unmixer_core.dsp.spectral import spectral_loss
 
 __all__ = [
     "exp_sigmoid",

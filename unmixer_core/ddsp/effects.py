@@ -4,8 +4,8 @@ Frame-rate controls are [batch, frames, ...].
 
 Engel et al., ICLR 2020 (https://arxiv.org/abs/2001.04643), section 3.3-3.4; windowed-sinc design:
 J. O. Smith, "Spectral Audio Signal Processing". The delay line gathers two samples per output
-sample where the original builds a [batch, time, max_length] buffer. Stereo and feedback effects of
-the proxy live in `delays` and `reverbs`.
+sample where the original builds a [batch, time, max_length] buffer. The stereo and feedback effects
+of the proxy are in `dsp.delays` and `dsp.reverbs`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unmixer_core.dsp.core import fft_convolve
+from unmixer_core.ddsp.core import fft_convolve
 
 
 def apply_window_to_impulse_response(
@@ -42,9 +42,9 @@ def apply_window_to_impulse_response(
 def frequency_impulse_response(
     magnitudes: Float[Tensor, "*batch bins"], window_size: int = 0
 ) -> Float[Tensor, "*batch taps"]:
-    """Windowed linear-phase impulse response of a magnitude response sampled on 0 ...
+    """Windowed linear-phase impulse response of a magnitude response.
 
-    Nyquist (linear gain).
+    magnitudes: linear gain at equally spaced frequencies from 0 Hz to Nyquist.
     """
     response = torch.fft.irfft(torch.complex(magnitudes, torch.zeros_like(magnitudes)))
     return apply_window_to_impulse_response(response, window_size)
@@ -56,9 +56,9 @@ def frequency_filter(
     window_size: int = 0,
     padding: str = "same",
 ) -> Float[Tensor, "batch out"]:
-    """Filter with magnitude responses (linear gain on 0 ...
+    """Filter by frequency sampling, with one magnitude response or one per frame.
 
-    Nyquist), one or one per frame, by frequency sampling.
+    magnitudes: linear gain at equally spaced frequencies from 0 Hz to Nyquist.
     """
     return fft_convolve(audio, frequency_impulse_response(magnitudes, window_size), padding=padding)
 
@@ -69,8 +69,9 @@ def sinc_impulse_response(
     sample_rate: int | None = None,
     high_pass: bool = False,
 ) -> Float[Tensor, "*batch taps"]:
-    """Hamming-windowed sinc low-pass (or its complement), 2 * (window_size // 2) + 1 taps, unit
-    gain at 0 Hz.
+    """Hamming-windowed sinc low-pass, or its complement, with 2 * (window_size // 2) + 1 taps.
+
+    The low-pass has unit gain at 0 Hz.
 
     cutoff_frequency: in Hz when `sample_rate` is given, otherwise as a share of Nyquist, 0 ... 1.
     """
@@ -93,8 +94,9 @@ def sinc_filter(
     padding: str = "same",
     high_pass: bool = False,
 ) -> Float[Tensor, "batch out"]:
-    """Windowed-sinc low-pass or high-pass with a constant or frame-rate cutoff (see
-    `sinc_impulse_response`).
+    """Windowed-sinc low-pass or high-pass with a constant or frame-rate cutoff.
+
+    See `sinc_impulse_response`.
     """
     response = sinc_impulse_response(cutoff_frequency, window_size, sample_rate, high_pass)
     return fft_convolve(audio, response, padding=padding)
@@ -105,8 +107,7 @@ def variable_length_delay(
 ) -> Float[Tensor, "batch time"]:
     """Delay of phase * max_length samples, 0 <= phase < 1, linearly interpolated.
 
-    Silence before the first sample.
-
+    There is silence before the first sample.
     As in the original, the delay line is read like a wavetable: beyond max_length - 1 samples it
     wraps round towards delay 0. Keep phase <= 1 - 1 / max_length for a plain delay.
     """
@@ -129,10 +130,9 @@ def mod_delay(
     sample_rate: int = 16000,
     add_dry: bool = True,
 ) -> Float[Tensor, "batch time"]:
-    """Modulated delay (chorus, flanger, vibrato).
+    """Modulated delay: chorus, flanger, vibrato.
 
-    Audio + gain * audio delayed by center_ms + phase * depth_ms.
-
+    The result is audio + gain * audio delayed by center_ms + phase * depth_ms.
     phase: 0 ... 1 at audio rate. gain: linear, of the wet path. center_ms and depth_ms may be
     tensors with gradient.
     """
@@ -149,27 +149,13 @@ def reverb(
 ) -> Float[Tensor, "batch time"]:
     """Convolution reverb whose impulse response is a parameter.
 
-    Its first sample is masked, the dry path stands in.
-
+    The response's first sample is masked, because the dry signal takes its place.
     ir: [batch, taps] or [batch, taps, 1]; a batch of 1 is shared.
     """
     taps = ir[..., 0] if ir.ndim == 3 else ir
     masked = F.pad(taps[:, 1:], (1, 0))
     wet = fft_convolve(audio, masked, padding="same", delay_compensation=0)
     return wet + audio if add_dry else wet
-
-
-def exponential_decay_impulse(
-    gain: Float[Tensor, "batch 1"],
-    decay: Float[Tensor, "batch 1"],
-    noise: Float[Tensor, "#batch taps"],
-) -> Float[Tensor, "batch taps"]:
-    """Noise under exp(-(2 + exp(decay)) t), t in 0 ...
-
-    1 over the response: the original's two-parameter reverb.
-    """
-    t = torch.linspace(0.0, 1.0, noise.shape[-1], dtype=noise.dtype, device=noise.device)
-    return gain * torch.exp(-(2.0 + torch.exp(decay)) * t) * noise
 
 
 def _hann(size: int, like: Tensor) -> Tensor:

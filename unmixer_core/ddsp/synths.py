@@ -2,8 +2,8 @@
 
 Engel et al., "DDSP: Differentiable Digital Signal Processing", ICLR 2020
 (https://arxiv.org/abs/2001.04643), and Shan et al., "Differentiable Wavetable Synthesis", ICASSP
-2022 (https://arxiv.org/abs/2111.10003). Values follow Magenta DDSP; the wavetable read takes four
-gathers instead of a dense [batch, time, table] product.
+2022 (https://arxiv.org/abs/2111.10003). Values follow Magenta DDSP. A wavetable is read bilinearly
+from the neighbouring samples instead of by a dense [batch, time, table] product.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from unmixer_core.ddsp.core import accumulate_phase, sequential_cumsum
 from unmixer_core.ddsp.resampling import resample
-from unmixer_core.dsp.core import accumulate_phase, sequential_cumsum
+from unmixer_core.dsp.oscillators import wavetable_oscillator
 
 
 def linear_lookup(
@@ -61,32 +62,16 @@ def wavetable_synthesis(
 
 def _read_morphing(
     phase: Float[Tensor, "batch time"], wavetables: Float[Tensor, "batch frames table"]
-) -> Tensor:
-    """Bilinear read of a table that moves from frame to frame while the phase runs (the last
-    frame is held).
-    """
-    batch, n_frames, n_table = wavetables.shape
+) -> Float[Tensor, "batch time"]:
+    """Read a table that moves from frame to frame while the phase runs; the last frame is held."""
+    n_frames = wavetables.shape[1]
     n_samples = phase.shape[1]
-    position = torch.arange(n_samples, dtype=torch.float64, device=phase.device) * (
-        n_frames / n_samples
-    )
-    row = (position + 1e-9).floor().long()
-    blend = (position - row).clamp(min=0.0).to(phase.dtype)
-    column = phase.detach() * n_table
-    left = column.floor().long() % n_table
-    fraction = phase * n_table - column.floor()
-    flat = wavetables.reshape(batch, -1)
-
-    def row_value(frame: Tensor) -> Tensor:
-        low = torch.gather(flat, 1, frame * n_table + left)
-        high = torch.gather(flat, 1, frame * n_table + (left + 1) % n_table)
-        return torch.lerp(low, high, fraction)
-
-    if n_frames == 1:
-        return row_value(row)
-    return torch.lerp(
-        row_value(row), row_value((row + 1).clamp(max=n_frames - 1)), blend.expand_as(phase)
-    )
+    index = torch.arange(n_samples, dtype=torch.float64, device=phase.device)
+    last = n_frames - 1
+    frame = (index * (n_frames / n_samples)).clamp(max=last)
+    # A single frame is at position 0, whatever the time.
+    position = (frame / max(last, 1)).to(phase.dtype)
+    return wavetable_oscillator(wavetables, position[None, None], phase[:, None])[:, 0]
 
 
 def _running_cycles(

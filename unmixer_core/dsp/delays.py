@@ -1,5 +1,4 @@
-"""Feedback delay with a filter in its loop, straight or ping-pong, in closed form on the damped
-circle.
+"""Feedback delay with a filter in its loop, straight or ping-pong, in closed form.
 
 The echoes of a linear delay line are a geometric series, so the whole endless tail is one division
 per bin: the feedback comb g z^-D / (1 - g z^-D) of J. O. Smith, "Physical Audio Signal Processing".
@@ -15,11 +14,12 @@ from torch import Tensor
 from unmixer_core.dsp.fft import Circle, circle, delay_response, filter_on_circle
 from unmixer_core.dsp.filters import one_pole_response
 
+#: Attenuation of what wraps round the end of the transform.
 ALIAS_DB = 60.0
 
 
 def delay_circle(audio: Float[Tensor, "*batch time"]) -> Circle:
-    """The damped circle that `feedback_delay` works on for this clip.
+    """Return the damped circle that `feedback_delay` uses for this clip.
 
     What wraps round comes back 60 dB quieter.
     """
@@ -55,13 +55,13 @@ def feedback_delay(
     *,
     sample_rate: float,
 ) -> Float[Tensor, "batch 2 time"]:
-    """Wet signal of a delay: echoes every time_s, each `feedback` times and band-filtered once more
-    than the last.
+    """Wet signal of a delay: echoes every time_s, each `feedback` times the last one.
 
-    With u = band · z^-time: straight u / (1 - feedback · u), bounced right u / (1 - feedback · u²)
-    and left u times that. time_s: seconds > 0. feedback: linear gain, |feedback| < 1. low_hz,
-    high_hz: corners of `band_response`. ping_pong: 0 = each side repeats itself, 1 = the sum
-    bounces right, left, right …, each pair of bounces `feedback` times the last. sample_rate: Hz.
+    Each echo is also band-filtered once more than the last one. With u = band · z^-time: straight u
+    / (1 - feedback · u), bounced right u / (1 - feedback · u²) and left u times that. time_s:
+    seconds > 0. feedback: linear gain, |feedback| < 1. low_hz, high_hz: corners of `band_response`.
+    ping_pong: 0 = each side repeats itself, 1 = the sum bounces right, left, right …, each pair of
+    bounces `feedback` times the last. sample_rate: Hz.
     """
     on = delay_circle(audio)
     band = band_response(on.frequencies_hz(sample_rate), low_hz, high_hz)

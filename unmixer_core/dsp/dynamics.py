@@ -1,4 +1,4 @@
-"""What depends on level: saturation curves with anti-aliasing, and a feed-forward compressor.
+"""Saturation curves with anti-aliasing, and a feed-forward compressor.
 
 Compressor: Giannoulis, Massberg and Reiss, "Digital Dynamic Range Compressor Design" (JAES 2012),
 branching smoother on the mean square. The branch of every control frame is found first, without
@@ -18,10 +18,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from unmixer_core.dsp.fft import fast_length
+from unmixer_core.dsp.levels import decibels_to_power
 
+#: Keeps the logarithm of silence finite.
 POWER_FLOOR = 1e-10
+#: Zeros behind a clip, so that the ideal lowpass does not ring from its end into its start.
 EDGE_SAMPLES = 256
-#: What a sample becomes, memoryless: full scale is 1.
+#: A memoryless function of a sample; full scale is 1.
 Curve = Callable[[Float[Tensor, "*shape"]], Float[Tensor, "*shape"]]
 
 
@@ -67,10 +70,10 @@ def oversampled(
 def linear_recurrence(
     coefficient: Float[Tensor, "*batch frames"], value: Float[Tensor, "*batch frames"]
 ) -> Float[Tensor, "*batch frames"]:
-    """y[n] = coefficient[n] · y[n−1] + value[n], y[−1] = 0, along the last dimension, by recursive
-    doubling.
+    """y[n] = coefficient[n] · y[n−1] + value[n], y[−1] = 0, along the last dimension.
 
-    Hillis and Steele, "Data parallel algorithms" (1986); |coefficient| ≤ 1 keeps it stable.
+    Solved by recursive doubling: Hillis and Steele, "Data parallel algorithms" (1986);
+    |coefficient| ≤ 1 keeps it stable.
     """
     length, step = value.shape[-1], 1
     while step < length:
@@ -89,8 +92,7 @@ def branching_smoother(
     *,
     floor: Float[Tensor, "batch"],
 ) -> Float[Tensor, "batch channel frames"]:
-    """y[n] = k y[n−1] + (1 − k) power[n] with k = attack_keep where power rises above y, else
-    release_keep.
+    """y[n] = k y[n−1] + (1 − k) power[n], k = attack_keep where power > y, else release_keep.
 
     The smooth branching detector of Giannoulis et al. 2012, on the mean square. power: ≥ 0, re full
     scale. keeps: e^(−frame / time), 0 ... 1. y starts at the floor (a power) and never falls below
@@ -111,18 +113,18 @@ def _branches(
     release_keep: Float[Tensor, "batch"],
     floor: Float[Tensor, "batch"],
 ) -> tuple[Bool[Tensor, "batch channel frames"], Bool[Tensor, "batch channel frames"]]:
-    """Which frames rise, and which rest on the floor.
+    """Which frames rise, and which stay at the floor.
 
-    The recursion itself, frame by frame over the whole batch.
+    This runs the recursion itself, frame by frame over the whole batch, without gradient.
     """
-    steps = np.moveaxis(
-        power.detach().cpu().double().numpy(), -1, 0
-    ).copy()  # [frames, batch, channel]
+    # [frames, batch, channel]
+    steps = np.moveaxis(power.detach().cpu().double().numpy(), -1, 0).copy()
     attack, release, rest = (
         v.detach().cpu().double().numpy()[:, None] for v in (attack_keep, release_keep, floor)
     )
     level = np.broadcast_to(rest, steps.shape[1:]).copy()
-    rising, held = np.empty(steps.shape, bool), np.empty(steps.shape, bool)
+    rising = np.empty(steps.shape, bool)
+    held = np.empty(steps.shape, bool)
     for n, now in enumerate(steps):
         np.greater(now, level, out=rising[n])
         keep = np.where(rising[n], attack, release)
@@ -146,19 +148,18 @@ def compressor(
     sample_rate: float,
     hop_samples: int = 16,
 ) -> Float[Tensor, "batch channel time"]:
-    """Downward compression, each channel by its own level (Giannoulis et al. 2012, hard knee,
-    `branching_smoother`).
+    """Downward compression with a hard knee, each channel by its own level.
 
-    Above the threshold the gain is (threshold / level)^slope of the smoothed RMS level.
-    threshold_db: dB re full scale. slope: 1 − 1/ratio, 0 = none, 1 = limiter. attack_ms,
-    release_ms: time constants in milliseconds > 0. sample_rate: Hz. hop_samples: the level's
-    control frame, between which the gain is a ramp.
+    Giannoulis et al. 2012, with `branching_smoother`. Above the threshold the gain is (threshold /
+    level)^slope of the smoothed RMS level. threshold_db: dB re full scale. slope: 1 − 1/ratio, 0 =
+    none, 1 = limiter. attack_ms, release_ms: time constants in milliseconds > 0. sample_rate: Hz.
+    hop_samples: the level's control frame, between which the gain is a ramp.
     """
     n_samples = audio.shape[-1]
     frames = -(-n_samples // hop_samples)
     padded = torch.nn.functional.pad(audio, (0, frames * hop_samples - n_samples))
     power = padded.unflatten(-1, (frames, hop_samples)).square().mean(dim=-1)
-    floor = torch.exp(threshold_db * (math.log(10.0) / 10.0))
+    floor = decibels_to_power(threshold_db)
     frame_ms = 1000.0 * hop_samples / sample_rate
     keeps = [torch.exp(-frame_ms / time_ms) for time_ms in (attack_ms, release_ms)]
     level = branching_smoother(power, *keeps, floor=floor)
@@ -166,9 +167,8 @@ def compressor(
         torch.log(level.clamp_min(POWER_FLOOR))
         - torch.log(floor.clamp_min(POWER_FLOOR))[:, None, None]
     )
-    gain = torch.exp(
-        -0.5 * slope[:, None, None] * excess.clamp_min(0.0)
-    )  # [batch, channel, frames]
+    # [batch, channel, frames]
+    gain = torch.exp(-0.5 * slope[:, None, None] * excess.clamp_min(0.0))
     smooth = _hold_and_ramp(gain, hop_samples)[..., :n_samples]
     return audio * smooth
 

@@ -14,7 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+#: Below this power a curve is nearly straight, and the quotient of `power_curve` loses digits.
 LINEAR_POWER = 0.01
+#: Partials of `lagging_triangle`; the lag makes higher ones too quiet to matter.
+TRIANGLE_PARTIALS = (1, 3, 5, 7)
 
 
 def power_curve(
@@ -88,19 +91,31 @@ def lfo_sine(
     return torch.sin(2.0 * math.pi * cycles)
 
 
-def lfo_triangle(
+def lagging_sine(
     time_s: Float[Tensor, "time"],
     rate_hz: Float[Tensor, "*batch"],
-    *,
-    phase_cycles: Float[Tensor, "*#batch"] | float = 0.0,
+    phase_cycles: Float[Tensor, "*#batch"],
+    lag_s: Float[Tensor, ""],
 ) -> Float[Tensor, "*batch time"]:
-    """1 − 2|2u − 1|, u = rate·t + phase wrapped to [0, 1).
+    """`lfo_sine` behind a one-pole lowpass of time constant lag_s, in its steady state."""
+    turn = 2.0 * math.pi * rate_hz * lag_s
+    later = phase_cycles - torch.atan(turn) / (2.0 * math.pi)
+    gain = (1.0 + turn.square()).rsqrt()
+    return lfo_sine(time_s, rate_hz, phase_cycles=later) * gain[..., None]
 
-    A triangle that starts at −1 and peaks half a period later.
 
-    Time in seconds, rate in Hz, phase in cycles.
+def lagging_triangle(
+    time_s: Float[Tensor, "time"],
+    rate_hz: Float[Tensor, "*batch"],
+    phase_cycles: Float[Tensor, "*#batch"],
+    lag_s: Float[Tensor, ""],
+) -> Float[Tensor, "*batch time"]:
+    """`lagging_sine` for a triangle that rises through 0 at phase 0.
+
+    The sum of its first partials, whose heights are ±8/(π n)², n odd.
     """
-    phase = torch.as_tensor(phase_cycles, device=time_s.device, dtype=time_s.dtype)
-    cycles = rate_hz[..., None] * time_s + phase[..., None]
-    saw = cycles - cycles.detach().floor()
-    return 1.0 - 2.0 * (2.0 * saw - 1.0).abs()
+    parts = []
+    for n in TRIANGLE_PARTIALS:
+        height = (-1) ** (n // 2) * 8.0 / (math.pi * n) ** 2
+        parts.append(lagging_sine(time_s, n * rate_hz, n * phase_cycles, lag_s) * height)
+    return torch.stack(parts).sum(dim=0)

@@ -121,6 +121,21 @@ def filter_frames(
     return summed.flatten(-2)[..., :n_samples]
 
 
+def overlap_add(
+    frames: Float[Tensor, "batch frames size"], hop_samples: int
+) -> Float[Tensor, "batch time"]:
+    """Sum of frames laid `hop_samples` apart; time = (frames - 1) * hop + size."""
+    batch, n_frames, size = frames.shape
+    n_blocks = math.ceil(size / hop_samples)
+    padded = torch.nn.functional.pad(frames, (0, n_blocks * hop_samples - size))
+    blocks = padded.reshape(batch, n_frames, n_blocks, hop_samples)
+    line = frames.new_zeros(batch, n_frames + n_blocks - 1, hop_samples)
+    # Block k of every frame lands k hops after the frame's start, so one addition serves all.
+    for k in range(n_blocks):
+        line[:, k : k + n_frames] += blocks[:, :, k]
+    return line.flatten(1)[:, : (n_frames - 1) * hop_samples + size]
+
+
 def frame_times_s(
     n_samples: int, hop_samples: int, sample_rate: float, like: Float[Tensor, "*shape"]
 ) -> Float[Tensor, "frames"]:
@@ -130,3 +145,14 @@ def frame_times_s(
     """
     index = torch.arange(frames_count(n_samples, hop_samples), device=like.device, dtype=like.dtype)
     return index * (hop_samples / sample_rate)
+
+
+def frame_frequencies_hz(
+    hop_samples: int, sample_rate: float, like: Float[Tensor, "*shape"]
+) -> Float[Tensor, "bins"]:
+    """Frequency of each bin of `filter_frames` in Hz, from 0 to Nyquist; bins = hop + 1.
+
+    `like` lends its dtype and device.
+    """
+    index = torch.arange(hop_samples + 1, device=like.device, dtype=like.dtype)
+    return index * (0.5 * sample_rate / hop_samples)

@@ -16,7 +16,11 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from unmixer_core.dsp.levels import half_gain
+
+#: Indices into `kind`, and how many there are.
 LOWPASS, HIGHPASS, BANDPASS, NOTCH = range(4)
+KINDS = 4
 
 
 def state_variable_response(
@@ -61,7 +65,7 @@ def bell_response(
     """Peaking equaliser (s² + sA/Q + 1)/(s² + s/(AQ) + 1), A = 10^(gain/40), s =
     j·frequency/center.
     """
-    amplitude = _half_gain(gain_db)[..., None]
+    amplitude = half_gain(gain_db)[..., None]
     ratio = frequency_hz / center_hz[..., None]
     real, edge = 1.0 - ratio * ratio, ratio / quality[..., None]
     return torch.complex(real, edge * amplitude) / torch.complex(real, edge / amplitude)
@@ -77,7 +81,7 @@ def low_shelf_response(
 
     The gain below the corner, 1 above.
     """
-    amplitude = _half_gain(gain_db)[..., None]
+    amplitude = half_gain(gain_db)[..., None]
     ratio = frequency_hz / corner_hz[..., None]
     squared, edge = ratio * ratio, ratio * amplitude.sqrt() / quality[..., None]
     return (
@@ -97,7 +101,7 @@ def high_shelf_response(
 
     The gain above the corner, 1 below.
     """
-    amplitude = _half_gain(gain_db)[..., None]
+    amplitude = half_gain(gain_db)[..., None]
     ratio = frequency_hz / corner_hz[..., None]
     squared, edge = ratio * ratio, ratio * amplitude.sqrt() / quality[..., None]
     return (
@@ -128,8 +132,3 @@ def damping_shelf_response(
     ratio = frequency_hz / corner_hz[..., None]
     one = torch.ones_like(ratio)
     return torch.complex(one, high_gain * ratio) / torch.complex(one, ratio)
-
-
-def _half_gain(gain_db: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """10^(dB/40)."""
-    return torch.exp(gain_db * (2.302585092994046 / 40.0))

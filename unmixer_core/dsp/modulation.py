@@ -14,23 +14,22 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from unmixer_core.dsp.fft import filter_frames
+from unmixer_core.dsp.fft import filter_frames, frame_frequencies_hz
 
 
 def fractional_delay(
     audio: Float[Tensor, "batch time"], delay_samples: Float[Tensor, "batch taps time"]
 ) -> Float[Tensor, "batch taps time"]:
-    """x(t − delay(t)): delays ≥ 0 in samples that move, linear interpolation, silence before the
-    start.
+    """x(t − delay(t)), linearly interpolated, with silence before the start.
+
+    delay_samples: ≥ 0, may change from sample to sample.
     """
     n_samples = audio.shape[-1]
     index = torch.arange(n_samples, device=audio.device, dtype=delay_samples.dtype)
-    place = (index - delay_samples + 1.0) * (
-        2.0 / n_samples
-    ) - 1.0  # sample 0 is a zero put in front
-    grid = torch.view_as_real(
-        torch.complex(place, torch.zeros_like(place))
-    )  # pairs, a third of what stack takes
+    # Sample 0 of the source is a zero that is put in front.
+    place = (index - delay_samples + 1.0) * (2.0 / n_samples) - 1.0
+    # Pairs of coordinates; this takes a third of the time of `stack`.
+    grid = torch.view_as_real(torch.complex(place, torch.zeros_like(place)))
     source = torch.nn.functional.pad(audio, (1, 0))[:, None, None]
     return torch.nn.functional.grid_sample(source, grid, padding_mode="border", align_corners=True)[
         :, 0
@@ -70,8 +69,7 @@ def chorus(
     sample_rate: float,
     passes: int = 3,
 ) -> Float[Tensor, "batch channel time"]:
-    """Wet signal of a chorus: the sum of several moving delays, each fed back to itself, Σ D / (1 −
-    feedback · D).
+    """Wet signal of a chorus: several moving delays, each fed back, Σ D / (1 − feedback · D).
 
     delay_ms: milliseconds ≥ 0. feedback: linear gain, −1..1, over 2^passes − 1 echoes. sample_rate:
     Hz.
@@ -82,8 +80,8 @@ def chorus(
     looped = feedback_passes(
         source, delays, feedback.repeat_interleave(channels * voices), passes=passes
     )
-    heard = fractional_delay(looped, delays[:, None])
-    return heard.reshape(batch, channels, voices, n_samples).sum(dim=2)
+    delayed = fractional_delay(looped, delays[:, None])
+    return delayed.reshape(batch, channels, voices, n_samples).sum(dim=2)
 
 
 def flanger(
@@ -115,15 +113,12 @@ def phaser(
     hop_samples: int,
     stages: int = 8,
 ) -> Float[Tensor, "batch channel time"]:
-    """Wet signal of a phaser: half the input plus half an allpass chain of `stages` first-order
-    sections, fed back.
+    """Wet signal of a phaser: half the input plus half an allpass chain, fed back.
 
-    See `phaser_response`. center_hz: Hz > 0, by frames of `fft.filter_frames`. feedback: linear
-    gain, 0 ≤ feedback < 1.
+    The chain has `stages` first-order sections; see `phaser_response`. center_hz: Hz > 0, by frames
+    of `fft.filter_frames`. feedback: linear gain, 0 ≤ feedback < 1.
     """
-    frequency_hz = torch.arange(hop_samples + 1, device=audio.device, dtype=audio.dtype) * (
-        sample_rate / (2 * hop_samples)
-    )
+    frequency_hz = frame_frequencies_hz(hop_samples, sample_rate, audio)
     return filter_frames(
         audio,
         phaser_response(frequency_hz, center_hz, feedback, stages=stages),
@@ -138,9 +133,7 @@ def phaser_response(
     *,
     stages: int,
 ) -> Complex[Tensor, "batch *frames bins"]:
-    """H = ½(1 + A)/(1 − feedback·A), A = ((1 − jr)/(1 + jr))^stages, r = frequency/center, both
-    in Hz.
-    """
+    """H = ½(1 + A)/(1 − feedback·A), A = ((1 − jr)/(1 + jr))^stages, r = frequency/center."""
     angle = -2.0 * stages * torch.atan(frequency_hz / center_hz[..., None])
     cosine, sine = torch.cos(angle), torch.sin(angle)
     back = feedback.reshape(-1, *([1] * (angle.dim() - 1)))

@@ -1,9 +1,8 @@
-"""Wavetable oscillator: tables limited to the note's band, two-way interpolated, read along a
-warped phase.
+"""Wavetable oscillator: band-limited tables, read bilinearly along a warped phase.
 
 A table is a stack of single cycles ("frames"). It is held as harmonic spectra, so that one inverse
-FFT a note gives the cycle with exactly the harmonics that fit below Nyquist: the mip map's level,
-continuous in pitch. Reading is bilinear in phase and position (`grid_sample`), which is
+FFT per note gives the cycle with exactly the harmonics that fit below Nyquist. It is a mip map that
+is continuous in pitch. Reading is bilinear in phase and position (`grid_sample`), which is
 differentiable in table, phase and position alike.
 
 Bristow-Johnson, "Wavetable Synthesis 101" (AES 1996). Warps: Chowning, "The Synthesis of Complex
@@ -19,7 +18,9 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+#: Semitones of an octave.
 SEMITONES = 12.0
+#: Level of the square's plateau at which its Gibbs overshoot peaks at 1.
 SQUARE_PLATEAU = 0.89
 
 
@@ -31,9 +32,7 @@ def band_limited_tables(
     n_samples: int = 2048,
     rolloff: float = 0.06,
 ) -> Float[Tensor, "batch frames n_samples"]:
-    """Harmonic spectra → single cycles without what would alias.
-
-    Σ Re(spectra[h] · e^{2πjhx}), x in cycles.
+    """Single cycles Σ Re(spectra[h] · e^{2πjhx}), x in cycles, without harmonics that would alias.
 
     spectra: harmonic 1 first; a cosine of amplitude a and phase p is a·e^{jp}. frequency_hz: of the
     note that will be played. Harmonics fade out over the last `rolloff` part below Nyquist, so that
@@ -41,9 +40,8 @@ def band_limited_tables(
     """
     harmonics = min(spectra.shape[-1], n_samples // 2 - 1)
     number = torch.arange(1, harmonics + 1, device=spectra.device, dtype=frequency_hz.dtype)
-    relative = (
-        number * frequency_hz[:, None] * (2.0 / sample_rate)
-    )  # [batch, harmonics], 1 = Nyquist
+    # [batch, harmonics], 1 = Nyquist
+    relative = number * frequency_hz[:, None] * (2.0 / sample_rate)
     keep = ((1.0 - relative) / rolloff).clamp(0.0, 1.0)
     bins = torch.nn.functional.pad(spectra[..., :harmonics] * keep[:, None], (1, 0))
     return torch.fft.irfft(bins * (0.5 * n_samples), n=n_samples)
@@ -54,7 +52,7 @@ def phase_cycles(
 ) -> Float[Tensor, "*batch n_samples"]:
     """Phase frequency · n / sample_rate of a steady tone, wrapped to [0, 1) cycles.
 
-    Kept in float64 until wrapped.
+    It is computed in float64 until it is wrapped.
     """
     time_s = torch.arange(n_samples, device=frequency_hz.device, dtype=torch.float64) / sample_rate
     cycles = frequency_hz[..., None].double() * time_s
@@ -71,9 +69,8 @@ def wavetable_oscillator(
     position: 0 = first, 1 = last frame of the table. phase: in cycles, any real number.
     """
     wrapped = phase - phase.detach().floor()
-    closed = torch.cat([tables, tables[..., :1]], dim=-1)[
-        :, None
-    ]  # [batch, 1, frames, samples + 1]
+    # [batch, 1, frames, samples + 1]: the first sample follows the last one
+    closed = torch.cat([tables, tables[..., :1]], dim=-1)[:, None]
     across = 2.0 * position.expand_as(wrapped) - 1.0
     grid = torch.view_as_real(torch.complex(2.0 * wrapped - 1.0, across))
     return torch.nn.functional.grid_sample(closed, grid, padding_mode="border", align_corners=True)[
@@ -91,12 +88,10 @@ def detuned_hz(
 def bend_phase(
     phase: Float[Tensor, "*#shape"], amount: Float[Tensor, "*#shape"]
 ) -> Float[Tensor, "*shape"]:
-    """Bend warp: phase u in [0, 1) drawn along a cubic Bézier ease; amount −1 (u³) ..
+    """Bend a phase u in [0, 1) along a cubic Bézier curve.
 
-    0 (identity) .. 1 (1 − (1 − u)³).
-
-    u' = 3u(1−u)²·c₁ + 3u²(1−u)·c₂ + u³ with c₁ = (a + 2a²)/3, c₂ = 1 − c₁(1 − a), a = (1 +
-    amount)/2: monotone in u.
+    amount: −1 gives u³, 0 the identity, 1 gives 1 − (1 − u)³. u' = 3u(1−u)²·c₁ + 3u²(1−u)·c₂ + u³
+    with c₁ = (a + 2a²)/3, c₂ = 1 − c₁(1 − a), a = (1 + amount)/2: monotone in u.
     """
     lift = 0.5 * (1.0 + amount)
     fall = 1.0 - lift
@@ -108,22 +103,11 @@ def bend_phase(
 def sync_phase(
     phase: Float[Tensor, "*#shape"], ratio: Float[Tensor, "*#shape"]
 ) -> Float[Tensor, "*shape"]:
-    """Hard sync: the slave runs `ratio` times through the table per cycle of the master, whose
-    phase is in [0, 1) cycles.
+    """Hard sync: the slave runs `ratio` times through the table per cycle of the master.
+
+    phase: of the master, in [0, 1) cycles.
     """
     return phase * ratio
-
-
-def modulated_phase(
-    phase: Float[Tensor, "*#shape"],
-    modulator: Float[Tensor, "*#shape"],
-    depth_cycles: Float[Tensor, "*#shape"],
-) -> Float[Tensor, "*shape"]:
-    """Phase modulation (the FM of synthesizers): phase + depth · modulator, all broadcast.
-
-    Phase and depth in cycles.
-    """
-    return phase + depth_cycles * modulator
 
 
 def sine(phase: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -139,11 +123,10 @@ def sub_oscillator(
     sample_rate: float,
     harmonics: int = 255,
 ) -> Float[Tensor, "batch time"]:
-    """Sine (tone 0), triangle (½), falling square (1), cross-faded linearly, as a sum of the odd
-    harmonics below Nyquist.
+    """Sine (tone 0), triangle (½), falling square (1), cross-faded linearly.
 
-    phase: in cycles. Fourier series 8/π²·(−1)^i/h² and −4/(πh); the square is scaled so that its
-    Gibbs overshoot peaks at 1.
+    The sound is a sum of the odd harmonics below Nyquist. phase: in cycles. Fourier series
+    8/π²·(−1)^i/h² and −4/(πh); the square is scaled so that its Gibbs overshoot peaks at 1.
     """
     number = torch.arange(1, harmonics + 1, 2, device=phase.device, dtype=phase.dtype)
     sign = 1.0 - 2.0 * ((number - 1.0) / 2.0 % 2.0)

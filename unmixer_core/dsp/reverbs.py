@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from unmixer_core.dsp.fft import Circle, circle, filter_on_circle
+from unmixer_core.dsp.fft import Circle, circle
 
 LOG_T60 = math.log(1000.0)
 LOWEST_HZ = 125.0
@@ -51,18 +51,19 @@ def impulse_response(
     sample_rate: float,
     build_up_power: float = 1.0,
 ) -> Float[Tensor, "batch 2 time"]:
-    """Decaying noise, (1 − e^{−(t/build_up)^build_up_power}) · Σ gain · 1000^{−t/decay_time} · band
-    (Moorer 1979; Polack 1988).
+    """Decaying noise (1 − e^{−(t/build_up)^build_up_power}) · Σ gain · 1000^{−t/decay_time} · band.
 
+    Moorer 1979; Polack 1988.
     bands: of `noise_bands`. decay_time_s: T60 in seconds > 0. gain: linear. build_up_s: how long
     the density takes to rise, seconds > 0; build_up_power ≥ 1. sample_rate: Hz.
     """
     time_s = torch.arange(bands.shape[-1], device=bands.device, dtype=bands.dtype) / sample_rate
-    envelope = gain[..., None] * torch.exp(
-        time_s * (-LOG_T60 / decay_time_s[..., None])
-    )  # [batch, bands, time]
+    decay = torch.exp(time_s * (-LOG_T60 / decay_time_s[..., None]))
+    envelope = gain[..., None] * decay  # [batch, bands, time]
     share = time_s / build_up_s[:, None]
-    rise = -torch.expm1(-share if build_up_power == 1.0 else -(share**build_up_power))
+    if build_up_power != 1.0:
+        share = share**build_up_power
+    rise = -torch.expm1(-share)
     mixed = torch.einsum("nct,bnt->bct", bands, envelope)
     return mixed * rise[:, None]
 
@@ -70,30 +71,12 @@ def impulse_response(
 def reverb_circle(
     audio: Float[Tensor, "*batch time"], length: int, predelay_samples: float
 ) -> Circle:
-    """The circle on which audio and a response of `length` samples, at most `predelay_samples`
-    later, convolve without wrapping round into the clip.
+    """Return a circle on which audio and a response convolve without wrapping into the clip.
+
+    length: of the response, in samples. predelay_samples: the longest delay before it.
     """
     return circle(
         audio.shape[-1],
         pad_samples=min(length, audio.shape[-1]) + math.ceil(predelay_samples),
         like=audio,
     )
-
-
-def reverb(
-    audio: Float[Tensor, "batch 2 time"],
-    response: Float[Tensor, "batch 2 length"],
-    predelay_s: Float[Tensor, "batch"],
-    *,
-    sample_rate: float,
-) -> Float[Tensor, "batch 2 time"]:
-    """Wet signal: audio ∗ response (`impulse_response`), later by predelay_s ≥ 0 seconds.
-
-    sample_rate: Hz.
-    """
-    on = reverb_circle(audio, response.shape[-1], float(predelay_s.detach().max()) * sample_rate)
-    shift = -(predelay_s * sample_rate)[:, None] * on.omega
-    spectrum = (
-        torch.fft.rfft(response, n=on.n_fft) * torch.polar(torch.ones_like(shift), shift)[:, None]
-    )
-    return filter_on_circle(audio, spectrum, on)

@@ -1,13 +1,11 @@
-"""Spectral distances: the original DDSP loss, a multi-resolution loss for training and ITF, and MSS
-itself.
+"""Spectral distances: a multi-resolution loss for training and ITF, and MSS itself.
 
-`spectral_loss` is the scalar of Engel et al. 2020 (eq. 4). `multiscale_spectral` is what this
-project trains with: one value per clip, level-sensitive, stereo, in mel bands, with the target's
-side computed once by `prepare`. `mss` is the evaluation metric of Hayes et al. 2025 (multi-scale
-log-mel distance), level-blind, differentiable.
+`multiscale_spectral` is what this project trains with: one value per clip, level-sensitive, stereo,
+in mel bands, with the target's side computed once by `prepare`. `mss` is the evaluation metric of
+Hayes et al. 2025: a multi-scale log-mel distance that ignores level and is differentiable.
 
-All of them sit on `stft_magnitude`, whose backward pass is written out: one inverse real FFT and an
-overlap-add, about half the time that differentiating through torch.stft takes. It differentiates
+Both use `stft_magnitude`, whose backward pass is written out: one inverse real FFT and an
+overlap-add take about half the time of differentiating through torch.stft. It can be differentiated
 once, not twice.
 """
 
@@ -22,35 +20,18 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from unmixer_core.dsp.core import safe_log
+from unmixer_core.dsp.fft import overlap_add
 
-FFT_SIZES = (2048, 1024, 512, 256, 128, 64)
-MSS_SCALES_MS = ((10, 5, 32), (25, 10, 64), (100, 50, 128))  # window, hop, mel bands
+#: Window and hop in milliseconds, number of mel bands (Hayes et al. 2025).
+MSS_SCALES_MS = ((10, 5, 32), (25, 10, 64), (100, 50, 128))
+#: Levels further below the clip's peak are cut off.
 MSS_RANGE_DB = 80.0
-SILENT_POWER = 1e-14  # a peak under this is no sound; its square is still a float32
+#: A clip whose peak power is below this is silence. The square is still a float32.
+SILENT_POWER = 1e-14
+#: Slaney's mel scale: linear up to the break, then logarithmic.
 SLANEY_BREAK_HZ = 1000.0
 SLANEY_HZ_PER_MEL = 200.0 / 3.0
 SLANEY_LOG_STEP = math.log(6.4) / 27.0
-
-
-def spectral_loss(
-    target: Float[Tensor, "batch time"],
-    audio: Float[Tensor, "batch time"],
-    fft_sizes: tuple[int, ...] = FFT_SIZES,
-    mag_weight: float = 1.0,
-    logmag_weight: float = 0.0,
-) -> Float[Tensor, ""]:
-    """Mean absolute difference of magnitudes and of their logs, summed over FFT sizes (75 %
-    overlap, no centring).
-    """
-    loss = target.new_zeros(())
-    for size in fft_sizes:
-        wanted = _trailing_stft(target, size)
-        found = _trailing_stft(audio, size)
-        loss = loss + mag_weight * (wanted - found).abs().mean()
-        if logmag_weight:
-            loss = loss + logmag_weight * (safe_log(wanted) - safe_log(found)).abs().mean()
-    return loss
 
 
 @dataclass(frozen=True)
@@ -75,8 +56,9 @@ class SpectralSettings:
 
 @dataclass(frozen=True)
 class Spectra:
-    """Magnitudes of a batch at every resolution (full scale = 1), frames of all channels in a
-    row, and floored logarithms.
+    """Magnitudes of a batch at every resolution (full scale = 1), and their floored logarithms.
+
+    The frames of all channels follow each other.
     """
 
     magnitudes: tuple[Float[Tensor, "batch _frames _bands"], ...]
@@ -90,7 +72,7 @@ def prepare(
     sample_rate: int = 44100,
     settings: SpectralSettings = SpectralSettings(),
 ) -> Spectra:
-    """Spectra of a batch; hand a target's to `multiscale_spectral` when it is compared many times.
+    """Spectra of a batch, for a target that `multiscale_spectral` compares many times.
 
     sample_rate: Hz. Raises ValueError for a `settings.stereo` that is none of the three.
     """
@@ -116,10 +98,9 @@ def multiscale_spectral(
 ) -> Float[Tensor, "batch"]:
     """Level-sensitive distance of every clip to its target, averaged over resolutions.
 
-    0 only for equal spectra.
-
-    target: audio, or `prepare(...)` of it, whose sample rate and settings then rule; a batch of 1
-    is compared with every clip. Finite gradient at silence.
+    It is 0 only for equal spectra, and its gradient is finite at silence. target: audio, or
+    `prepare(...)` of it, whose sample rate and settings are then used; a batch of 1 is compared
+    with every clip.
     """
     wanted = target if isinstance(target, Spectra) else prepare(target, sample_rate, settings)
     found, settings = prepare(audio, wanted.sample_rate, wanted.settings), wanted.settings
@@ -136,12 +117,14 @@ def multiscale_spectral(
 def mel_powers(
     audio: Float[Tensor, "batch time"], sample_rate: int
 ) -> tuple[Float[Tensor, "batch _frames _mels"], ...]:
-    """Power in Slaney mel bands at the three MSS scales (Hann windows, centred frames, zeros
-    beyond the ends).
+    """Power in Slaney mel bands at the three MSS scales.
+
+    Windows are Hann, frames are centred, and there are zeros beyond the ends.
     """
     scales = []
     for window_ms, hop_ms, n_mels in MSS_SCALES_MS:
-        size, hop = window_ms * sample_rate // 1000, hop_ms * sample_rate // 1000
+        size = window_ms * sample_rate // 1000
+        hop = hop_ms * sample_rate // 1000
         bank = mel_bank(size, n_mels, sample_rate, audio.dtype, audio.device)
         scales.append(stft_magnitude(audio, size, hop).square() @ bank)
     return tuple(scales)
@@ -150,11 +133,10 @@ def mel_powers(
 def mss_spectra(
     audio: Float[Tensor, "batch time"], sample_rate: int, soft_floor: bool = False
 ) -> tuple[Float[Tensor, "batch _frames _mels"], ...]:
-    """Log-mel spectrograms of the three MSS scales in dB re the clip's own peak, from -80 to 0
-    (silence: -80).
+    """Log-mel spectrograms of the three MSS scales in dB re the clip's own peak, from -80 to 0.
 
-    soft_floor: powers fade into the floor instead of being cut there (at most 3 dB off), so that
-    bins under it keep a gradient.
+    Silence is -80 everywhere. soft_floor: powers fade into the floor instead of being cut there, so
+    that bins below it have a gradient. The difference is at most 3 dB.
     """
     floor = 10.0 ** (-MSS_RANGE_DB / 10.0)
     scales = []
@@ -171,12 +153,10 @@ def mss(
     sample_rate: int,
     soft_floor: bool = False,
 ) -> Float[Tensor, "batch"]:
-    """Multi-scale log-mel distance in dB (Hayes et al. 2025): blind to level, 0 for equal sounds.
+    """Multi-scale log-mel distance in dB (Hayes et al. 2025); lower is better.
 
-    Lower is better.
-
-    Stereo is mixed down (mean of the channels) first. target: audio, or `mss_spectra` of its
-    mix-down.
+    It ignores level and is 0 for equal sounds. Stereo is mixed down (mean of the channels) first.
+    target: audio, or `mss_spectra` of its mix-down.
     """
     wanted = (
         target
@@ -213,9 +193,8 @@ def stft_magnitude(
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(
-    False
-)  # kept for later calls: what is made in inference mode could never be differentiated through
+# Cached for later calls: a tensor made in inference mode could not be used in a training step.
+@torch.inference_mode(False)
 def mel_bank(
     n_fft: int,
     n_mels: int,
@@ -223,16 +202,16 @@ def mel_bank(
     dtype: torch.dtype = torch.float32,
     device: torch.device | None = None,
 ) -> Float[Tensor, "bins mels"]:
-    """Triangular filters of equal area, evenly spaced on Slaney's mel scale from 0 Hz to
-    Nyquist.
-    """
+    """Triangular filters of equal area, evenly spaced on Slaney's mel scale up to Nyquist."""
     bins = torch.linspace(0.0, sample_rate / 2.0, n_fft // 2 + 1, dtype=torch.float64)
     if n_fft % 2:
         bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64) * (sample_rate / n_fft)
     edges = _mel_to_hz(
         torch.linspace(0.0, _hz_to_mel(sample_rate / 2.0), n_mels + 2, dtype=torch.float64)
     )
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    low = edges[:-2]
+    centre = edges[1:-1]
+    high = edges[2:]
     rising = (bins[:, None] - low) / (centre - low)
     falling = (high - bins[:, None]) / (high - centre)
     bank = torch.minimum(rising, falling).clamp(min=0.0) * (2.0 / (high - low))
@@ -283,17 +262,6 @@ def _stereo_rows(
     return torch.stack([0.5 * (left + right), 0.5 * (left - right)], dim=1).flatten(0, 1)
 
 
-def _trailing_stft(
-    audio: Float[Tensor, "batch time"], size: int
-) -> Float[Tensor, "batch frames bins"]:
-    """Magnitudes of frames that start on multiples of size / 4, the last ones padded with zeros."""
-    hop = size // 4
-    n_frames = math.ceil(audio.shape[-1] / hop)
-    padded = F.pad(audio, (0, (n_frames - 1) * hop + size - audio.shape[-1]))
-    frames = padded.unfold(-1, size, hop) * _hann(size, audio.dtype, audio.device)
-    return torch.fft.rfft(frames).abs()
-
-
 class _StftMagnitude(torch.autograd.Function):
     """|rfft(window * frames)| of centred frames; see `stft_magnitude`."""
 
@@ -304,7 +272,8 @@ class _StftMagnitude(torch.autograd.Function):
         spectrum = torch.fft.rfft(frames * window)
         magnitude = spectrum.abs()
         ctx.save_for_backward(spectrum, magnitude, window)
-        ctx.hop, ctx.n_samples = hop, audio.shape[-1]
+        ctx.hop = hop
+        ctx.n_samples = audio.shape[-1]
         return magnitude
 
     @staticmethod
@@ -313,22 +282,8 @@ class _StftMagnitude(torch.autograd.Function):
         spectrum, magnitude, window = ctx.saved_tensors
         size = window.shape[0]
         radial = grad / magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny)
-        radial[..., 1 : (size + 1) // 2] *= (
-            0.5  # irfft counts the bins between 0 Hz and Nyquist twice
-        )
+        # irfft counts the bins between 0 Hz and Nyquist twice.
+        radial[..., 1 : (size + 1) // 2] *= 0.5
         frames = torch.fft.irfft(spectrum * radial, size, norm="forward") * window
-        line = _add_frames(frames, ctx.hop)[:, size // 2 :][:, : ctx.n_samples]
+        line = overlap_add(frames, ctx.hop)[:, size // 2 :][:, : ctx.n_samples]
         return F.pad(line, (0, ctx.n_samples - line.shape[-1])), None, None
-
-
-def _add_frames(
-    frames: Float[Tensor, "batch frames size"], hop: int
-) -> Float[Tensor, "batch time"]:
-    """Overlap-add, one block of `hop` samples of every frame at a time."""
-    batch, n_frames, size = frames.shape
-    n_blocks = math.ceil(size / hop)
-    blocks = F.pad(frames, (0, n_blocks * hop - size)).view(batch, n_frames, n_blocks, hop)
-    line = frames.new_zeros(batch, n_frames + n_blocks - 1, hop)
-    for k in range(n_blocks):
-        line[:, k : k + n_frames] += blocks[:, :, k]
-    return line.flatten(1)

@@ -1,10 +1,10 @@
-"""Scales, phases and convolution: the arithmetic every other DDSP module stands on.
+"""Scales, phases and convolution of the original DDSP.
 
 Functions follow Magenta DDSP (Engel et al., ICLR 2020, https://arxiv.org/abs/2001.04643) in name,
-argument names and values; the tests hold them to vectors made with version 3.7.0. Two things differ
-on purpose: FFT sizes are 5-smooth instead of powers of two (up to 5x faster on a CPU), and
-`accumulate_phase` is there for oscillators that must not drift: it accumulates in float64 and
-wraps.
+argument names and values. The tests compare them with vectors recorded from version 3.7.0. Two
+things differ on purpose. FFT sizes are 5-smooth instead of powers of two, which is up to 5 times
+faster on a CPU. `accumulate_phase` exists for oscillators that must not drift: it accumulates in
+float64 and wraps.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from scipy.fft import next_fast_len
 from torch import Tensor
 
-A4_HZ = 440.0
-A4_MIDI = 69.0
+from unmixer_core.dsp.fft import fast_length, overlap_add
+from unmixer_core.dsp.levels import A4_HZ, A4_NOTE, note_to_hz
 
 
 def midi_to_hz(
@@ -29,13 +28,15 @@ def midi_to_hz(
 
     With `midi_zero_silence`, note 0 means 0 Hz.
     """
-    hz = A4_HZ * torch.exp2((notes - A4_MIDI) / 12.0)
-    return torch.where(notes == 0.0, torch.zeros_like(hz), hz) if midi_zero_silence else hz
+    hz = note_to_hz(notes)
+    if midi_zero_silence:
+        return torch.where(notes == 0.0, torch.zeros_like(hz), hz)
+    return hz
 
 
 def hz_to_midi(frequencies: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Fractional MIDI note of frequencies in Hz (> 0): the inverse of `midi_to_hz`."""
-    return A4_MIDI + 12.0 * torch.log2(frequencies / A4_HZ)
+    return A4_NOTE + 12.0 * torch.log2(frequencies / A4_HZ)
 
 
 def exp_sigmoid(
@@ -46,16 +47,15 @@ def exp_sigmoid(
 ) -> Float[Tensor, "*shape"]:
     """Sigmoid raised to ln(exponent), bounded to (threshold, max_value + threshold).
 
-    DDSP's amplitude scale (eq. 5).
-
-    Computed through the log-sigmoid, so that the gradient stays finite for very negative inputs.
+    This is DDSP's amplitude scale (eq. 5). It is computed through the log-sigmoid, so that the
+    gradient stays finite for very negative inputs.
     """
     power = torch.as_tensor(exponent, dtype=x.dtype, device=x.device).log()
     return max_value * torch.exp(power * F.logsigmoid(x)) + threshold
 
 
 def safe_log(x: Float[Tensor, "*shape"], eps: float = 1e-5) -> Float[Tensor, "*shape"]:
-    """Natural logarithm of x held at `eps` from below; the gradient under the floor is zero."""
+    """Natural logarithm of max(x, eps); the gradient below `eps` is zero."""
     return torch.log(x.clamp(min=eps))
 
 
@@ -70,27 +70,22 @@ def accumulate_phase(
     """
     increments = cycles_per_sample.double()
     phase = torch.cumsum(increments, dim=-1)
-    phase = phase - increments if exclusive else phase
+    if exclusive:
+        phase = phase - increments
     return (phase - phase.detach().floor()).to(cycles_per_sample.dtype)
 
 
 def sequential_cumsum(values: Float[Tensor, "*shape"], dim: int = -1) -> Float[Tensor, "*shape"]:
-    """Running sum rounded to the tensor's own dtype at every step, as TensorFlow's kernel does on a
-    CPU.
+    """Running sum rounded to the tensor's dtype at every step, as TensorFlow does on a CPU.
 
     torch.cumsum carries float32 sums in float64, so it lacks the drift (about 1e-3 rad after 14 000
-    rad) that recorded outputs of the original contain. Off the CPU this is torch.cumsum.
+    rad) that recorded outputs of the original contain. On other devices this is torch.cumsum.
     """
     total = torch.cumsum(values, dim)
     if values.device.type != "cpu" or values.dtype == torch.float64:
         return total
     rounded = np.cumsum(values.detach().numpy(), axis=dim, dtype=values.detach().numpy().dtype)
     return total + (torch.from_numpy(rounded) - total.detach())
-
-
-def fast_length(n_samples: int) -> int:
-    """Smallest 5-smooth FFT size that holds `n_samples` (real transforms)."""
-    return next_fast_len(n_samples, real=True)
 
 
 def convolve(
@@ -107,43 +102,26 @@ def convolve(
     return torch.fft.irfft(spectrum, n_fft)[..., :n_out]
 
 
-def causal_convolve(
-    signal: Float[Tensor, "*#batch time"], kernel: Float[Tensor, "*#batch taps"]
-) -> Float[Tensor, "*batch time"]:
-    """Convolution cut to the signal's own length.
-
-    What a causal filter or reverb has put out by then.
-    """
-    return convolve(signal, kernel)[..., : signal.shape[-1]]
-
-
-def overlap_add(
-    frames: Float[Tensor, "batch frames size"], hop_samples: int
-) -> Float[Tensor, "batch time"]:
-    """Sum of frames laid `hop_samples` apart; time = (frames - 1) * hop + size."""
-    _, n_frames, size = frames.shape
-    n_out = (n_frames - 1) * hop_samples + size
-    columns = frames.transpose(1, 2)
-    return F.fold(columns, output_size=(1, n_out), kernel_size=(1, size), stride=(1, hop_samples))[
-        :, 0, 0
-    ]
-
-
 def fft_convolve(
     audio: Float[Tensor, "batch time"],
     impulse_response: Float[Tensor, "#batch *frames taps"],
     padding: str = "same",
     delay_compensation: int = -1,
 ) -> Float[Tensor, "batch out"]:
-    """Filter audio with one impulse response, or with a sequence of them that changes at a constant
-    rate.
+    """Filter audio with one impulse response, or with one per frame.
 
-    impulse_response: [batch, taps] or [batch, frames, taps]; each frame filters its own ceil(time /
-    frames) samples and the results are overlap-added (LTV-FIR filter of the DDSP paper, section
-    3.3). A batch of 1 is shared. padding: "same" returns `time` samples, "valid" (the original's
-    word) all time + taps - 1. delay_compensation: samples cut from the front; negative: the group
-    delay of a linear-phase response, (taps - 1) // 2 - 1, as the original does. Raises ValueError
-    for another padding.
+    With frames, each response filters its own ceil(time / frames) samples, and the results are
+    overlap-added (LTV-FIR filter of the DDSP paper, section 3.3).
+
+    Args:
+        audio: the signal.
+        impulse_response: [batch, taps] or [batch, frames, taps]; a batch of 1 is shared.
+        padding: "same" returns `time` samples, "valid" (the original's word) time + taps - 1.
+        delay_compensation: samples cut from the front. A negative value cuts the group delay of a
+            linear-phase response, (taps - 1) // 2 - 1, as the original does.
+
+    Raises:
+        ValueError: another padding.
     """
     if padding not in ("same", "valid"):
         raise ValueError(f"padding must be 'same' or 'valid', not {padding!r}")
@@ -155,6 +133,10 @@ def fft_convolve(
         hop = math.ceil(n_samples / n_frames)
         frames = F.pad(audio, (0, n_frames * hop - n_samples)).reshape(-1, n_frames, hop)
         full = overlap_add(convolve(frames, impulse_response), hop)
-    n_out = n_samples if padding == "same" else n_samples + taps - 1
-    start = max((taps - 1) // 2 - 1, 0) if delay_compensation < 0 else delay_compensation
+    n_out = n_samples
+    if padding == "valid":
+        n_out = n_samples + taps - 1
+    start = delay_compensation
+    if delay_compensation < 0:
+        start = max((taps - 1) // 2 - 1, 0)
     return F.pad(full, (0, max(start + n_out - full.shape[-1], 0)))[..., start : start + n_out]
