@@ -19,11 +19,11 @@ from torch import Tensor
 from unmixer_core.errors import StageError
 from unmixer_core.proxy.voice import FRAMES, HARMONICS
 from unmixer_core.schema.devices import WAVETABLES
+from unmixer_core.schema.notes import midi_to_hz
 from unmixer_core.schema.patch import Patch
 
 START_S, LENGTH_S = 0.1, 0.4
 CLIP_S = 0.6
-A4_HZ, A4_NOTE = 440.0, 69
 
 
 def table_patches(note: int, n_positions: int) -> list[Patch]:
@@ -52,7 +52,7 @@ def harmonic_spectrum(clip: NDArray[np.float32], rate: int, note: int) -> NDArra
 
     Raises StageError when the note has no whole number of periods in the analysis window.
     """
-    frequency_hz = A4_HZ * 2.0 ** ((note - A4_NOTE) / 12.0)
+    frequency_hz = midi_to_hz(note)
     periods = frequency_hz * LENGTH_S
     if abs(periods - round(periods)) > 1e-6 or clip.shape[-1] < (START_S + LENGTH_S) * rate:
         raise StageError(
