@@ -12,7 +12,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.studies import curriculum, manifold, optimiser, small
+from benchmarks.studies import curriculum, manifold, manifold_page, optimiser, small
 from benchmarks.studies.study import Study, carry_out, interval, share
 from tests.model import tiny
 from tests.training.test_phase import Broken, FakeTerm
@@ -101,7 +101,7 @@ def test_a_share_of_few_is_uncertain_even_when_all_agree() -> None:
 # --- manifold ---------------------------------------------------------------------------------
 
 
-def told(n: int, seed: int) -> manifold.FrozenEncoder:
+def separable(n: int, seed: int) -> manifold.FrozenEncoder:
     """Chains of Saturator and Reverb whose order the vector's first number tells and whose
     presence is certain.
     """
@@ -125,10 +125,10 @@ def test_the_decoder_learns_an_order_that_the_vector_tells(
     geometry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manifold, "BATCH", 16)
-    data = {"train": told(160, 1), "valid": told(40, 2), "test": told(60, 3)}
+    data = {"train": separable(160, 1), "valid": separable(40, 2), "test": separable(60, 3)}
     cell = {"manifold": geometry, "dim": 4, "curvature": 0.3 if geometry == "poincare" else 0.0}
     model = manifold.train(cell, 1, data, Sizes(), config.load().optim, 0.02)
-    found = manifold.judge(model, data["test"], manifold.Orders.of(data["test"].chain))
+    found = manifold.measure(model, data["test"], manifold.Orders.of(data["test"].chain))
     assert found["order"] > 0.95 and found["exact"] > 0.9 and found["nll"] < 0.5
     assert found["nll"] == pytest.approx(np.mean(found["nll_by_clip"]), abs=1e-3)
 
@@ -146,15 +146,15 @@ def test_orders_are_all_that_sound_different_and_the_true_one_is_right() -> None
     right = torch.tensor(
         [bool((c == chain[i]).all()) for c, i in zip(orders.chain, orders.clip, strict=True)]
     )
-    assert orders.judged(right.float()).tolist() == orders.chances.tolist()
-    assert (orders.judged(-orders.hits.float()) < orders.chances)[[0, 2]].all()
+    assert orders.hits_of_best(right.float()).tolist() == orders.chances.tolist()
+    assert (orders.hits_of_best(-orders.hits.float()) < orders.chances)[[0, 2]].all()
 
 
 def test_the_verdict_reads_the_intervals() -> None:
     same, better, worse = (0.0, -0.1, 0.1), (0.2, 0.1, 0.3), (-0.2, -0.3, -0.1)
-    said = manifold.verdict(
+    said = manifold_page.verdict(
         {
-            "c = 0.3, d = 2": dict.fromkeys(manifold.MEASURES, same),
+            "c = 0.3, d = 2": dict.fromkeys(manifold_page.MEASURES, same),
             "c = 0.3, all d": {"nll": worse, "exact": worse, "order": better, "set_f1": same},
         }
     )
