@@ -98,7 +98,7 @@ def test_a_decoder_that_is_taken_over_is_ended_and_told(attack: str, tmp_path: P
     script = (
         "import os, time, json, numpy as np\nfrom unmixer_app.service import decoder\n"
         "from unmixer_core import config\nfrom unmixer_core.recording import note\n"
-        f"note.listen = lambda *_, **__: {deed}\n"
+        f"note.detect_note = lambda *_, **__: {deed}\n"
         "decoder.MEMORY_BYTES, decoder.CPU_S, decoder.WALL_S = 256 << 20, 1, 2\n"
         f"request = {{'folder': {str(tmp_path)!r}, 'name': 'x.wav', 'note': None, 'gate_s': "
         f"None}}\n"
