@@ -24,7 +24,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmarks.studies.small import Remembering, StudyInputs
+from benchmarks.studies.small import MemoryLog, StudyInputs
 from benchmarks.studies.study import Cell, Study, arguments, carry_out, interval, last_line, words
 from unmixer_core import config
 from unmixer_core.model.unmixer import Unmixer
@@ -34,10 +34,13 @@ from unmixer_core.report.plots import COLOURS
 from unmixer_core.training import phase
 from unmixer_core.training.curriculum import PhaseData
 
+#: Training clips of each phase.
 CLIPS = {"dry": 300, "nonlinear": 300, "full": 900}
 EPOCHS = {"dry": 4, "nonlinear": 4, "full": 5}
 REPLAY = {"dry": 0.0, "nonlinear": 0.3, "full": 0.25}
-BATCH, HEARD = 32, 24
+BATCH = 32
+#: Test clips whose best guess the proxy renders.
+RENDERED = 24
 CHANGES = {"loss.spectral_every": 2, "loss.spectral_start": 0.5, "loss.spectral_ramp": 0.1}
 MEASURES = {
     "loss": "loss, full ↓",
@@ -51,38 +54,41 @@ MEASURES = {
 
 
 def phase_of(name: str, seed: int, epochs: int) -> config.TrainPhase:
-    """A phase's settings."""
+    """Return the settings of a phase."""
     return config.TrainPhase(
         seed=seed, epochs=epochs, proxy_epochs=0, batch=BATCH, replay=REPLAY[name], lr_scale=1.0
     )
 
 
-def seen() -> int:
-    """Clips that the three phases train on, repeats counted."""
+def clips_seen() -> int:
+    """Return how many clips the three phases train on, repeats counted."""
     earlier = {"dry": 0, "nonlinear": CLIPS["dry"], "full": CLIPS["dry"] + CLIPS["nonlinear"]}
-    return sum(EPOCHS[n] * (CLIPS[n] + min(earlier[n], round(REPLAY[n] * CLIPS[n]))) for n in CLIPS)
+    total = 0
+    for name, n_new in CLIPS.items():
+        replayed = min(earlier[name], round(REPLAY[name] * n_new))
+        total += EPOCHS[name] * (n_new + replayed)
+    return total
 
 
 def mixed(data: PhaseData) -> PhaseData:
-    """All phases' clips as one."""
+    """Return the clips of all phases as one phase."""
     return replace(data, new=np.concatenate([data.earlier, data.new]), earlier=data.earlier[:0])
 
 
-def trained(ready: StudyInputs, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
-    """One model by one way of training, judged."""
-    started, log = time.perf_counter(), Remembering()
+def run_cell(inputs: StudyInputs, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
+    """Train one model with or without curriculum and spectral term, and measure it."""
+    start = time.perf_counter()
+    log = MemoryLog()
     loss = {} if cell["spectral"] else {"loss.lambda_s": 0.0}
-    term = ready.sounds if cell["spectral"] else None
-    model, forgotten = (
-        phase.new_model(ready.data("dry", CLIPS), ready.params.model, seed),
-        float("nan"),
-    )
+    term = inputs.sounds if cell["spectral"] else None
+    model = phase.new_model(inputs.data("dry", CLIPS), inputs.params.model, seed)
+    forgotten = float("nan")
     if cell["curriculum"]:
         for name in CLIPS:
-            settings = ready.settings(phase_of(name, seed, EPOCHS[name]), loss)
+            settings = inputs.settings(phase_of(name, seed, EPOCHS[name]), loss)
             report = phase.fit(
                 model,
-                ready.data(name, CLIPS),
+                inputs.data(name, CLIPS),
                 settings,
                 state=state / name,
                 log=log,
@@ -90,31 +96,32 @@ def trained(ready: StudyInputs, cell: Cell, seed: int, state: Path) -> dict[str,
             )
             forgotten = report.get("forgotten.dry", forgotten)
     else:
-        data = mixed(ready.data("full", CLIPS))
-        settings = ready.settings(phase_of("dry", seed, round(seen() / len(data.new))), loss)
+        data = mixed(inputs.data("full", CLIPS))
+        settings = inputs.settings(phase_of("dry", seed, round(clips_seen() / len(data.new))), loss)
         phase.fit(model, data, settings, state=state / "mixed", log=log, proxy_term=term)
     shutil.rmtree(state, ignore_errors=True)
-    return judged(ready, model, seed) | {
+    return measure(inputs, model, seed) | {
         "forgotten_dry": forgotten,
-        "seconds": time.perf_counter() - started,
+        "seconds": time.perf_counter() - start,
     }
 
 
-def judged(ready: StudyInputs, model: Unmixer, seed: int) -> dict[str, float]:
-    """MEASURES on the test split."""
-    data, where = ready.data("full", CLIPS), ready.features.patches.where
-    loss = ready.params.loss
+def measure(inputs: StudyInputs, model: Unmixer, seed: int) -> dict[str, float]:
+    """Return MEASURES on the test split."""
+    data = inputs.data("full", CLIPS)
+    where = inputs.features.patches.where
+    loss = inputs.params.loss
     full = phase.assess(model, data, where(phase="full", split="test"), loss)
     dry = phase.assess(model, data, where(phase="dry", split="test"), loss)
-    distance = ready.distance_db(model, where(phase="full", split="test")[:HEARD], seed)
+    distance = inputs.distance_db(model, where(phase="full", split="test")[:RENDERED], seed)
     return {name: full[name] for name in MEASURES if name in full} | {
         "dry_loss": dry["loss"],
         "mss_db": distance,
     }
 
 
-def tell(rows: pd.DataFrame, report: Report) -> Figure:
-    """Every setting, and each switch's effect paired by seed."""
+def fill_page(rows: pd.DataFrame, report: Report) -> Figure:
+    """Add every setting and each switch's effect, paired by seed; return the picture."""
     lines = {}
     for (curriculum, spectral), part in rows.groupby(["curriculum", "spectral"], sort=False):
         name = f"curriculum {'on' if curriculum else 'off'}, spectral {'on' if spectral else 'off'}"
@@ -143,16 +150,16 @@ def tell(rows: pd.DataFrame, report: Report) -> Figure:
 
 
 def effect(rows: pd.DataFrame, switch: str) -> dict[str, tuple[float, float, float]]:
-    """On minus off, paired by seed.
+    """Return on minus off, paired by seed.
 
-    The mean over the other switch, whose two pairs are not independent.
+    The mean is taken over the other switch first, because its two pairs are not independent.
     """
     wide = rows.pivot_table(index="seed", columns=switch, values=list(MEASURES))
     return {m: interval((wide[m][True] - wide[m][False]).to_numpy()) for m in MEASURES}
 
 
 def picture(found: dict[str, dict[str, tuple[float, float, float]]]) -> Figure:
-    """One panel a measure."""
+    """Plot on minus off, one panel a measure."""
     figure = Figure(figsize=(12.0, 1.5), layout="constrained")
     for axes, (measure, title) in zip(
         figure.subplots(1, len(MEASURES), sharey=True), MEASURES.items(), strict=True
@@ -171,26 +178,26 @@ def picture(found: dict[str, dict[str, tuple[float, float, float]]]) -> Figure:
 
 
 def main() -> None:
-    """See the module."""
+    """Run the study; see the module."""
     options = arguments(__doc__, 5).parse_args()
     machine.threads()
-    ready = StudyInputs.open(options.run, CHANGES)
+    inputs = StudyInputs.open(options.run, CHANGES)
     about = (
         f"{CLIPS['dry']} dry, {CLIPS['nonlinear']} non-linear and {CLIPS['full']} full-chain "
-        f"clips of the host, {seen()} clips "
+        f"clips of the host, {clips_seen()} clips "
         f"seen in batches of {BATCH}, whatever the order; a model of width "
-        f"{ready.params.model.width}. Curriculum off: the same "
+        f"{inputs.params.model.width}. Curriculum off: the same "
         "clips shuffled together from the start. Spectral on: "
-        f"lambda_s {ready.params.loss.lambda_s:g} on every second step of a phase's second half; "
+        f"lambda_s {inputs.params.loss.lambda_s:g} on every second step of a phase's second half; "
         f"the gradient reaches the knobs. "
-        f"Judged on the frozen test split: 300 full and 50 dry clips, the sound of {HEARD} best "
+        f"Judged on the frozen test split: 300 full and 50 dry clips, the sound of {RENDERED} best "
         f"guesses through the proxy."
     )
     cells = [{"curriculum": c, "spectral": s} for c in (True, False) for s in (True, False)]
     key = {
-        "inputs": ready.fingerprint,
-        "params": ready.params.model_dump(include={"model", "loss", "optim", "augment"}),
-        "sizes": [CLIPS, EPOCHS, REPLAY, BATCH, HEARD],
+        "inputs": inputs.fingerprint,
+        "params": inputs.params.model_dump(include={"model", "loss", "optim", "augment"}),
+        "sizes": [CLIPS, EPOCHS, REPLAY, BATCH, RENDERED],
     }
     study = Study(
         "curriculum",
@@ -200,8 +207,8 @@ def main() -> None:
         cells,
         range(1, options.seeds + 1),
         key,
-        lambda cell, seed, state: trained(ready, cell, seed, state),
-        tell,
+        lambda cell, seed, state: run_cell(inputs, cell, seed, state),
+        fill_page,
     )
     rows = carry_out(study, options.out)
     last_line(

@@ -4,17 +4,20 @@ Dimension x curvature x seeds on frozen features.
 
     python -m benchmarks.studies.manifold [--run .] [--seeds 5] [--model models/full]
 
-The trained encoder's vectors and presence logits are read once; then only the chain decoder is
-trained, from scratch, on the non-linear and full-chain training clips, the same way for every row:
-same widths, same initial numbers, same batches, same optimiser (GCWD), the epoch with the best
-validation likelihood kept. Judged on the frozen full-chain test clips: negative log-likelihood of
-the chain; exact: the likeliest chain of a beam of 8 is the true one up to swaps that cannot be
-heard; order: of the true effects' possible orders the likeliest one's audible pairs that are the
-right way round (chance: one half); set F1 of the likeliest chain. The last line is one JSON object.
+The trained encoder's vectors and presence logits are computed once. Then only the chain decoder is
+trained, from scratch, on the non-linear and full-chain training clips. Every row is trained in the
+same way: same widths, initial numbers, batches and optimiser (GCWD), and the weights of the epoch
+with the best validation likelihood.
+
+Measured on the frozen full-chain test clips. nll: negative log-likelihood of the chain. exact: the
+likeliest chain of a beam of 8 is the true one, up to swaps that are not audible. order: share of
+the audible pairs that are in the right order in the likeliest order of the true effects (chance:
+one half). set_f1: F1 of the likeliest chain's effects. The last line is one JSON object.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
@@ -22,43 +25,57 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.studies.study import Cell, Study, arguments, carry_out, interval, last_line, words
+from benchmarks.studies.manifold_page import MEASURES, fill_page
+from benchmarks.studies.study import Cell, Study, arguments, carry_out, last_line
 from unmixer_core import config
 from unmixer_core.features.store import FeatureTable
 from unmixer_core.metrics import patch
 from unmixer_core.model import checkpoint
 from unmixer_core.model.chain_decoder import ChainDecoder
 from unmixer_core.model.targets import Targets
+from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.pipeline import log, machine
 from unmixer_core.pipeline import state as pipeline_state
-from unmixer_core.report.html import Report
-from unmixer_core.report.plots import COLOURS
 from unmixer_core.schema import chain as chains
+from unmixer_core.system import files
 from unmixer_core.training import losses, phase
 from unmixer_core.training.optim import GCWD
 
-DIMS, CURVATURES = (2, 8, 32), (0.1, 0.3, 1.0)
-EPOCHS, BATCH, BEAM, READ = 12, 256, 8, 64
+DIMS = (2, 8, 32)
+CURVATURES = (0.1, 0.3, 1.0)
+EPOCHS = 12
+BATCH = 256
+#: Width of the beam search.
+BEAM = 8
+#: Clips that the encoder takes at once, and that one file of the cache holds.
+READ = 64
+#: Rows of a batch without gradients.
+SCORED = 2048
+#: Peak learning rate.
 LR = 0.004
+#: Digits of the numbers per clip in the study's JSON.
 DIGITS = 4
-MEASURES = {
-    "nll": "chain NLL, nats",
-    "exact": "exact up to audible",
-    "order": "order of audible pairs",
-    "set_f1": "set F1",
+#: The part of the `optim` section that GCWD takes beside its learning rate.
+GCWD_SETTINGS = {
+    "beta1",
+    "beta2",
+    "eps",
+    "weight_decay",
+    "clip",
+    "threshold",
+    "percentile",
+    "manifold_lr",
 }
 
 
 @dataclass(frozen=True)
 class FrozenEncoder:
-    """What the decoder is given of n clips.
+    """The decoder's inputs and targets for n clips.
 
-    Vector [n, embedding], present [n, 8] (logits), chain [n, 8].
+    vector: [n, embedding]. present: logits [n, 8]. chain: [n, 8].
     """
 
     vector: Tensor
@@ -73,15 +90,15 @@ class FrozenEncoder:
 
 
 @torch.no_grad()
-def frozen(features: FeatureTable, model: Any, rows: np.ndarray) -> FrozenEncoder:
-    """Read the encoder of a trained model, in inference mode."""
+def encode(features: FeatureTable, model: Unmixer, rows: np.ndarray) -> FrozenEncoder:
+    """Run the encoder of a trained model, in inference mode."""
     targets = Targets.of(features.patches.select(rows))
     belief = model(features.batch(rows), targets.note, targets.gate_s)
     return FrozenEncoder(belief.vector, belief.classes.present, targets.chain)
 
 
 def splits(run: Path, model: Path, cache: Path) -> dict[str, FrozenEncoder]:
-    """`train`, `valid` and `test`; what is in the folder `cache` is not read again."""
+    """Return `train`, `valid` and `test`; batches in the folder `cache` are not encoded again."""
     features = FeatureTable.open(run / "data" / "features")
     where = features.patches.where
     rows = {
@@ -89,35 +106,33 @@ def splits(run: Path, model: Path, cache: Path) -> dict[str, FrozenEncoder]:
         "valid": where(phase="full", split="valid"),
         "test": where(phase="full", split="test"),
     }
-    parts = {
-        cache / f"{name}-{i:06}.pt": part[i : i + READ]
-        for name, part in rows.items()
-        for i in range(0, len(part), READ)
-    }
-    missing = [path for path in parts if not path.exists()]
-    trained = checkpoint.load(model).model if missing else None
-    cache.mkdir(parents=True, exist_ok=True)
-    for path in log.StageLog().progress(missing, len(missing), "encoder"):
-        torch.save(vars(frozen(features, trained, parts[path])), path.with_suffix(".tmp"))
-        path.with_suffix(".tmp").replace(path)
-    read = {
-        name: [torch.load(p, weights_only=True) for p in parts if p.name.startswith(name)]
-        for name in rows
-    }
-    found = {
-        n: FrozenEncoder(**{key: torch.cat([p[key] for p in read[n]]) for key in read[n][0]})
-        for n in rows
-    }
-    longest = max(int((part.chain >= 0).sum(1).max()) for part in found.values())
-    length = min(longest + 1, chains.MAX_EFFECTS)  # slots that anything stands in, END included
-    return {name: replace(part, chain=part.chain[:, :length]) for name, part in found.items()}
+    batches: dict[Path, np.ndarray] = {}
+    for name, part in rows.items():
+        for i in range(0, len(part), READ):
+            batches[cache / f"{name}-{i:06}.pt"] = part[i : i + READ]
+    missing = [path for path in batches if not path.exists()]
+    if missing:
+        trained = checkpoint.load(model).model
+        for path in log.StageLog().progress(missing, len(missing), "encoder"):
+            with files.replacing(path) as temporary:
+                torch.save(vars(encode(features, trained, batches[path])), temporary)
+    encoded = {}
+    for name in rows:
+        paths = [path for path in batches if path.name.startswith(name)]
+        saved = [torch.load(path, weights_only=True) for path in paths]
+        columns = {key: torch.cat([one[key] for one in saved]) for key in saved[0]}
+        encoded[name] = FrozenEncoder(**columns)
+    longest = max(int((part.chain >= 0).sum(1).max()) for part in encoded.values())
+    length = min(longest + 1, chains.MAX_EFFECTS)  # slots that are ever used, END included
+    return {name: replace(part, chain=part.chain[:, :length]) for name, part in encoded.items()}
 
 
 @dataclass(frozen=True)
 class Orders:
-    """Every order of each test clip's true effects that sounds different.
+    """Every order of each test clip's true effects that sounds different: m orders of n clips.
 
-    Chains [m, 8], their clip [m], right pairs [m] of `chances` [n] audible ones.
+    chain: [m, 8]. clip: the clip of each order [m]. hits: its audible pairs in the right order [m].
+    chances: audible pairs of each clip [n].
     """
 
     chain: Tensor
@@ -127,33 +142,32 @@ class Orders:
 
     @classmethod
     def of(cls, chain: Tensor) -> Orders:
+        """Enumerate the orders of true chains [n, slots]."""
         rows: list[tuple[np.ndarray, int, int]] = []
         chances = np.zeros(len(chain))
         for clip, codes in enumerate(chain.tolist()):
             true = chains.decode(codes)
             chances[clip] = len(chains.audible_pairs(true))
-            different = (
-                {chains.canonical(order) for order in permutations(true)}
-                if chances[clip]
-                else set()
-            )
-            rows += [
-                (chains.encode(o), clip, patch.order_hits(o, true)[0]) for o in sorted(different)
-            ]
-        found, clips, hits = (np.array(column) for column in zip(*rows, strict=True))
+            if not chances[clip]:
+                continue
+            different = {chains.canonical(order) for order in permutations(true)}
+            for order in sorted(different):
+                right, *_ = patch.order_hits(order, true)
+                rows.append((chains.encode(order), clip, right))
+        codes_of, clip_of, hits = (np.array(column) for column in zip(*rows, strict=True))
         return cls(
-            torch.from_numpy(found).long()[:, : chain.shape[1]],
-            torch.from_numpy(clips),
-            torch.from_numpy(hits),
-            chances,
+            chain=torch.from_numpy(codes_of).long()[:, : chain.shape[1]],
+            clip=torch.from_numpy(clip_of),
+            hits=torch.from_numpy(hits),
+            chances=chances,
         )
 
-    def judged(self, log_prob: Tensor) -> np.ndarray:
-        """Right pairs [n] of each clip's likeliest order; log_prob [m]."""
+    def hits_of_best(self, log_prob: Tensor) -> np.ndarray:
+        """Return the right pairs [n] of each clip's likeliest order; log_prob [m]."""
         hits = np.zeros(len(self.chances))
         for clip in self.clip.unique().tolist():
-            mine = self.clip == clip
-            hits[clip] = float(self.hits[mine][log_prob[mine].argmax()])
+            of_clip = self.clip == clip
+            hits[clip] = float(self.hits[of_clip][log_prob[of_clip].argmax()])
         return hits
 
 
@@ -161,11 +175,11 @@ def train(
     cell: Cell,
     seed: int,
     data: Mapping[str, FrozenEncoder],
-    settings: Any,
+    settings: config.Model,
     optim: config.Optim,
     lr: float,
 ) -> ChainDecoder:
-    """A fresh decoder, with the weights of its best epoch.
+    """Train a new decoder and return it with the weights of its best epoch.
 
     Initial weights and batches depend on the seed alone.
     """
@@ -179,204 +193,79 @@ def train(
             radius=settings.radius,
             hidden=settings.chain_hidden,
         )
-    given = optim.model_dump(
-        include={
-            "beta1",
-            "beta2",
-            "eps",
-            "weight_decay",
-            "clip",
-            "threshold",
-            "percentile",
-            "manifold_lr",
-        }
-    )
+    given = optim.model_dump(include=GCWD_SETTINGS)
     optimiser = GCWD(model.named_parameters(), lr=lr, **given)
-    generator, best = torch.Generator().manual_seed(seed), (np.inf, model.state_dict())
-    per_epoch = -(-len(data["train"]) // BATCH)
+    generator = torch.Generator().manual_seed(seed)
+    n_clips = len(data["train"])
+    per_epoch = -(-n_clips // BATCH)
+    best_nll = np.inf
+    best_weights = model.state_dict()
     for epoch in range(EPOCHS):
-        for step, rows in enumerate(
-            torch.randperm(len(data["train"]), generator=generator).split(BATCH)
-        ):
-            optimiser.set_lr(
-                lr * phase.one_cycle((epoch + step / per_epoch) / EPOCHS, optim.warmup)
-            )
+        shuffled = torch.randperm(n_clips, generator=generator)
+        for step, rows in enumerate(shuffled.split(BATCH)):
+            progress = (epoch + step / per_epoch) / EPOCHS
+            optimiser.set_lr(lr * phase.one_cycle(progress, optim.warmup))
             part = data["train"][rows]
             optimiser.zero_grad()
             losses.chain_nll(model(part.vector, part.present, part.chain), part.chain).backward()
             optimiser.step()
-        found = float(nll(model, data["valid"]).mean())
-        if found < best[0]:
-            best = (
-                found,
-                {name: value.detach().clone() for name, value in model.state_dict().items()},
-            )
-    model.load_state_dict(best[1])
+        valid_nll = float(nll(model, data["valid"]).mean())
+        if valid_nll < best_nll:
+            best_nll = valid_nll
+            weights = model.state_dict().items()
+            best_weights = {name: value.detach().clone() for name, value in weights}
+    model.load_state_dict(best_weights)
     return model
 
 
 @torch.no_grad()
 def nll(model: ChainDecoder, data: FrozenEncoder) -> Tensor:
-    """Negative log-likelihood of each chain [n]."""
+    """Return the negative log-likelihood of each chain [n]."""
     return -model.log_prob(data.vector, data.present, data.chain)
 
 
 @torch.no_grad()
-def judge(model: ChainDecoder, test: FrozenEncoder, orders: Orders) -> dict[str, Any]:
-    """The means, and per clip what they are made of."""
-    best = model.beam(test.vector, test.present, BEAM)[0][:, 0]
-    guessed, true = ([chains.decode(row) for row in x.tolist()] for x in (best, test.chain))
-    each = orders.clip
-    log_prob = torch.cat(
-        [
-            model.log_prob(
-                test.vector[each[i : i + 2048]],
-                test.present[each[i : i + 2048]],
-                orders.chain[i : i + 2048],
-            )
-            for i in range(0, len(each), 2048)
-        ]
-    )
+def measure(model: ChainDecoder, test: FrozenEncoder, orders: Orders) -> dict[str, Any]:
+    """Return each measure's mean, and under `<measure>_by_clip` its values per clip."""
+    likeliest = model.beam(test.vector, test.present, BEAM)[0][:, 0]
+    exact = []
+    set_f1 = []
+    for guessed_codes, true_codes in zip(likeliest.tolist(), test.chain.tolist(), strict=True):
+        guessed = chains.decode(guessed_codes)
+        true = chains.decode(true_codes)
+        exact.append(float(chains.canonical(guessed) == chains.canonical(true)))
+        set_f1.append(patch.set_f1(guessed, true))
+    log_prob = []
+    for i in range(0, len(orders.clip), SCORED):
+        clips = orders.clip[i : i + SCORED]
+        chain = orders.chain[i : i + SCORED]
+        log_prob.append(model.log_prob(test.vector[clips], test.present[clips], chain))
     by_clip = {
         "nll": nll(model, test).double().numpy(),
-        "exact": np.array(
-            [
-                float(chains.canonical(g) == chains.canonical(t))
-                for g, t in zip(guessed, true, strict=True)
-            ]
-        ),
-        "order": orders.judged(log_prob),
-        "set_f1": np.array([patch.set_f1(g, t) for g, t in zip(guessed, true, strict=True)]),
+        "exact": np.array(exact),
+        "order": orders.hits_of_best(torch.cat(log_prob)),
+        "set_f1": np.array(set_f1),
     }
-    means = {name: float(values.mean()) for name, values in by_clip.items()}
-    means["order"] = float(by_clip["order"].sum() / orders.chances.sum())
-    return means | {
-        f"{name}_by_clip": np.round(values, DIGITS).tolist() for name, values in by_clip.items()
-    }
+    result: dict[str, Any] = {name: float(values.mean()) for name, values in by_clip.items()}
+    # a ratio of sums: clips have different numbers of pairs
+    result["order"] = float(by_clip["order"].sum() / orders.chances.sum())
+    for name, values in by_clip.items():
+        result[f"{name}_by_clip"] = np.round(values, DIGITS).tolist()
+    return result
 
 
 def cells() -> list[dict[str, Any]]:
-    """Euclidean (curvature 0), then the ball at each curvature, for each dimension."""
-    flat = [{"manifold": "euclidean", "dim": dim, "curvature": 0.0} for dim in DIMS]
-    return flat + [
-        {"manifold": "poincare", "dim": dim, "curvature": c} for c in CURVATURES for dim in DIMS
-    ]
-
-
-# --- telling ----------------------------------------------------------------------------------
-
-
-def by_clip(rows: pd.DataFrame, measure: str, **cell: Any) -> np.ndarray:
-    """[seeds, clips] of one setting; several settings that match are averaged."""
-    for name, value in cell.items():
-        rows = rows[rows[name] == value]
-    parts = [
-        np.array(part[f"{measure}_by_clip"].tolist())
-        for _, part in rows.sort_values("seed").groupby("dim")
-    ]
-    return np.mean(parts, axis=0)
-
-
-def tell(rows: pd.DataFrame, report: Report, chances: np.ndarray) -> Figure:
-    """Tables of all settings and of the paired differences; a picture of the latter."""
-
-    def weights(measure: str) -> np.ndarray | None:
-        return chances if measure == "order" else None
-
-    lines, differences = {}, {}
-    for (curvature, dim), part in rows.groupby(["curvature", "dim"]):
-        name = f"{'ball, c = ' + format(curvature, 'g') if curvature else 'Euclidean'}, d = {dim}"
-        cell = {"curvature": curvature, "dim": dim}
-        lines[name] = {
-            w: words(interval(by_clip(rows, m, **cell), weights(m))) for m, w in MEASURES.items()
-        }
-        lines[name] |= {
-            "parameters": int(part["parameters"].iloc[0]),
-            "seconds": float(part["seconds"].mean()),
-        }
-    report.heading("Every setting")
-    n = rows["seed"].nunique()
-    report.table(
-        pd.DataFrame.from_dict(lines, orient="index"),
-        f"Means over {n} seeds and {len(chances)} test clips, 95 % intervals.",
-    )
-    for curvature in (c for c in sorted(rows["curvature"].unique()) if c):
-        for dim in [*sorted(rows["dim"].unique()), None]:
-            where = {} if dim is None else {"dim": dim}
-            name = f"c = {curvature:g}, {'all d' if dim is None else f'd = {dim}'}"
-            differences[name] = {
-                m: interval(
-                    by_clip(rows, m, curvature=curvature, **where)
-                    - by_clip(rows, m, curvature=0.0, **where),
-                    weights(m),
-                )
-                for m in MEASURES
-            }
-    table = pd.DataFrame(
-        {
-            name: {MEASURES[m]: words(d) for m, d in found.items()}
-            for name, found in differences.items()
-        }
-    ).T
-    report.heading("Ball minus Euclidean")
-    report.table(
-        table,
-        "Differences paired by seed and test clip, 95 % intervals; an interval that holds 0 is no "
-        "difference. Lower is better for the NLL, higher for the rest.",
-    )
-    report.text(verdict(differences))
-    return picture(differences)
-
-
-def verdict(differences: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> str:
-    """In words: at which curvatures, over all dimensions, which measure differs."""
-    said = []
-    for measure, title in MEASURES.items():
-        overall = {
-            name.split(",")[0]: d[measure]
-            for name, d in differences.items()
-            if name.endswith("all d")
-        }
-        sign = -1 if measure == "nll" else 1
-        better = [
-            name for name, (_, low, high) in overall.items() if min(sign * low, sign * high) > 0
-        ]
-        worse = [
-            name for name, (_, low, high) in overall.items() if max(sign * low, sign * high) < 0
-        ]
-        found = [f"the ball is better at {', '.join(better)}"] if better else []
-        found += [f"worse at {', '.join(worse)}"] if worse else []
-        said.append(f"{title}: {' and '.join(found) or 'no difference at any curvature'}.")
-    return "Over all dimensions. " + " ".join(said)
-
-
-def picture(differences: Mapping[str, Mapping[str, tuple[float, float, float]]]) -> Figure:
-    """One panel a measure: differences with their intervals."""
-    figure = Figure(figsize=(11.0, 0.9 + 0.24 * len(differences)), layout="constrained")
-    names = list(differences)[::-1]
-    for axes, (measure, title) in zip(
-        figure.subplots(1, len(MEASURES), sharey=True), MEASURES.items(), strict=True
-    ):
-        for y, name in enumerate(names):
-            mean, low, high = differences[name][measure]
-            colour = COLOURS[1] if name.endswith("all d") else COLOURS[0]
-            axes.plot([low, high], [y, y], color=colour)
-            axes.plot(mean, y, "o", color=colour, markersize=4)
-        axes.axvline(0.0, color="#999999", linewidth=1)
-        axes.set_yticks(range(len(names)), names, fontsize=7)
-        axes.set_title(
-            f"{title}{' (left is better)' if measure == 'nll' else ' (right is better)'}",
-            fontsize=7,
-        )
-        axes.tick_params(axis="x", labelsize=7)
-        axes.grid(axis="x", alpha=0.3)
-    figure.suptitle("Poincaré ball minus Euclidean, paired by seed and clip", fontsize=9)
-    return figure
+    """Return the settings: Euclidean (curvature 0), then the ball at each curvature."""
+    settings = []
+    for curvature in (0.0, *CURVATURES):
+        manifold = "poincare" if curvature else "euclidean"
+        for dim in DIMS:
+            settings.append({"manifold": manifold, "dim": dim, "curvature": curvature})
+    return settings
 
 
 def main() -> None:
-    """See the module."""
-    import time
+    """Run the study; see the module."""
 
     parser = arguments(__doc__, 5)
     parser.add_argument(
@@ -388,19 +277,19 @@ def main() -> None:
     options = parser.parse_args()
     machine.threads()
     model = options.model or options.run / "models" / "full"
-    optim, settings = config.load().optim, checkpoint.load(model).settings
-    print_of = pipeline_state.fingerprint(options.run / "data" / "features", model)
-    data = splits(options.run, model, Path(".unmixer") / f"study-manifold-{print_of[:12]}")
+    optim = config.load().optim
+    settings = checkpoint.load(model).settings
+    fingerprint = pipeline_state.fingerprint(options.run / "data" / "features", model)
+    data = splits(options.run, model, Path(".unmixer") / f"study-manifold-{fingerprint[:12]}")
     orders = Orders.of(data["test"].chain)
 
     def run(cell: Cell, seed: int, state: Path) -> dict[str, Any]:
-        started = time.perf_counter()
-        trained = train(cell, seed, data, settings, optim, options.lr)
-        count = sum(p.numel() for p in trained.parameters())
-        return judge(trained, data["test"], orders) | {
-            "parameters": count,
-            "seconds": time.perf_counter() - started,
-        }
+        start = time.perf_counter()
+        decoder = train(cell, seed, data, settings, optim, options.lr)
+        row = measure(decoder, data["test"], orders)
+        row["parameters"] = sum(p.numel() for p in decoder.parameters())
+        row["seconds"] = time.perf_counter() - start
+        return row
 
     sizes = ", ".join(f"{len(part)} {name}" for name, part in data.items())
     about = (
@@ -417,7 +306,7 @@ def main() -> None:
         f"Always answering the commonest chain is exact on {common(data):.3f} of the clips."
     )
     key = {
-        "inputs": print_of,
+        "inputs": fingerprint,
         "epochs": EPOCHS,
         "batch": BATCH,
         "lr": options.lr,
@@ -432,7 +321,7 @@ def main() -> None:
         range(1, options.seeds + 1),
         key,
         run,
-        lambda rows, report: tell(rows, report, orders.chances),
+        lambda rows, report: fill_page(rows, report, orders.chances),
     )
     rows = carry_out(study, options.out)
     parts = {"euclidean": rows[rows["curvature"] == 0.0], "poincare": rows[rows["curvature"] > 0.0]}
@@ -442,16 +331,11 @@ def main() -> None:
 
 
 def common(data: Mapping[str, FrozenEncoder]) -> float:
-    """How often the commonest training chain is the right one."""
-    guess = patch.majority_chain([chains.decode(row) for row in data["train"].chain.tolist()])
-    return float(
-        np.mean(
-            [
-                chains.canonical(chains.decode(row)) == chains.canonical(guess)
-                for row in data["test"].chain.tolist()
-            ]
-        )
-    )
+    """Return how often the commonest training chain is the right one, up to audible."""
+    train_chains = [chains.decode(row) for row in data["train"].chain.tolist()]
+    guess = chains.canonical(patch.majority_chain(train_chains))
+    test_chains = [chains.decode(row) for row in data["test"].chain.tolist()]
+    return float(np.mean([chains.canonical(true) == guess for true in test_chains]))
 
 
 if __name__ == "__main__":

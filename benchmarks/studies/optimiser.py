@@ -1,4 +1,4 @@
-"""How often does training through the proxy converge: GCWD by norm, GCWD by element, plain Adam.
+"""How often does training through the proxy converge: GCWD by norm, GCWD by element, plain Adam?
 
 Learning rates x seeds.
 
@@ -8,9 +8,9 @@ The dry phase on few clips with a small model, the spectral term through the pro
 the first. `norm` is the pipeline's setting; `element` is that of Han, Lostanlen and Lagrange
 (EUSIPCO 2025: momentum 0.965, limit 0.01, decay 0.1); `adam` is Adam without decay and without any
 clipping, gradients of the proxy as they come. Every optimiser gets the same learning rates. A run
-has converged (said before any was made) if no gradient stopped being finite and the parametric
-validation loss after the last epoch is at most CONVERGED times that before the first. The last line
-is one JSON object.
+has converged if no gradient stopped being finite and the parametric validation loss after the last
+epoch is at most CONVERGED times that before the first; this was defined before the first run. The
+last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from benchmarks.studies.small import Remembering, StudyInputs
+from benchmarks.studies.small import MemoryLog, StudyInputs
 from benchmarks.studies.study import (
     Cell,
     Study,
@@ -44,7 +44,9 @@ from unmixer_core.report.plots import COLOURS
 from unmixer_core.training import phase as training_phase
 
 CONVERGED = 0.75
-CLIPS, EPOCHS, BATCH = 192, 4, 16
+CLIPS = 192
+EPOCHS = 4
+BATCH = 16
 LRS = (0.001, 0.004, 0.016)
 CHANGES = {
     "loss.spectral_every": 1,
@@ -64,28 +66,29 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
 }
 
 
-def trained(ready: StudyInputs, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
-    """One run: losses before and after, the largest gradient, and whether it converged."""
-    started, log = time.perf_counter(), Remembering()
-    data = ready.data("dry", {"dry": CLIPS})
+def run_cell(inputs: StudyInputs, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
+    """Train one model; return losses, gradient norms, and whether it converged."""
+    start = time.perf_counter()
+    log = MemoryLog()
+    data = inputs.data("dry", {"dry": CLIPS})
     phase = config.TrainDry(
         seed=seed, epochs=EPOCHS, proxy_epochs=0, batch=BATCH, replay=0.0, lr_scale=1.0
     )
-    settings = ready.settings(phase, {**OPTIMISERS[cell["optimiser"]], "optim.lr": cell["lr"]})
-    model = training_phase.new_model(data, ready.params.model, seed)
+    settings = inputs.settings(phase, {**OPTIMISERS[cell["optimiser"]], "optim.lr": cell["lr"]})
+    model = training_phase.new_model(data, inputs.params.model, seed)
     before = training_phase.assess(model, data, data.valid["dry"], settings.loss)["loss"]
     refused = ""
     try:
-        training_phase.fit(model, data, settings, state=state, log=log, proxy_term=ready.sounds)
+        training_phase.fit(model, data, settings, state=state, log=log, proxy_term=inputs.sounds)
     except TrainingError as error:
         refused = str(error)
     after = math.inf if refused else log.of("valid.loss")[-1]
     shutil.rmtree(state, ignore_errors=True)
-    heard, norms = log.of("train.spectral"), log.of("train.gradient_norm")
-    quarter = max(1, len(heard) // 4)
-    first, last = (
-        float(np.mean(part)) if part else math.nan for part in (heard[:quarter], heard[-quarter:])
-    )
+    spectral = log.of("train.spectral")
+    norms = log.of("train.gradient_norm")
+    quarter = max(1, len(spectral) // 4)
+    first = _mean(spectral[:quarter])
+    last = _mean(spectral[-quarter:])
     return {
         "before": before,
         "after": after,
@@ -97,20 +100,24 @@ def trained(ready: StudyInputs, cell: Cell, seed: int, state: Path) -> dict[str,
         "largest_norm": max(norms, default=math.nan),
         "median_norm": float(np.median(norms)) if norms else math.nan,
         "clipped": float(np.mean(log.of("train.clipped_share"))) if norms else math.nan,
-        "seconds": time.perf_counter() - started,
+        "seconds": time.perf_counter() - start,
     }
 
 
-def tell(rows: pd.DataFrame, report: Report) -> Figure:
-    """Shares that converged, and the losses reached, per optimiser and learning rate."""
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values)) if values else math.nan
+
+
+def fill_page(rows: pd.DataFrame, report: Report) -> Figure:
+    """Add shares that converged and losses per optimiser and learning rate; return the picture."""
     lines = {}
     for (name, lr), part in rows.groupby(["optimiser", "lr"], sort=False):
         lines[f"{name}, lr {lr:g}"] = {
             "converged": f"{int(part['converged'].sum())} of {len(part)}",
             "refused": int((part["refused"] != "").sum()),
-            "loss after / before": said(part["ratio"].to_numpy()),
+            "loss after / before": loss_words(part["ratio"].to_numpy()),
             "spectral, last quarter": float(part["spectral"].mean()),
-            "fall of spectral": said(part["spectral_fall"].to_numpy()),
+            "fall of spectral": loss_words(part["spectral_fall"].to_numpy()),
             "median gradient norm": float(part["median_norm"].median()),
             "largest": f"{part['largest_norm'].max():.1e}",
             "clipped": float(part["clipped"].mean()),
@@ -128,7 +135,7 @@ def tell(rows: pd.DataFrame, report: Report) -> Figure:
             "converged": words(share(part["converged"].to_list())),
             "best learning rate": f"{best:g}",
             "converged there": f"{int(at_best['converged'].sum())} of {len(at_best)}",
-            "loss after / before there": said(at_best["ratio"].to_numpy()),
+            "loss after / before there": loss_words(at_best["ratio"].to_numpy()),
         }
     report.heading("Over all learning rates")
     report.table(
@@ -143,24 +150,25 @@ def tell(rows: pd.DataFrame, report: Report) -> Figure:
 
 
 def paired(rows: pd.DataFrame) -> dict[str, dict[str, str]]:
-    """Differences to Adam, each at its best learning rate."""
+    """Return differences to Adam, each optimiser at its best learning rate."""
     best = {}
     for name, part in rows.groupby("optimiser", sort=False):
         lr = part.groupby("lr")["ratio"].mean().idxmin()
         best[str(name)] = part[part["lr"] == lr].sort_values("seed")["ratio"].to_numpy()
     found = {name: values - best["Adam"] for name, values in best.items() if name != "Adam"}
     return {
-        f"{name} minus Adam": {"difference": said(difference)} for name, difference in found.items()
+        f"{name} minus Adam": {"difference": loss_words(difference)}
+        for name, difference in found.items()
     }
 
 
-def said(values: np.ndarray) -> str:
-    """Mean and interval, or that some run has none."""
+def loss_words(values: np.ndarray) -> str:
+    """Return mean and interval as text, or that a run has none."""
     return words(interval(values)) if np.isfinite(values).all() else "not finite"
 
 
 def picture(rows: pd.DataFrame) -> Figure:
-    """Every run's loss after / before; those that did not converge as crosses."""
+    """Plot every run's loss after / before; those that did not converge are crosses."""
     figure = Figure(figsize=(7.0, 3.4), layout="constrained")
     axes = figure.subplots()
     names = list(dict.fromkeys(rows["optimiser"]))
@@ -182,19 +190,19 @@ def picture(rows: pd.DataFrame) -> Figure:
 
 
 def main() -> None:
-    """See the module."""
+    """Run the study; see the module."""
     options = arguments(__doc__, 5).parse_args()
     machine.threads()
-    ready = StudyInputs.open(options.run, CHANGES)
+    inputs = StudyInputs.open(options.run, CHANGES)
     about = (
         f"{CLIPS} dry clips, {EPOCHS} epochs of batches of {BATCH}: {EPOCHS * CLIPS // BATCH} "
         f"steps, each with the spectral "
-        f"term through the proxy (lambda_s {ready.params.loss.lambda_s:g}). Converged, as said "
+        f"term through the proxy (lambda_s {inputs.params.loss.lambda_s:g}). Converged, as said "
         f"beforehand: no gradient "
         f"stopped being finite, and the parametric validation loss after the last epoch is at "
         f"most {CONVERGED:g} of that "
         "before the first. GCWD norm: the pipeline's (global norm 1, decay "
-        f"{ready.params.optim.weight_decay:g}, each clip's spectral gradient shortened to 1 at "
+        f"{inputs.params.optim.weight_decay:g}, each clip's spectral gradient shortened to 1 at "
         f"the sample). GCWD element: "
         "momentum 0.965, limit 0.01, decay 0.1, and the same shortening of each clip's spectral "
         "gradient. Adam: no decay, no "
@@ -203,8 +211,8 @@ def main() -> None:
     )
     cells = [{"optimiser": name, "lr": lr} for name in OPTIMISERS for lr in LRS]
     key = {
-        "inputs": ready.fingerprint,
-        "params": ready.params.model_dump(include={"model", "loss", "optim", "augment"}),
+        "inputs": inputs.fingerprint,
+        "params": inputs.params.model_dump(include={"model", "loss", "optim", "augment"}),
         "sizes": [CLIPS, EPOCHS, BATCH],
         "optimisers": OPTIMISERS,
     }
@@ -216,8 +224,8 @@ def main() -> None:
         cells,
         range(1, options.seeds + 1),
         key,
-        lambda cell, seed, state: trained(ready, cell, seed, state),
-        tell,
+        lambda cell, seed, state: run_cell(inputs, cell, seed, state),
+        fill_page,
     )
     rows = carry_out(study, options.out)
     last_line(

@@ -1,7 +1,4 @@
-"""What the training studies share.
-
-A finished run's clips, some of them, a smaller model, and a log that remembers.
-"""
+"""Inputs of the training studies: some of a finished run's clips, a small model, a log."""
 
 from __future__ import annotations
 
@@ -21,8 +18,8 @@ from unmixer_core.pipeline import state
 from unmixer_core.training.curriculum import PhaseData, Sounds
 from unmixer_core.training.phase import Settings
 
-#: The default model at about a twentieth of its cost; no averaging, so that what is judged is what
-#: was trained.
+#: The default model at about a twentieth of its cost. No averaging of weights, so that the trained
+#: weights are the ones measured.
 SMALL = {
     "model.width": 10,
     "model.embedding": 128,
@@ -33,8 +30,8 @@ SMALL = {
 }
 
 
-class Remembering:
-    """A `training.Log` that keeps every row and shows nothing."""
+class MemoryLog:
+    """A `training.Log` that stores every row and shows nothing."""
 
     def __init__(self) -> None:
         self.rows: list[tuple[int, dict[str, float]]] = []
@@ -48,14 +45,15 @@ class Remembering:
         return iter(items)
 
     def of(self, name: str) -> list[float]:
-        """One curve."""
+        """Return the values of one metric, in order."""
         return [values[name] for _, values in self.rows if name in values]
 
 
 @dataclass(frozen=True)
 class StudyInputs:
-    """A finished run's host clips, its proxy as the spectral term, and parameters of the reduced
-    configuration.
+    """A finished run's host clips, its proxy as the spectral term, and reduced parameters.
+
+    fingerprint: of the run's files.
     """
 
     features: FeatureTable
@@ -65,49 +63,54 @@ class StudyInputs:
 
     @classmethod
     def open(cls, run: Path, changes: Mapping[str, Any]) -> StudyInputs:
-        """The features and renders under run/data, the proxy under run/models."""
-        features, proxy = run / "data" / "features", run / "models" / "proxy"
+        """Open the features and renders under run/data and the proxy under run/models.
+
+        changes: dotted names of params.yaml.
+        """
+        features = run / "data" / "features"
+        renders = run / "data" / "renders"
+        proxy = run / "models" / "proxy"
         params = config.with_values(config.load(), {**SMALL, **changes})
-        found = state.fingerprint(features, run / "data" / "renders", proxy)
         return cls(
-            FeatureTable.open(features),
-            Sounds.open(proxy, run / "data" / "renders", "cpu"),
-            params,
-            found,
+            features=FeatureTable.open(features),
+            sounds=Sounds.open(proxy, renders, "cpu"),
+            params=params,
+            fingerprint=state.fingerprint(features, renders, proxy),
         )
 
     def data(self, phase: str, n_new: Mapping[str, int]) -> PhaseData:
-        """The first n_new[phase] training clips of a phase and of each earlier one.
+        """Return the first n_new[phase] training clips of a phase and of each earlier one.
 
-        No clips of the proxy.
+        Without clips of the proxy.
         """
-        found, patches = PhaseData.of(self.features, phase), self.features.patches
-        names = [name for name in found.valid if name != phase]
-        first = {
-            name: patches.where(phase=name, split="train")[: n_new[name]]
-            for name in [*names, phase]
-        }
-        earlier = np.concatenate([np.zeros(0, np.int64), *(first[name] for name in names)])
-        return replace(found, new=first[phase], earlier=earlier)
+        all_data = PhaseData.of(self.features, phase)
+        patches = self.features.patches
+        earlier = [np.zeros(0, np.int64)]
+        for name in all_data.valid:
+            if name != phase:
+                earlier.append(patches.where(phase=name, split="train")[: n_new[name]])
+        new = patches.where(phase=phase, split="train")[: n_new[phase]]
+        return replace(all_data, new=new, earlier=np.concatenate(earlier))
 
     def settings(
         self, phase: config.TrainPhase, changes: Mapping[str, Any] | None = None
     ) -> Settings:
-        """What a phase is trained by; `changes` are dotted names of params.yaml."""
+        """Return the settings of a phase; changes: dotted names of params.yaml."""
         params = config.with_values(self.params, changes or {})
         return Settings(phase, params.loss, params.optim, params.augment)
 
     @torch.no_grad()
     def distance_db(self, model: Unmixer, rows: np.ndarray, seed: int) -> float:
-        """Median MSS in dB, through the proxy, of the best guess for clips `rows`."""
-        table, clips, found = self.features.patches.select(rows), self.sounds.clips, []
-        note, gate_s = (torch.as_tensor(x, dtype=torch.float32) for x in (table.note, table.gate_s))
+        """Return the median MSS in dB, through the proxy, of the best guess for clips `rows`."""
+        table = self.features.patches.select(rows)
+        clips = self.sounds.clips
+        note = torch.as_tensor(table.note, dtype=torch.float32)
+        gate_s = torch.as_tensor(table.gate_s, dtype=torch.float32)
         guesses = propose.propose(model, self.features.batch(rows), note, gate_s, 1, seed)
+        distances_db = []
         for row, guess in zip(rows, guesses, strict=True):
             target = clips.audio(int(row))
-            found.append(
-                finetune.rank(self.sounds.proxy, target, [guess[0].patch], sample_rate=clips.rate)[
-                    0
-                ]
-            )
-        return float(np.median(found))
+            patches = [guess[0].patch]
+            ranked = finetune.rank(self.sounds.proxy, target, patches, sample_rate=clips.rate)
+            distances_db.append(ranked[0])
+        return float(np.median(distances_db))

@@ -1,12 +1,10 @@
-"""One loop for the studies of docs/studies.
-
-Every setting with every seed, once, kept as it goes, then told as a page.
+"""One loop for the studies of docs/studies: every setting with every seed, then a page.
 
 A study is a list of settings (`cells`), a function that runs one of them with one seed and returns
-numbers, and a function that turns all rows into tables and a picture. Finished runs are in
-`.unmixer/study-<name>-<digest>.jsonl`, keyed by everything they depend on, so a study that was
-killed goes on, and one that is finished is only told again. Written are docs/studies/<name>.md,
-.svg and .json (all rows).
+numbers, and a function that turns all rows into tables and a picture. Finished runs are saved in
+`.unmixer/study-<name>-<digest>.jsonl`, keyed by everything they depend on. So a study that was
+killed continues, and a finished one only writes its page again: docs/studies/<name>.md, .svg and
+.json (all rows).
 """
 
 from __future__ import annotations
@@ -29,18 +27,23 @@ from scipy import stats
 from unmixer_core.pipeline import json_file, log
 from unmixer_core.report.html import Report
 from unmixer_core.scoring.score import Ledger
+from unmixer_core.system import files
 
 REPO = Path(__file__).resolve().parents[2]
+#: Resamples of the bootstrap over clips.
 RESAMPLES = 2000
+#: One setting of a study, by name.
 Cell = Mapping[str, Any]
 Run = Callable[[Cell, int, Path], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Study:
-    """`run(cell, seed, state)` gives a row's numbers and may keep half-finished work in the
-    folder `state`; `tell(rows, report)` fills a page and returns its picture; `key` is what all
-    rows depend on; `about` is told beneath the title.
+    """A study.
+
+    run(cell, seed, state): returns a row's numbers; it may save half-finished work in the folder
+    `state`. fill_page(rows, report): adds tables and returns the picture. key: what all rows depend
+    on. about: the text below the title.
     """
 
     name: str
@@ -51,11 +54,11 @@ class Study:
     seeds: Sequence[int]
     key: Mapping[str, Any]
     run: Run
-    tell: Callable[[pd.DataFrame, Report], Figure]
+    fill_page: Callable[[pd.DataFrame, Report], Figure]
 
 
 def arguments(words: str | None, seeds: int) -> argparse.ArgumentParser:
-    """The options that studies share."""
+    """Return a parser of the options that studies share; words: its description."""
     parser = argparse.ArgumentParser(
         description=words, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -71,33 +74,28 @@ def arguments(words: str | None, seeds: int) -> argparse.ArgumentParser:
 
 
 def carry_out(study: Study, out: Path, state: Path = Path(".unmixer")) -> pd.DataFrame:
-    """Run what is missing, write the page and all rows.
-
-    Returns them, a line per setting and seed.
-    """
-    digest = hashlib.sha256(
-        json.dumps(study.key, sort_keys=True, default=str).encode()
-    ).hexdigest()[:12]
+    """Run what is missing, write the page, and return all rows, a line per setting and seed."""
+    digest = _digest(json.dumps(study.key, sort_keys=True, default=str))
     folder = state / f"study-{study.name}-{digest}"
     ledger = Ledger(folder.with_suffix(".jsonl"))
     wanted = {_key(cell, seed): (cell, seed) for seed in study.seeds for cell in study.cells}
     waiting = [key for key in wanted if key not in ledger.rows]
     for key in log.StageLog().progress(waiting, len(waiting), study.name):
-        ledger.add(
-            key, study.run(*wanted[key], folder / hashlib.sha256(key.encode()).hexdigest()[:12])
-        )
-    rows = pd.DataFrame(
-        [{**cell, "seed": seed, **ledger.rows[key]} for key, (cell, seed) in wanted.items()]
-    )
+        cell, seed = wanted[key]
+        ledger.add(key, study.run(cell, seed, folder / _digest(key)))
+    lines = []
+    for key, (cell, seed) in wanted.items():
+        lines.append({**cell, "seed": seed, **ledger.rows[key]})
+    rows = pd.DataFrame(lines)
     write(study, rows, out)
     return rows
 
 
 def write(study: Study, rows: pd.DataFrame, out: Path) -> None:
-    """<name>.md, .svg and .json in the folder `out`."""
+    """Write <name>.md, .svg and .json into the folder `out`."""
     report = Report(study.title)
     report.text(study.about)
-    figure = study.tell(rows, report)
+    figure = study.fill_page(rows, report)
     out.mkdir(parents=True, exist_ok=True)
     figure.savefig(out / f"{study.name}.svg", metadata={"Date": None})
     picture = f"![{study.title}]({study.name}.svg)"
@@ -105,25 +103,29 @@ def write(study: Study, rows: pd.DataFrame, out: Path) -> None:
         f"{picture}\n\n`{study.command}` makes this page; all rows: "
         f"[{study.name}.json]({study.name}.json).\n"
     )
-    (out / f"{study.name}.md").write_text(f"{report.markdown()}\n{foot}", encoding="utf-8")
-    lines = [json.dumps(json_file.rounded(row), sort_keys=True) for row in rows.to_dict("records")]
-    about = json.dumps(
-        json_file.rounded({"command": study.command, "key": study.key, "seeds": list(study.seeds)}),
-        sort_keys=True,
-    )
-    body = ",\n  ".join(lines)
-    (out / f"{study.name}.json").write_text(
-        f'{{"about": {about},\n "rows": [\n  {body}\n]}}\n', encoding="utf-8"
-    )
+    files.write_text(out / f"{study.name}.md", f"{report.markdown()}\n{foot}")
+    about = {"command": study.command, "key": study.key, "seeds": list(study.seeds)}
+    # a row a line, so that a version control system shows which rows changed
+    body = ",\n  ".join(_json(row) for row in rows.to_dict("records"))
+    text = f'{{"about": {_json(about)},\n "rows": [\n  {body}\n]}}\n'
+    files.write_text(out / f"{study.name}.json", text)
 
 
 def last_line(figures: Mapping[str, Any]) -> None:
-    """One JSON object, as every benchmark ends."""
+    """Print one JSON object, as every benchmark does at its end."""
     sys.stdout.write(json.dumps(json_file.rounded(figures)) + "\n")
 
 
 def _key(cell: Cell, seed: int) -> str:
     return json.dumps({**cell, "seed": seed}, sort_keys=True)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _json(values: Any) -> str:
+    return json.dumps(json_file.rounded(values), sort_keys=True)
 
 
 # --- intervals --------------------------------------------------------------------------------
@@ -136,43 +138,48 @@ def interval(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float, float]:
-    """Mean of values [seeds] or [seeds, clips] and its interval: (mean, low, high).
+    """Return the mean of values [seeds] or [seeds, clips] and its interval: (mean, low, high).
 
-    With `weights` [clips], the ratio of both sums: hits among chances, within 0 and 1.
+    With `weights` [clips] the mean is the ratio of both sums: hits among chances, from 0 to 1.
 
-    Student's t over seeds, because a percentile bootstrap over five covers 86 % where it says 95;
-    clips, of which there are many, add their own spread by bootstrap.
+    Student's t over seeds, because a percentile bootstrap over five seeds covers 86 % where it says
+    95. The clips, of which there are many, add their own spread by bootstrap.
     """
     table = np.asarray(values, dtype=np.float64)
-    table = table[:, None] if table.ndim == 1 else table
-    chances = np.ones(table.shape[1]) if weights is None else np.asarray(weights, dtype=np.float64)
+    if table.ndim == 1:
+        table = table[:, None]
+    chances = np.ones(table.shape[1])
+    if weights is not None:
+        chances = np.asarray(weights, dtype=np.float64)
     each = table.sum(1) / chances.sum()
-    n, mean = len(each), float(each.mean())
+    n = len(each)
+    mean = float(each.mean())
     by_seed = each.std(ddof=1) / np.sqrt(n) if n > 1 else float("nan")
     by_clip = 0.0
     if table.shape[1] > 1:
-        columns = np.random.default_rng(seed).integers(
-            table.shape[1], size=(RESAMPLES, table.shape[1])
-        )
-        by_clip = float(
-            (table.mean(0)[columns].sum(1) / np.maximum(chances[columns].sum(1), 1e-12)).std()
-        )
-    place = 0.5 + confidence / 2
-    half = float(
-        np.hypot(stats.t.ppf(place, max(n - 1, 1)) * by_seed, stats.norm.ppf(place) * by_clip)
-    )
-    low, high = mean - half, mean + half
-    share_of_hits = weights is not None and table.min() >= 0.0  # not a difference of two
-    return (mean, max(low, 0.0), min(high, 1.0)) if share_of_hits else (mean, low, high)
+        n_clips = table.shape[1]
+        columns = np.random.default_rng(seed).integers(n_clips, size=(RESAMPLES, n_clips))
+        hits = table.mean(0)[columns].sum(1)
+        by_clip = float((hits / np.maximum(chances[columns].sum(1), 1e-12)).std())
+    quantile = 0.5 + confidence / 2
+    half_by_seed = stats.t.ppf(quantile, max(n - 1, 1)) * by_seed
+    half_by_clip = stats.norm.ppf(quantile) * by_clip
+    half = float(np.hypot(half_by_seed, half_by_clip))
+    low = mean - half
+    high = mean + half
+    # a share lies within 0 and 1, the difference of two shares may be negative
+    if weights is not None and table.min() >= 0.0:
+        return mean, max(low, 0.0), min(high, 1.0)
+    return mean, low, high
 
 
 def share(hits: Sequence[bool], confidence: float = 0.95) -> tuple[float, float, float]:
-    """How often something happened, and Wilson's interval: (share, low, high)."""
+    """Return how often something happened, and Wilson's interval: (share, low, high)."""
     found = stats.binomtest(int(np.sum(hits)), len(hits)).proportion_ci(confidence, method="wilson")
     return float(np.mean(hits)), float(found.low), float(found.high)
 
 
 def words(found: tuple[float, float, float], digits: int = 3) -> str:
-    """ "0.412 [0.401, 0.420]"."""
+    """Return an interval as text: `0.412 [0.401, 0.420]`."""
     mean, low, high = found
     return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"

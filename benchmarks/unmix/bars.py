@@ -1,4 +1,4 @@
-"""The bars of `unmix`, on many clips: in-domain test renders and sounds from outside.
+"""The bars of `unmix`, on many clips: in-domain test renders and out-of-domain sounds.
 
 Resumable; run it on a quiet machine.
 
@@ -7,13 +7,14 @@ Resumable; run it on a quiet machine.
     # to decide something: never on the test split
     python -m benchmarks.unmix.bars --split valid --inside 8 --no-cma
 
-Every sound is a file, as a person's: silence before it, note and gate not told. `unmix` runs as the
-command does; beside it stands the nearest training render (exhaustive MSS; as it is or played at
-the heard note, the better). In-domain or with --all-rows the prediction stands there too, before
-and after ITF + verify, and CMA-ES on the host with the seconds that `unmix` took. About two minutes
-an in-domain clip, one a clip from outside; the kinds take turns. A clip that is finished is kept in
-`--state` and not done again; `--seconds` stops before the next clip. The last line is one JSON
-object: shares and medians over the clips that are there, and `bars`, which bars they meet.
+Every sound is a file, like a person's: silence before it, note and gate not given. `unmix` runs as
+the command does. It is compared with the nearest training render (exhaustive MSS; the better of the
+render and its patch played at the detected note). In-domain, or with --all-rows, it is also
+compared with the prediction before and after ITF + verify, and with CMA-ES on the host for as many
+seconds as `unmix` took. An in-domain clip takes about two minutes, an out-of-domain clip one; the
+kinds take turns. Finished clips are saved in `--state` and not run again; `--seconds` begins no
+clip after that time. The last line is one JSON object: shares and medians over the finished clips,
+and `bars`, which bars they meet.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ from benchmarks.bound import held
 from unmixer_app.answer import tools
 from unmixer_app.answer.progress import Progress
 from unmixer_core import audio, config
-from unmixer_core.comparison import methods, out_of_domain, tables
-from unmixer_core.comparison import tools as comparison_tools
+from unmixer_core.comparison import benchmark, entry, out_of_domain, tables
+from unmixer_core.comparison.resources import BenchmarkModels
 from unmixer_core.dataset import clips as dataset_clips
 from unmixer_core.features.store import FeatureTable
 from unmixer_core.live.renderer import Renderer
@@ -49,9 +50,12 @@ from unmixer_core.recording import note
 from unmixer_core.schema.patch import Patch
 from unmixer_core.scoring import score
 
+#: Seconds of silence before a clip in its file.
 LEAD_S = 0.2
 FOLDER = Path(__file__).parents[1] / "outside"
-ROWS = ("nearest", "no_itf", "no_itf_verify", "itf", "itf_verify", "unmix", "cma_unmix_seconds")
+#: Methods on in-domain clips; out-of-domain ones have the two of FEW_METHODS.
+METHODS = ("nearest", "no_itf", "no_itf_verify", "itf", "itf_verify", "unmix", "cma_unmix_seconds")
+FEW_METHODS = ("nearest", "unmix")
 BARS = {
     "itf_verify.gain": (">=", 0.15),
     "itf_verify.share_improved": (">=", 0.85),
@@ -65,7 +69,8 @@ BARS = {
     "outside.unmix.wmfcc_of_nearest": ("<", 1.0),
     "effects.unmix.pair_order": (">=", 0.4),
 }
-Heards = dict[int, note.RecordedNote]
+#: The recorded note of each target, by its id.
+Notes = dict[int, note.RecordedNote]
 
 
 def main() -> None:
@@ -79,26 +84,25 @@ def main() -> None:
     add("--split", choices=("test", "valid"), default="test")
     add("--seconds", type=float, default=np.inf, help="no clip is begun after these")
     add("--no-cma", action="store_true")
-    add("--all-rows", action="store_true", help="every contestant on clips from outside too")
+    add("--all-rows", action="store_true", help="every method on out-of-domain clips too")
     add("--data", type=Path, default=Path("data"))
     add("--model", type=Path)
     add("--state", type=Path, default=Path(".unmixer/bars"))
     options = parser.parse_args()
     params = config.load("params.yaml")
-    targets, heard = asked(options, params)
+    targets, notes = read_targets(options, params)
     ledger = score.Ledger(options.state / f"{key(options, params)}.jsonl")
     waiting = [target for target in targets if str(target.id) not in ledger.rows]
     if waiting:
-        compete(waiting, heard, options, params, ledger)
+        run(waiting, notes, options, params, ledger)
     done = [target for target in targets if str(target.id) in ledger.rows]
-    sys.stdout.write(
-        json.dumps(summary(methods.results(ledger, done)) | {"waiting": len(targets) - len(done)})
-        + "\n"
-    )
+    result = summary(benchmark.rows_of(ledger, done))
+    result["waiting"] = len(targets) - len(done)
+    sys.stdout.write(json.dumps(result) + "\n")
 
 
 def key(options: argparse.Namespace, params: config.Params) -> str:
-    """Names what the answers depend on: model, proxy, parameters, split, contestants."""
+    """Return a digest of what the answers depend on: model, proxy, parameters, split, methods."""
     folders = tools.find_models(options.model)
     about = [
         state.fingerprint(*folders),
@@ -110,10 +114,10 @@ def key(options: argparse.Namespace, params: config.Params) -> str:
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
 
 
-def asked(
+def read_targets(
     options: argparse.Namespace, params: config.Params
-) -> tuple[list[score.ScoreTarget], Heards]:
-    """All targets, the kinds in turns, and what was heard of each."""
+) -> tuple[list[score.ScoreTarget], Notes]:
+    """Return all targets, the kinds in turns, and the recorded note of each."""
     note_range = (params.sample.note_low, params.sample.note_high)
     settings: dict[str, Any] = {
         "rate": params.audio.sample_rate,
@@ -122,109 +126,115 @@ def asked(
     }
     groups = [list(inside(options, params))]
     for n, kinds in ((options.outside, ("instrument", "sample")), (options.effects, ("effects",))):
-        found = out_of_domain.read(FOLDER, n, kinds=kinds, **settings) if n else []
-        groups.append([(out_of_domain.target(other), other.heard) for other in found])
-    turns = [pair for turn in zip_longest(*groups) for pair in turn if pair is not None]
-    return [target for target, _ in turns], {target.id: heard for target, heard in turns}
+        others = out_of_domain.read(FOLDER, n, kinds=kinds, **settings) if n else []
+        groups.append([(out_of_domain.target(other), other.detected) for other in others])
+    targets: list[score.ScoreTarget] = []
+    notes: Notes = {}
+    for turn in zip_longest(*groups):
+        for pair in turn:
+            if pair is not None:
+                target, recorded = pair
+                targets.append(target)
+                notes[target.id] = recorded
+    return targets, notes
 
 
 def inside(
     options: argparse.Namespace, params: config.Params
 ) -> Iterator[tuple[score.ScoreTarget, note.RecordedNote]]:
-    """Clips of the split, as written to a file and listened to.
+    """Yield clips of the split, written to a file, with the note and gate that detection finds.
 
-    The target is what was heard, its chain the truth.
+    The target has the detected note and gate, and the true chain.
     """
-    clips, rate = dataset_clips.Clips.open(options.data / "renders"), params.audio.sample_rate
+    if not options.inside:
+        return
+    clips = dataset_clips.Clips.open(options.data / "renders")
+    rate = params.audio.sample_rate
+    note_range = (params.sample.note_low, params.sample.note_high)
     known = clips.patches.where(phase="full", split=options.split)
-    for row in known[score.spread(len(known), options.inside)].tolist() if options.inside else ():
+    for row in known[score.spread(len(known), options.inside)].tolist():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "clip.wav"
-            audio.write(
-                path, np.pad(clips.audio(row), [(0, 0), (round(LEAD_S * rate), 0)]), rate, "FLOAT"
-            )
-            note_range = (params.sample.note_low, params.sample.note_high)
-            one = note.detect_note(
+            delayed = np.pad(clips.audio(row), [(0, 0), (round(LEAD_S * rate), 0)])
+            audio.write(path, delayed, rate, "FLOAT")
+            recorded = note.detect_note(
                 path, rate=rate, clip_s=params.audio.clip_s, note_range=note_range
             )
-        patch = Patch.init(one.note, one.gate_s, clips.patches[row].effects)
-        features = sound.mss_features(one.clip, rate)
-        yield (
-            score.ScoreTarget(
-                row,
-                int(clips.patches.id[row]),
-                methods.INSIDE,
-                patch,
-                one.clip,
-                features,
-                True,
-                True,
-            ),
-            one,
+        target = score.ScoreTarget(
+            clip=row,
+            id=int(clips.patches.id[row]),
+            phase=entry.IN_DOMAIN,
+            patch=Patch.init(recorded.note, recorded.gate_s, clips.patches[row].effects),
+            audio=recorded.clip,
+            features=sound.mss_features(recorded.clip, rate),
+            baseline=True,
+            detail=True,
         )
+        yield target, recorded
 
 
-def compete(
+def run(
     waiting: list[score.ScoreTarget],
-    heard: Heards,
+    notes: Notes,
     options: argparse.Namespace,
     params: config.Params,
     ledger: score.Ledger,
 ) -> None:
-    """One clip after the other, until all are done or the time is up."""
+    """Run one clip after the other, until all are done or the time is up."""
     end_s = time.perf_counter() + options.seconds
     model, proxy = tools.find_models(options.model)
-    clips, frames = (
-        dataset_clips.Clips.open(options.data / "renders"),
-        FeatureTable.open(options.data / "features"),
-    )
+    clips = dataset_clips.Clips.open(options.data / "renders")
+    frames = FeatureTable.open(options.data / "features")
     rate = params.audio.sample_rate
-    inside_rows = [row for row in ROWS if not (options.no_cma and row.startswith("cma"))]
+    all_methods = [name for name in METHODS if not (options.no_cma and name.startswith("cma"))]
     retrieval = score.index(clips, 0, rate, machine.threads())
-    unmixer, twin = (
-        checkpoint.load(model, machine.device()).model,
-        RackProxy.load(proxy).to(machine.device()),
-    )
+    unmixer = checkpoint.load(model, machine.device()).model
+    twin = RackProxy.load(proxy).to(machine.device())
     with Renderer(params.audio) as host:
+        # hosts are warm before any clock runs
         host.render([waiting[0].patch, waiting[-1].patch])
-        ring = comparison_tools.BenchmarkHosts(
-            unmixer, twin, frames, clips, host, heard, params.itf, params.unmix, rate
+        models = BenchmarkModels(
+            model=unmixer,
+            proxy=twin,
+            frames=frames,
+            clips=clips,
+            host=host,
+            notes=notes,
+            itf=params.itf,
+            unmix=params.unmix,
+            sample_rate=rate,
         )
         for target in waiting:
-            rows = (
-                inside_rows
-                if options.all_rows or target.phase == methods.INSIDE
-                else ("nearest", "unmix")
-            )
             if time.perf_counter() > end_s:
                 return
-            methods.run(ring.tools(retrieval, machine.threads(), rows), [target], ledger)
-            Progress(f"{target.phase} {target.id}").done(
-                summary_line(ledger.rows[str(target.id)]["lines"], target)
-            )
+            wanted: Sequence[str] = FEW_METHODS
+            if options.all_rows or target.phase == entry.IN_DOMAIN:
+                wanted = all_methods
+            resources = models.resources(retrieval, machine.threads(), wanted)
+            benchmark.run(resources, [target], ledger)
+            line = summary_line(ledger.rows[str(target.id)]["lines"], target)
+            Progress(f"{target.phase} {target.id}").done(line)
 
 
 def summary_line(lines: list[dict[str, Any]], target: score.ScoreTarget) -> str:
-    """One clip's outcome on one line."""
-    found = {line["row"]: line for line in lines}
-    words = ", ".join(f"{row} {line['mss_db']:.2f}" for row, line in found.items())
+    """Return one clip's outcome on one line."""
+    words = ", ".join(f"{line['row']} {line['mss_db']:.2f}" for line in lines)
+    unmix = next(line for line in lines if line["row"] == "unmix")
     return (
-        f"{words} dB; {found['unmix']['seconds']:.0f} s; {found['unmix']['chain']} for "
+        f"{words} dB; {unmix['seconds']:.0f} s; {unmix['chain']} for "
         f"{' > '.join(target.patch.effects)}"
     )
 
 
 def summary(rows: pd.DataFrame) -> dict[str, Any]:
-    """Flat numbers, those of each kind from outside too, and the bars: value, wanted, met."""
+    """Return flat metrics, of each out-of-domain kind too, and the bars: value, wanted, met."""
     if rows.empty:
         return {}
     dry = rows[rows["phase"].isin(("instrument", "sample"))]
-    flat = tables.verdict(rows[rows["phase"] != "effects"])
-    for kind, part in rows[rows["phase"] != methods.INSIDE].groupby("phase"):
-        flat |= {
-            name.replace("outside", str(kind), 1): value
-            for name, value in tables.verdict(part).items()
-        }
+    flat = tables.flat_metrics(rows[rows["phase"] != "effects"])
+    for kind, part in rows[rows["phase"] != entry.IN_DOMAIN].groupby("phase"):
+        for name, value in tables.flat_metrics(part).items():
+            flat[name.replace("outside", str(kind), 1)] = value
     if len(dry):
         medians = dry.groupby("row")["wmfcc"].median()
         flat["outside.unmix.wmfcc_of_nearest"] = float(medians["unmix"] / medians["nearest"])

@@ -1,17 +1,16 @@
-"""The `unmix` command itself.
-
-What it hears, how long it takes to start and to answer, how much memory it needs.
+"""The `unmix` command: what it detects, how long it takes, how much memory it needs.
 
     python -m benchmarks.unmix.command [--detect 300] [--clips 4] [--data data] [--model
     models/full]
 
-Detection: onset, note (octave errors apart) and gate of training renders written behind some
-silence, as a recording is; beside the note Praat's, by autocorrelation and by subharmonic
-summation, where `pip install praat-parselmouth` was done. Command: sounds from outside
-(benchmarks/outside), un-mixed by `python -m unmixer_app`, by default and with --fast, in a process
-of its own: start-up until it begins to search, seconds of the answer after that, memory of the
-process and its hosts together at its largest (unique set sizes, sampled). How good the answers are:
-benchmarks/unmix/bars.py. The last line is one JSON object; `bars` says what each figure is held to.
+Detection: onset, note (octave errors apart) and gate of training renders, written to a file behind
+some silence like a recording. With `pip install praat-parselmouth` also the notes that Praat finds,
+by autocorrelation and by subharmonic summation. Command: out-of-domain sounds (benchmarks/outside),
+un-mixed by `python -m unmixer_app`, by default and with --fast, each in its own process. Measured
+are the start-up until the search begins, the seconds of the answer after that, and the largest
+memory of the process and its hosts together (unique set sizes, sampled). benchmarks/unmix/bars.py
+measures how good the answers are. The last line is one JSON object; `bars` holds the bar of each
+figure.
 """
 
 from __future__ import annotations
@@ -34,9 +33,13 @@ from benchmarks.bound import held
 from unmixer_core import audio, config
 from unmixer_core.dataset import clips as dataset_clips
 from unmixer_core.recording import note as recording_note
+from unmixer_core.schema.notes import hz_to_midi
 
+#: Seconds of silence before a clip in its file.
 LEAD_S = 0.2
-LOWEST_HZ, HIGHEST_HZ = 30.0, 2000.0
+#: The range that Praat searches, which holds all notes of the training renders.
+LOWEST_HZ = 30.0
+HIGHEST_HZ = 2000.0
 OUTSIDE = Path(__file__).parents[1] / "outside"
 BARS = {
     f"command.{name}.{key}.most": ("<=", bar)
@@ -67,68 +70,71 @@ def main() -> None:
 
 
 def detection(clips: dataset_clips.Clips, n: int, params: config.Params) -> dict[str, Any]:
-    """Per phase: shares of right notes and of right notes up to octaves, among candidates, and
-    the gate's error.
-    """
+    """Return, per phase, shares of right notes and octave errors, and errors of gate and onset."""
     result = {}
     for phase in ("dry", "full"):
         rows = clips.patches.where(phase=phase, split="train")
         rows = rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).astype(int)]
-        found = [(_heard(clips.audio(int(row)), params), clips.patches[int(row)]) for row in rows]
-        note = np.array([h.note - p.note for h, p in found])
-        gate_s = np.abs([h.gate_s - p.gate_s for h, p in found])
-        sounds = [h.clip.mean(axis=0) for h, _ in found]
-        result[phase] = praat(sounds, [p.note for _, p in found], params.audio.sample_rate) | {
+        detected = [_detected(clips.audio(int(row)), params) for row in rows]
+        patches = [clips.patches[int(row)] for row in rows]
+        pairs = list(zip(detected, patches, strict=True))
+        note_error = np.array([one.note - patch.note for one, patch in pairs])
+        gate_error_s = np.abs([one.gate_s - patch.gate_s for one, patch in pairs])
+        onset_error_s = [abs(one.about["start_s"] - LEAD_S) for one in detected]
+        among_candidates = [patch.note in one.notes for one, patch in pairs]
+        sounds = [one.clip.mean(axis=0) for one in detected]
+        notes = [patch.note for patch in patches]
+        result[phase] = praat(sounds, notes, params.audio.sample_rate) | {
             "clips": len(rows),
-            "note": float((note == 0).mean()),
-            "octave_error": float(((note % 12 == 0) & (note != 0)).mean()),
-            "note_among_candidates": float(np.mean([p.note in h.notes for h, p in found])),
-            "gate_median_error_s": float(np.median(gate_s)),
-            "gate_within_50_ms": float((gate_s < 0.05).mean()),
-            "onset_median_error_s": float(
-                np.median([abs(h.about["start_s"] - LEAD_S) for h, _ in found])
-            ),
+            "note": float((note_error == 0).mean()),
+            "octave_error": float(((note_error % 12 == 0) & (note_error != 0)).mean()),
+            "note_among_candidates": float(np.mean(among_candidates)),
+            "gate_median_error_s": float(np.median(gate_error_s)),
+            "gate_within_50_ms": float((gate_error_s < 0.05).mean()),
+            "onset_median_error_s": float(np.median(onset_error_s)),
         }
     return {"detection": result}
 
 
 def praat(sounds: Sequence[np.ndarray], notes: Sequence[int], rate: int) -> dict[str, Any]:
-    """Shares of right notes of the best-kept tracker there is for Python, by both of its methods.
-
-    Empty without it.
-    """
+    """Return shares of right notes of Praat's two trackers; empty where Praat is not installed."""
     try:
         import parselmouth
     except ImportError:
         return {}
-    wanted, result = np.array(notes), {}
-    limits = {"ceiling": HIGHEST_HZ, "time_step": 0.01}
-    for name, method in {
-        "praat_ac": lambda sound: sound.to_pitch_ac(
-            pitch_floor=LOWEST_HZ, pitch_ceiling=HIGHEST_HZ
-        ),
-        "praat_shs": lambda sound: sound.to_pitch_shs(
-            minimum_pitch=LOWEST_HZ, maximum_frequency_component=6000.0, **limits
-        ),
-    }.items():
-        tracks = (
-            method(parselmouth.Sound(sound.astype(float), rate)).selected_array["frequency"]
-            for sound in sounds
+
+    def autocorrelation(sound: parselmouth.Sound) -> parselmouth.Pitch:
+        return sound.to_pitch_ac(pitch_floor=LOWEST_HZ, pitch_ceiling=HIGHEST_HZ)
+
+    def subharmonic_summation(sound: parselmouth.Sound) -> parselmouth.Pitch:
+        return sound.to_pitch_shs(
+            minimum_pitch=LOWEST_HZ,
+            maximum_frequency_component=6000.0,
+            ceiling=HIGHEST_HZ,
+            time_step=0.01,
         )
-        medians = np.array(
-            [np.median(track[track > 0]) if (track > 0).any() else np.nan for track in tracks]
-        )
-        apart = np.round(69.0 + 12.0 * np.log2(medians / 440.0)) - wanted
+
+    wanted = np.array(notes)
+    result = {}
+    for name, method in {"praat_ac": autocorrelation, "praat_shs": subharmonic_summation}.items():
+        medians_hz = []
+        for sound in sounds:
+            pitch = method(parselmouth.Sound(sound.astype(float), rate))
+            track_hz = pitch.selected_array["frequency"]
+            voiced = track_hz > 0  # Praat writes 0 where it finds no pitch
+            medians_hz.append(np.median(track_hz[voiced]) if voiced.any() else np.nan)
+        apart = np.round(hz_to_midi(np.array(medians_hz))) - wanted
         result[f"{name}_note"] = float((apart == 0).mean())
         result[f"{name}_octave_error"] = float(((apart % 12 == 0) & (apart != 0)).mean())
     return result
 
 
-def _heard(clip: np.ndarray, params: config.Params) -> recording_note.RecordedNote:
+def _detected(clip: np.ndarray, params: config.Params) -> recording_note.RecordedNote:
     rate = params.audio.sample_rate
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.wav"
-        audio.write(path, np.pad(clip, [(0, 0), (round(LEAD_S * rate), 0)]), rate, "FLOAT")
+        delayed = np.pad(clip, [(0, 0), (round(LEAD_S * rate), 0)])
+        audio.write(path, delayed, rate, "FLOAT")
         return recording_note.detect_note(
             path,
             rate=rate,
@@ -138,29 +144,27 @@ def _heard(clip: np.ndarray, params: config.Params) -> recording_note.RecordedNo
 
 
 def command(options: argparse.Namespace) -> dict[str, Any]:
-    """Medians and the worst over sounds from outside, a process each."""
+    """Run the command on out-of-domain sounds, a process each; return medians and the worst."""
     sounds = sorted(OUTSIDE.glob("*.flac"))
     chosen = [sounds[i] for i in np.linspace(0, len(sounds) - 1, options.clips).astype(int)]
-    result = {}
+    result: dict[str, dict[str, Any]] = {}
     for name, words in {"default": [], "fast": ["--fast"]}.items():
         with tempfile.TemporaryDirectory() as folder:
-            runs = [one(path, Path(folder) / path.stem, words, options) for path in chosen]
-        result[name] = {
-            key: {
-                "median": round(float(np.median([run[key] for run in runs])), 2),
-                "most": round(max(run[key] for run in runs), 2),
-            }
-            for key in ("start_up_s", "answer_s", "peak_gib")
-        }
+            runs = [run_once(path, Path(folder) / path.stem, words, options) for path in chosen]
+        result[name] = {}
+        for key in ("start_up_s", "answer_s", "peak_gib"):
+            values = [run[key] for run in runs]
+            median = round(float(np.median(values)), 2)
+            result[name][key] = {"median": median, "most": round(max(values), 2)}
     return {"command": result}
 
 
-def one(path: Path, out: Path, words: list[str], options: argparse.Namespace) -> dict[str, float]:
-    """One process: seconds until it proposes, seconds of its answer as patch.json tells them,
-    memory.
-    """
+def run_once(
+    path: Path, out: Path, words: list[str], options: argparse.Namespace
+) -> dict[str, float]:
+    """Run one process; return its seconds before and of the search, and its memory."""
     model = ["--model", str(options.model)] if options.model else []
-    begun = time.perf_counter()
+    start = time.perf_counter()
     process = subprocess.Popen(
         [sys.executable, "-m", "unmixer_app", str(path), "--out", str(out), *words, *model],
         stderr=subprocess.PIPE,
@@ -171,7 +175,7 @@ def one(path: Path, out: Path, words: list[str], options: argparse.Namespace) ->
     start_up_s = 0.0
     for line in process.stderr:
         if not start_up_s and "proposing" in line:
-            start_up_s = time.perf_counter() - begun
+            start_up_s = time.perf_counter() - start
         sys.stderr.write(line)
     status = process.wait()
     peak_gib = watch.stop()
@@ -182,19 +186,14 @@ def one(path: Path, out: Path, words: list[str], options: argparse.Namespace) ->
 
 
 class Memory(threading.Thread):
-    """Largest memory of a process and all its children together, sampled.
-
-    Pages that are theirs alone.
-    """
+    """Samples the largest memory of a process and all its children, without shared pages."""
 
     def __init__(self, pid: int, every_s: float = 0.25) -> None:
         super().__init__(daemon=True)
-        self.root, self.every_s, self.peak, self.ended = (
-            psutil.Process(pid),
-            every_s,
-            0,
-            threading.Event(),
-        )
+        self.root = psutil.Process(pid)
+        self.every_s = every_s
+        self.peak = 0
+        self.ended = threading.Event()
         self.start()
 
     def run(self) -> None:
@@ -211,7 +210,7 @@ class Memory(threading.Thread):
         return total
 
     def stop(self) -> float:
-        """GiB."""
+        """End sampling and return the peak in GiB."""
         self.ended.set()
         self.join()
         return self.peak / 2**30

@@ -32,7 +32,7 @@ REPO = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one input ended: "answer", "refused", or what went wrong."""
+    """How `unmix` ended on one input; kind: "answer", "refused", or what went wrong."""
 
     name: str
     kind: str
@@ -58,7 +58,7 @@ def main() -> None:
             make(Path(folder) / f"{place:03d}" / name)
         places = [Path(folder) / f"{place:03d}" / name for place, (name, _) in enumerate(cases)]
         outcomes = []
-        for outcome in pool.map(lambda path: one(path, options), places):
+        for outcome in pool.map(lambda path: run_once(path, options), places):
             outcomes.append(outcome)
             sys.stderr.write(
                 f"{len(outcomes)}/{len(places)} {outcome.name}: {outcome.kind}, "
@@ -73,18 +73,19 @@ def main() -> None:
         "longest_s": round(max(outcome.seconds for outcome in outcomes), 1),
     }
     figures = {"wrong": float(len(result["wrong"])), "inputs": float(len(outcomes))}
-    bars = {"wrong": ("<=", 0.0)} | (
-        {"inputs": (">=", 200.0)} if options.every == 1 and not options.first else {}
-    )
+    bars = {"wrong": ("<=", 0.0)}
+    if options.every == 1 and not options.first:
+        bars["inputs"] = (">=", 200.0)
     sys.stdout.write(json.dumps(result | {"bars": held(figures, bars)}) + "\n")
 
 
-def one(path: Path, options: argparse.Namespace) -> Outcome:
+def run_once(path: Path, options: argparse.Namespace) -> Outcome:
     """Run `unmix` on one file and judge how it ended."""
     out = path.parent / "answer"
     words = [sys.executable, "-m", "unmixer_app", str(path), "--out", str(out), "--fast"]
-    words += ["--model", str(options.model)] if options.model else []
-    begun = time.perf_counter()
+    if options.model:
+        words += ["--model", str(options.model)]
+    start = time.perf_counter()
     process = subprocess.Popen(
         words,
         cwd=REPO,
@@ -95,35 +96,31 @@ def one(path: Path, options: argparse.Namespace) -> Outcome:
         start_new_session=True,
     )
     try:
-        _, said = process.communicate(timeout=options.limit)
+        _, stderr = process.communicate(timeout=options.limit)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-        return Outcome(path.name, "hangs", time.perf_counter() - begun)
-    kind = judged(process.returncode, said, out, left(process.pid))
-    return Outcome(path.name, kind, time.perf_counter() - begun)
+        return Outcome(path.name, "hangs", time.perf_counter() - start)
+    kind = kind_of(process.returncode, stderr, out, processes_of(process.pid))
+    return Outcome(path.name, kind, time.perf_counter() - start)
 
 
-def judged(status: int, said: str, out: Path, processes: list[int]) -> str:
-    """What an exit status, standard error, the answer's folder and the processes left say
-    together.
-    """
+def kind_of(status: int, stderr: str, out: Path, processes: list[int]) -> str:
+    """Return an outcome's kind. out: the answer's folder. processes: those that still run."""
     if processes:
         return f"leaves processes {processes}"
-    if "Traceback" in said:
+    if "Traceback" in stderr:
         return "traceback"
     if status == 0:
         return "answer" if (out / "patch.json").exists() else "no answer"
-    sentence = said.startswith("error: ") and len(said.splitlines()) == 1
-    return (
-        "refused"
-        if status == 1 and sentence and not out.exists()
-        else f"status {status}: {said[-200:]!r}"
-    )
+    sentence = stderr.startswith("error: ") and len(stderr.splitlines()) == 1
+    if status == 1 and sentence and not out.exists():
+        return "refused"
+    return f"status {status}: {stderr[-200:]!r}"
 
 
-def left(group: int) -> list[int]:
-    """Processes still in a group."""
+def processes_of(group: int) -> list[int]:
+    """Return the ids of the processes that still run in a process group."""
     found = []
     for process in psutil.process_iter():
         try:

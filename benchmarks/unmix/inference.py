@@ -1,17 +1,15 @@
-"""How fast the network answers and learns.
+"""How fast the network predicts and trains.
 
-One clip's candidates, training clips a second and whether more data slows it.
-
-    python -m benchmarks.unmix.inference [--run .] [--model models/full] [--clips 30] [--sizes 128
-    512 2048]
+    python -m benchmarks.unmix.inference [--run .] [--model models/full] [--clips 30]
+        [--sizes 128 512 2048]
 
 Inference: from a clip's frames to 8 candidate patches with their chains (encoder, beam, knobs), one
-clip at a time, after a warm-up; bound: 200 ms on two cores. Beside it the same with the frames
-computed from the sound, and with intervals. Training: the default model, batches of the last phase,
-one epoch on the first n training clips of all phases, with and without the spectral term through
-the proxy; time from the first batch's end to the last one's. Growth is the throughput on the
-largest size over that on the smallest: 1 where a clip costs the same however many there are. The
-last line is one JSON object.
+clip at a time, after a warm-up. The bar is 200 ms on two cores. The same is measured with the
+frames computed from the sound, and with intervals. Training: the default model, batches of the last
+phase, one epoch on the first n training clips of all phases, with and without the spectral term
+through the proxy. The time runs from the end of the first batch to the end of the last. Growth is
+the throughput on the largest size divided by that on the smallest: 1 means that the cost of a clip
+does not depend on their number. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -41,13 +39,15 @@ from unmixer_core.pipeline import json_file, machine
 from unmixer_core.training import phase as training_phase
 from unmixer_core.training.curriculum import PhaseData, Sounds
 
-CANDIDATES, SEED = 8, 41
+CANDIDATES = 8
+SEED = 41
+#: Calls before the clock counts.
 WARM_UP = 3
 BARS = {"inference.candidates_ms.median": ("<=", 200.0)}
 
 
-class Clocked:
-    """A `training.Log` that notes when each batch is done."""
+class BatchClock:
+    """A `training.Log` that records when each batch ends."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
@@ -63,55 +63,51 @@ class Clocked:
 
 
 def milliseconds(work: Callable[[int], Any], n: int) -> dict[str, float]:
-    """Median and 95th percentile over calls work(0) ... work(n - 1), after a warm-up."""
+    """Return median and 95th percentile over calls work(0) ... work(n - 1), after a warm-up."""
     times = []
     for i in range(-WARM_UP, n):
-        started = time.perf_counter()
+        start = time.perf_counter()
         work(max(i, 0))
-        times.append(1e3 * (time.perf_counter() - started))
-    return {
-        "median": float(np.median(times[WARM_UP:])),
-        "p95": float(np.quantile(times[WARM_UP:], 0.95)),
-    }
+        times.append(1e3 * (time.perf_counter() - start))
+    warm = times[WARM_UP:]
+    return {"median": float(np.median(warm)), "p95": float(np.quantile(warm, 0.95))}
 
 
 def answers(model: Unmixer, features: FeatureTable, clips: Clips, n: int) -> dict[str, Any]:
-    """Milliseconds a clip."""
+    """Return milliseconds a clip: of candidates, from the sound, of intervals."""
     rows = features.patches.where(phase="full", split="test")[:n]
     table = features.patches
 
     def frames(i: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         row = int(rows[i])
-        note, gate_s = (torch.tensor([float(x)]) for x in (table.note[row], table.gate_s[row]))
+        note = torch.tensor([float(table.note[row])])
+        gate_s = torch.tensor([float(table.gate_s[row])])
         return features.batch([row]), note, gate_s
+
+    def from_frames(i: int) -> None:
+        propose.propose(model, *frames(i), CANDIDATES, SEED)
 
     def from_sound(i: int) -> None:
         _, note, gate_s = frames(i)
-        propose.propose(
-            model,
-            PatchPosterior.of(model, clips.audio(int(rows[i]))).features,
-            note,
-            gate_s,
-            CANDIDATES,
-            SEED,
-        )
+        computed = PatchPosterior.of(model, clips.audio(int(rows[i]))).features
+        propose.propose(model, computed, note, gate_s, CANDIDATES, SEED)
 
+    def intervals(i: int) -> None:
+        marginals.intervals(model, *frames(i), [table[int(rows[i])]])
+
+    n_clips = len(rows)
     return {
-        "candidates_ms": milliseconds(
-            lambda i: propose.propose(model, *frames(i), CANDIDATES, SEED), len(rows)
-        ),
-        "from_sound_ms": milliseconds(from_sound, len(rows)),
-        "intervals_ms": milliseconds(
-            lambda i: marginals.intervals(model, *frames(i), [table[int(rows[i])]]), len(rows)
-        ),
-        "clips": len(rows),
+        "candidates_ms": milliseconds(from_frames, n_clips),
+        "from_sound_ms": milliseconds(from_sound, n_clips),
+        "intervals_ms": milliseconds(intervals, n_clips),
+        "clips": n_clips,
     }
 
 
 def throughput(
     features: FeatureTable, params: config.Params, size: int, sounds: Sounds | None
 ) -> float:
-    """Training clips a second over one epoch of the first `size` training clips."""
+    """Return training clips a second over one epoch of the first `size` training clips."""
     data = PhaseData.of(features, "full")
     rows = features.patches.where(split="train")[:size]
     data = replace(data, new=rows, earlier=rows[:0], valid={"full": data.valid["full"][:8]})
@@ -119,7 +115,8 @@ def throughput(
     phase = config.with_values(
         params, {"train.full.epochs": 1, "train.full.proxy_epochs": 0}
     ).train.full
-    settings, log = training_phase.Settings(phase, loss, params.optim, params.augment), Clocked()
+    settings = training_phase.Settings(phase, loss, params.optim, params.augment)
+    log = BatchClock()
     model = training_phase.new_model(data, params.model, SEED)
     with tempfile.TemporaryDirectory() as state:
         training_phase.fit(model, data, settings, state=Path(state), log=log, proxy_term=sounds)
@@ -127,21 +124,19 @@ def throughput(
 
 
 def learning(run: Path, features: FeatureTable, sizes: Sequence[int]) -> dict[str, Any]:
-    """Clips a second by number of training clips."""
+    """Return clips a second by number of training clips."""
     params = config.load()
     sounds = Sounds.open(run / "models" / "proxy", run / "data" / "renders", "cpu")
-    there = [
-        n
-        for n in sizes
-        if n <= len(features.patches.where(split="train")) and n >= 2 * params.train.full.batch
-    ]
-    plain = {str(n): throughput(features, params, n, None) for n in there}
+    n_train = len(features.patches.where(split="train"))
+    least = 2 * params.train.full.batch  # the clock runs from the first batch's end to another's
+    usable = [n for n in sizes if least <= n <= n_train]
+    plain = {str(n): throughput(features, params, n, None) for n in usable}
     result: dict[str, Any] = {"clips_per_s": plain}
-    if there:
-        result["with_spectral_clips_per_s"] = {
-            str(there[-1]): throughput(features, params, there[-1], sounds)
-        }
-        result["growth"] = plain[str(there[-1])] / plain[str(there[0])]
+    if usable:
+        largest = usable[-1]
+        spectral = throughput(features, params, largest, sounds)
+        result["with_spectral_clips_per_s"] = {str(largest): spectral}
+        result["growth"] = plain[str(largest)] / plain[str(usable[0])]
     return result
 
 

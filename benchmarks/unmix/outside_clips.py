@@ -1,17 +1,19 @@
-"""Make `benchmarks/outside/`.
+"""Make `benchmarks/outside/`: the out-of-domain sounds.
 
-Sounds that are not this project's own, for `benchmark_itf` and `python -m benchmarks.unmix.bars`.
+`benchmark_itf` and `python -m benchmarks.unmix.bars` use them.
 
-    apt-get install fluidsynth fluid-soundfont-gm sonic-pi-samples && pip install pedalboard python
-    -m benchmarks.unmix.outside_clips [--soundfont FluidR3_GM.sf2] [--samples
-    /usr/share/sonic-pi/samples]
+    apt-get install fluidsynth fluid-soundfont-gm sonic-pi-samples
+    pip install pedalboard
+    python -m benchmarks.unmix.outside_clips [--soundfont FluidR3_GM.sf2]
+        [--samples /usr/share/sonic-pi/samples]
 
-Three kinds of clip, each a short stereo FLAC of one note, named in clips.csv with its note, gate
-and origin: instruments (Fluid R3, MIT: one recorded instrument, one note), samples (Sonic Pi, CC0:
-one-shots as they are), and effects: instrument notes sent through two or three of pedalboard's
-effects (Spotify's, none of ours). Of the drawn effect chains those are kept in which each effect,
-and the order of each pair that has a nonlinear effect, changes the sound by at least 1 dB MSS: what
-nobody can hear is no question. Everything is drawn from a seed; the host plays no part.
+Each clip is a short stereo FLAC of one note, named in clips.csv with its note, gate and origin.
+There are three kinds. Instruments: Fluid R3 (MIT), one note of one recorded instrument. Samples:
+Sonic Pi's one-shots (CC0), unchanged. Effects: instrument notes through two or three of
+pedalboard's effects (Spotify's, none of ours). A drawn effect chain is used only if each effect,
+and the order of each pair with a nonlinear effect, changes the sound by at least 1 dB MSS, because
+nobody could find an effect that is not audible. Everything is drawn from a seed. The host is not
+used.
 """
 
 from __future__ import annotations
@@ -34,10 +36,28 @@ from unmixer_core import audio
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema.chain import commutes
 
-RATE, LEAD_S, CLIP_S = 44100, 0.05, 2.0
+RATE = 44100
+#: Seconds of silence before the note in its file.
+LEAD_S = 0.05
+#: Longest clip, as long as those of the host.
+CLIP_S = 2.0
 SEED = 20264
+#: The least change of MSS that counts as audible.
 AUDIBLE_DB = 1.0
 N_EFFECTS_CLIPS = 28
+#: -3 dBFS: headroom, so that 16 bits do not clip.
+PEAK = 0.708
+#: Level between effects: -6 dBFS.
+EFFECT_PEAK = 0.5
+#: The note begins where the sound is above this share of its peak: -60 dB.
+ONSET_SHARE = 1e-3
+FADE_S = 0.02
+#: MIDI file: 960 ticks a beat, a beat of half a second.
+TICKS_PER_BEAT = 960
+TICKS_PER_S = 2 * TICKS_PER_BEAT
+#: fluidsynth without a shell and without MIDI input, quiet, its own reverb and chorus off, at a
+#: gain that does not clip.
+FLUIDSYNTH = ("fluidsynth", "-ni", "-q", "-R", "0", "-C", "0", "-g", "0.6", "-r", str(RATE))
 COLUMNS = ("file", "kind", "note", "gate_s", "chain", "origin", "license")
 INSTRUMENTS = (
     (0, "grand piano"),
@@ -95,7 +115,7 @@ Sound = NDArray[np.float32]
 class OutsideClip:
     """One sound [2, time] at RATE and its line in clips.csv.
 
-    note: MIDI, None where the origin does not say.
+    note, gate_s: None where the origin does not say.
     """
 
     name: str
@@ -126,131 +146,108 @@ def main() -> None:
         lines = csv.writer(file, lineterminator="\n")
         lines.writerow(COLUMNS)
         for clip in clips:
-            written(options.out / f"{clip.name}.flac", clip.sound)
+            name = f"{clip.name}.flac"
+            write(options.out / name, clip.sound)
             gate = "" if clip.gate_s is None else f"{clip.gate_s:.2f}"
             chain = " > ".join(clip.chain)
-            lines.writerow(
-                [
-                    f"{clip.name}.flac",
-                    clip.kind,
-                    clip.note or "",
-                    gate,
-                    chain,
-                    clip.origin,
-                    clip.license,
-                ]
-            )
+            note = clip.note or ""
+            lines.writerow([name, clip.kind, note, gate, chain, clip.origin, clip.license])
 
 
-def written(path: Path, sound: Sound) -> None:
-    """Peak at -3 dBFS, LEAD_S of silence before the note, 16 bit."""
-    loud = sound * (0.708 / max(float(np.abs(sound).max()), 1e-9))
+def write(path: Path, sound: Sound) -> None:
+    """Write a sound as 16-bit FLAC: peak at PEAK, LEAD_S of silence before the note."""
+    loud = sound * (PEAK / max(float(np.abs(sound).max()), 1e-9))
     padded = np.pad(loud, [(0, 0), (round(LEAD_S * RATE), 0)])
     soundfile.write(path, padded.T, RATE, format="FLAC", subtype="PCM_16")
 
 
 def instruments(soundfont: Path, rng: np.random.Generator) -> list[OutsideClip]:
-    """One note of each instrument, within the notes and gates that the model knows."""
+    """Draw one note of each instrument, within the notes and gates that the model knows."""
     clips = []
     for program, name in INSTRUMENTS:
-        note, gate_s = int(rng.integers(40, 65)), round(float(rng.uniform(0.3, 1.2)), 2)
-        sound = played(soundfont, program, note, gate_s)
-        origin = f"Fluid R3 GM, program {program} ({name})"
-        clips.append(
-            OutsideClip(
-                f"{name.replace(' ', '-')}-{note}",
-                "instrument",
-                sound,
-                note,
-                gate_s,
-                (),
-                origin,
-                "MIT",
-            )
+        note = int(rng.integers(40, 65))
+        gate_s = round(float(rng.uniform(0.3, 1.2)), 2)
+        clip = OutsideClip(
+            name=f"{name.replace(' ', '-')}-{note}",
+            kind="instrument",
+            sound=play(soundfont, program, note, gate_s),
+            note=note,
+            gate_s=gate_s,
+            chain=(),
+            origin=f"Fluid R3 GM, program {program} ({name})",
+            license="MIT",
         )
+        clips.append(clip)
     return clips
 
 
-def played(soundfont: Path, program: int, note: int, gate_s: float) -> Sound:
-    """One note by fluidsynth, its own reverb and chorus off, cut to CLIP_S from its onset."""
+def play(soundfont: Path, program: int, note: int, gate_s: float) -> Sound:
+    """Render one note by fluidsynth, cut to CLIP_S from its onset."""
     with tempfile.TemporaryDirectory() as folder:
-        score, out = Path(folder) / "note.mid", Path(folder) / "note.wav"
-        score.write_bytes(midi(program, note, gate_s))
-        subprocess.run(
-            [
-                "fluidsynth",
-                "-ni",
-                "-q",
-                "-R",
-                "0",
-                "-C",
-                "0",
-                "-g",
-                "0.6",
-                "-r",
-                str(RATE),
-                "-F",
-                out,
-                soundfont,
-                score,
-            ],
-            check=True,
-            capture_output=True,
-        )
+        score = Path(folder) / "note.mid"
+        out = Path(folder) / "note.wav"
+        score.write_bytes(midi_file(program, note, gate_s))
+        command = [*FLUIDSYNTH, "-F", out, soundfont, score]
+        subprocess.run(command, check=True, capture_output=True)
         samples, _ = soundfile.read(out, dtype="float32", always_2d=True)
-    return faded(samples.T)
+    return trim(samples.T)
 
 
-def midi(program: int, note: int, gate_s: float) -> bytes:
-    """A MIDI file of one note (format 0, 960 ticks a beat of half a second)."""
+def midi_file(program: int, note: int, gate_s: float) -> bytes:
+    """Return a MIDI file (format 0, one track) of one note."""
 
-    def variable(ticks: int) -> bytes:
+    def variable_length(ticks: int) -> bytes:
+        # seven bits a byte, all bytes but the last with the top bit set
         parts = [ticks & 0x7F]
         while ticks := ticks >> 7:
             parts.append((ticks & 0x7F) | 0x80)
         return bytes(reversed(parts))
 
-    held, rest = round(gate_s * 1920), round((CLIP_S + 0.2) * 1920)
-    events = b"\0" + bytes([0xC0, program]) + b"\0" + bytes([0x90, note, 100])
-    events += variable(held) + bytes([0x80, note, 0]) + variable(rest - held) + b"\xff\x2f\0"
-    header = b"MThd" + (6).to_bytes(4, "big") + bytes([0, 0, 0, 1, 960 >> 8, 960 & 0xFF])
+    held = round(gate_s * TICKS_PER_S)
+    total = round((CLIP_S + 0.2) * TICKS_PER_S)
+    # program change, note on, note off, end of track; each after its delay
+    events = b"\0" + bytes([0xC0, program])
+    events += b"\0" + bytes([0x90, note, 100])
+    events += variable_length(held) + bytes([0x80, note, 0])
+    events += variable_length(total - held) + b"\xff\x2f\0"
+    division = TICKS_PER_BEAT.to_bytes(2, "big")
+    header = b"MThd" + (6).to_bytes(4, "big") + bytes([0, 0, 0, 1]) + division
     return header + b"MTrk" + len(events).to_bytes(4, "big") + events
 
 
-def faded(sound: Sound) -> Sound:
-    """From the onset, CLIP_S at most, the last 20 ms faded out."""
-    loud = np.flatnonzero(np.abs(sound).max(axis=0) > 1e-3 * np.abs(sound).max())
-    part = sound[:, loud[0] : loud[0] + round(CLIP_S * RATE)].copy()
-    n = round(0.02 * RATE)
+def trim(sound: Sound) -> Sound:
+    """Cut a sound from its onset to CLIP_S at most, and fade its end out."""
+    level = np.abs(sound).max(axis=0)
+    onset = np.flatnonzero(level > ONSET_SHARE * np.abs(sound).max())[0]
+    part = sound[:, onset : onset + round(CLIP_S * RATE)].copy()
+    n = round(FADE_S * RATE)
     part[:, -n:] *= np.linspace(1.0, 0.0, n, dtype=np.float32)
     return part
 
 
 def one_shots(folder: Path) -> list[OutsideClip]:
-    """Sonic Pi's samples; the note is not told."""
+    """Read Sonic Pi's samples, whose note is unknown."""
     clips = []
     for name in SAMPLES:
         sound, rate = audio.read(folder / f"{name}.flac")
         stereo = np.repeat(sound, 2, axis=0)[:2] if len(sound) == 1 else sound[:2]
-        clip = faded(audio.resample(stereo, rate, RATE))
-        clips.append(
-            OutsideClip(
-                name.replace("_", "-"),
-                "sample",
-                clip,
-                None,
-                None,
-                (),
-                f"Sonic Pi sample {name}",
-                "CC0-1.0",
-            )
+        clip = OutsideClip(
+            name=name.replace("_", "-"),
+            kind="sample",
+            sound=trim(audio.resample(stereo, rate, RATE)),
+            note=None,
+            gate_s=None,
+            chain=(),
+            origin=f"Sonic Pi sample {name}",
+            license="CC0-1.0",
         )
+        clips.append(clip)
     return clips
 
 
-def makers(rng: np.random.Generator) -> dict[str, Callable[[], Any]]:
-    """Our effect's name -> a drawn pedalboard effect of that kind."""
-    import pedalboard as p
+def effect_makers(rng: np.random.Generator) -> dict[str, Callable[[], Any]]:
+    """Return for each of our effects a function that draws pedalboard's effect of that kind."""
+    import pedalboard as p  # no requirement of ours
 
     u = lambda low, high: float(rng.uniform(low, high))  # noqa: E731
     low_pass = p.LadderFilter.Mode.LPF24
@@ -281,46 +278,49 @@ def makers(rng: np.random.Generator) -> dict[str, Callable[[], Any]]:
 
 
 def through_effects(notes: list[OutsideClip], rng: np.random.Generator) -> list[OutsideClip]:
-    """Notes through drawn chains of two or three effects, each of which can be heard where it
-    stands.
-    """
-    make, clips = makers(rng), list[OutsideClip]()
+    """Send notes through drawn chains of two or three effects, each of them audible."""
+    make = effect_makers(rng)
+    clips: list[OutsideClip] = []
     while len(clips) < N_EFFECTS_CLIPS:
         note = notes[len(clips) % len(notes)]
-        names = [str(name) for name in rng.permutation(list(make))[: int(rng.integers(2, 4))]]
+        shuffled = rng.permutation(list(make))
+        names = [str(name) for name in shuffled[: int(rng.integers(2, 4))]]
         if all(commutes(a, b) for a, b in combinations(names, 2)):
             continue
         effects = [(name, make[name]()) for name in names]
-        wet = sent(note.sound, effects)
-        if np.isfinite(wet).all() and audible(note.sound, effects, wet):
-            origin = (
-                f"{note.origin} through pedalboard: {'; '.join(described(e) for _, e in effects)}"
-            )
-            name = (
-                f"{note.name}-through-{'-'.join(n.split()[0].split('-')[0].lower() for n in names)}"
-            )
-            clips.append(
-                OutsideClip(
-                    name, "effects", wet, note.note, note.gate_s, tuple(names), origin, note.license
-                )
-            )
+        wet = apply(note.sound, effects)
+        if not np.isfinite(wet).all() or not audible(note.sound, effects, wet):
+            continue
+        settings = "; ".join(described(effect) for _, effect in effects)
+        short_names = "-".join(name.split()[0].split("-")[0].lower() for name in names)
+        clip = OutsideClip(
+            name=f"{note.name}-through-{short_names}",
+            kind="effects",
+            sound=wet,
+            note=note.note,
+            gate_s=note.gate_s,
+            chain=tuple(names),
+            origin=f"{note.origin} through pedalboard: {settings}",
+            license=note.license,
+        )
+        clips.append(clip)
     return clips
 
 
-def sent(dry: Sound, effects: list[tuple[str, Any]]) -> Sound:
-    """The note through the chain.
-
-    0.5 dB below full scale between effects, as a person would set the gain.
-    """
+def apply(dry: Sound, effects: list[tuple[str, Any]]) -> Sound:
+    """Send a note through a chain, with a peak of EFFECT_PEAK before each effect."""
     sound = np.pad(dry, [(0, 0), (0, max(0, round(CLIP_S * RATE) - dry.shape[1]))])
     for _, effect in effects:
-        sound = effect(sound * (0.5 / max(float(np.abs(sound).max()), 1e-9)), RATE, reset=True)
-    return faded(np.asarray(sound, dtype=np.float32))
+        sound = effect(
+            sound * (EFFECT_PEAK / max(float(np.abs(sound).max()), 1e-9)), RATE, reset=True
+        )
+    return trim(np.asarray(sound, dtype=np.float32))
 
 
 def audible(dry: Sound, effects: list[tuple[str, Any]], wet: Sound) -> bool:
-    """Whether the sound changes by AUDIBLE_DB without each effect, and with each pair that does
-    not commute exchanged.
+    """Return whether each effect and each order changes the sound by AUDIBLE_DB.
+
+    Compared with the chain without the effect, and with each pair that does not commute exchanged.
     """
     others = [effects[:i] + effects[i + 1 :] for i in range(len(effects))]
     for i, j in combinations(range(len(effects)), 2):
@@ -328,11 +328,14 @@ def audible(dry: Sound, effects: list[tuple[str, Any]], wet: Sound) -> bool:
             swapped = list(effects)
             swapped[i], swapped[j] = swapped[j], swapped[i]
             others.append(swapped)
-    return all(metrics_sound.mss(sent(dry, other), wet, RATE) >= AUDIBLE_DB for other in others)
+    for other in others:
+        if metrics_sound.mss(apply(dry, other), wet, RATE) < AUDIBLE_DB:
+            return False
+    return True
 
 
 def described(effect: Any) -> str:
-    """Class and settings, as pedalboard prints them."""
+    """Return class and settings, as pedalboard prints them."""
     return " ".join(repr(effect).split(" at ")[0].lstrip("<").split()).removeprefix("pedalboard.")
 
 

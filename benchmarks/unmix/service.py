@@ -1,17 +1,17 @@
 """The service under load, on the machine's own cores.
 
-Nothing lost, health quick, memory flat, and a kill that loses nothing.
-
     python -m benchmarks.unmix.service [--uploads 32] [--jobs 200] [--tiny] [--models models]
-    [--only concurrent killed]
+        [--only concurrent killed]
 
-`concurrent`: so many uploads at once; every one is accepted and ends, while GET /health is asked
-every 50 ms. `memory`: so many quick jobs, one after the other in a queue; resident memory of the
-server and of all its processes after the first quarter and at the end. `killed`: kill -9 with jobs
-queued and running, start again; every accepted job ends. `render`: POST /render on a warm host,
-with and without a search beside it. `cancel`: from DELETE to a searcher that takes its next job.
-`--tiny`: an untrained model of the tests' size, where none is trained. A line a part; the last line
-is one JSON object of all, and the exit status is 1 when one of the bars does not hold.
+`concurrent`: many uploads at once. The service accepts all of them, each ends, and GET /health,
+asked every 50 ms, stays quick. `memory`: many quick jobs in a queue. Resident memory of the server
+and its processes does not grow from the first quarter to the end. `killed`: kill -9 with jobs
+queued and running, then a new start. Every accepted job ends. `render`: POST /render on a warm
+host, with and without a search at the same time. `cancel`: the time from DELETE until the searcher
+takes its next job.
+
+`--tiny` uses an untrained model of the tests' size. Each part prints a line. The last line is one
+JSON object of all parts. The exit status is 1 when a bar does not hold.
 """
 
 from __future__ import annotations
@@ -39,12 +39,23 @@ from unmixer_core import config, sampling
 
 REPO = Path(__file__).resolve().parents[2]
 ASK_EVERY_S = 0.05
-HEALTH_MS, CANCEL_S, RENDER_S, GROWTH = 200.0, 2.0, 1.0, 1.10
-QUEUE, RENDERS, CANCELS = 64, 20, 5
+#: Bars: 95th percentile of GET /health, longest cancellation, longest render, growth of memory.
+HEALTH_MS = 200.0
+CANCEL_S = 2.0
+RENDER_S = 1.0
+GROWTH = 1.10
+#: Jobs that the queue holds: more than the concurrent uploads.
+QUEUE = 64
+RENDERS = 20
+CANCELS = 5
+#: Jobs in the queue and running when the server is killed.
+KILLED_JOBS = 12
+#: Seconds after which a job hangs.
+JOB_S = 3600.0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 1 when a bar does not hold."""
+    """Run the parts; return the exit status, 1 when a bar does not hold."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--uploads", type=int, default=32)
     parser.add_argument("--jobs", type=int, default=200)
@@ -71,20 +82,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _concurrent(server: Server, options: argparse.Namespace) -> dict[str, Any]:
-    """Uploads at once, and health all the while."""
+    """Many uploads at once, with GET /health at the same time."""
     n = options.uploads
-    begun = time.perf_counter()
+    start = time.perf_counter()
     with _health(server) as waits_ms:
         with ThreadPoolExecutor(n) as crowd:
             answers = list(crowd.map(lambda i: _upload(server, i), range(n)))
-        accepted_s = time.perf_counter() - begun
+        accepted_s = time.perf_counter() - start
         states = _finished(server, [answer for answer in answers if answer])
     return {
         "uploads": n,
         "accepted": sum(answer is not None for answer in answers),
         "accepted_s": round(accepted_s, 1),
         "ended": {state: states.count(state) for state in sorted(set(states))},
-        "seconds": round(time.perf_counter() - begun, 1),
+        "seconds": round(time.perf_counter() - start, 1),
         "health_p50_ms": round(statistics.median(waits_ms), 1),
         "health_p95_ms": round(float(np.percentile(waits_ms, 95)), 1),
         "health_max_ms": round(max(waits_ms), 1),
@@ -93,7 +104,7 @@ def _concurrent(server: Server, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _upload(server: Server, i: int) -> str | None:
-    """Uploads over a connection of its own; the job's id, or None when it is refused."""
+    """Upload over a new connection; return the job's id, or None when it is refused."""
     with httpx2.Client(base_url=server.url, timeout=120.0) as client:
         answer = client.post(
             "/unmix",
@@ -105,16 +116,16 @@ def _upload(server: Server, i: int) -> str | None:
 
 @contextmanager
 def _health(server: Server) -> Iterator[list[float]]:
-    """Milliseconds of GET /health, asked all the while over one connection."""
+    """Ask GET /health in a thread, over one connection; yield the milliseconds so far."""
     waits_ms: list[float] = []
     over = threading.Event()
 
     def ask() -> None:
         with httpx2.Client(base_url=server.url, timeout=60.0) as client:
             while not over.wait(ASK_EVERY_S):
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 assert client.get("/health").status_code == 200
-                waits_ms.append(1000 * (time.perf_counter() - begun))
+                waits_ms.append(1000 * (time.perf_counter() - start))
 
     asker = threading.Thread(target=ask)
     asker.start()
@@ -126,55 +137,55 @@ def _health(server: Server) -> Iterator[list[float]]:
 
 
 def _finished(server: Server, jobs: Sequence[str]) -> list[str]:
-    return [server.ended(job, 3600.0)["state"] for job in jobs]
+    return [server.ended(job, JOB_S)["state"] for job in jobs]
 
 
 def _memory(server: Server, options: argparse.Namespace) -> dict[str, Any]:
     """Resident memory in MiB after the first quarter of the jobs and after the last."""
     n = options.jobs
-    ids, seen, begun = list[str](), dict[str, dict[str, float]](), time.perf_counter()
+    ids: list[str] = []
+    mib: dict[str, dict[str, float]] = {}
+    start = time.perf_counter()
     for i in range(n):
         while (answer := _upload(server, i)) is None:
             time.sleep(0.5)
         ids.append(answer)
         if i + 1 in (n // 4, n):
             _finished(server, ids)
-            seen["quarter" if i + 1 < n else "end"] = _resident(server)
+            mib["quarter" if i + 1 < n else "end"] = _resident(server)
     states = _finished(server, ids)
     return {
         "jobs": n,
         "done": states.count("done"),
-        "seconds": round(time.perf_counter() - begun, 1),
-        "mib": seen,
+        "seconds": round(time.perf_counter() - start, 1),
+        "mib": mib,
     }
 
 
 def _resident(server: Server) -> dict[str, float]:
-    """MiB by process: the server's own, then the largest of each kind of child."""
+    """Resident MiB by process: the server's, then the largest of each kind of child."""
     assert server.process is not None
-    top, found = psutil.Process(server.process.pid), dict[str, float]()
-    found["server"] = round(top.memory_info().rss / 2**20, 1)
+    top = psutil.Process(server.process.pid)
+    mib = {"server": round(top.memory_info().rss / 2**20, 1)}
     for child in top.children(recursive=True):
-        kind = next(
-            (
-                word
-                for word in child.cmdline()
-                if word.startswith(("unmixer_app.", "unmixer_core."))
-            ),
-            "",
-        )
-        if kind:
-            found[kind] = max(found.get(kind, 0.0), round(child.memory_info().rss / 2**20, 1))
-    return found
+        # a child is named by its module: `python -m unmixer_app.service.searcher`
+        ours = [w for w in child.cmdline() if w.startswith(("unmixer_app.", "unmixer_core."))]
+        if ours:
+            kind = ours[0]
+            mib[kind] = max(mib.get(kind, 0.0), round(child.memory_info().rss / 2**20, 1))
+    return mib
 
 
 def _killed(server: Server, options: argparse.Namespace) -> dict[str, Any]:
     """kill -9 with jobs queued and running, and a new start."""
-    jobs = [job for job in (_upload(server, i) for i in range(12)) if job]
-    server.until(
-        lambda: any(job["state"] == "running" for job in server.client.get("/jobs").json())
-    )
-    ended = sum(server.client.get(f"/jobs/{job}").json()["state"] == "done" for job in jobs)
+    uploads = [_upload(server, i) for i in range(KILLED_JOBS)]
+    jobs = [job for job in uploads if job]
+
+    def one_runs() -> bool:
+        return any(job["state"] == "running" for job in server.client.get("/jobs").json())
+
+    server.until(one_runs)
+    ended = sum(_state(server, job) == "done" for job in jobs)
     server.kill()
     server.start()
     states = _finished(server, jobs)
@@ -186,9 +197,9 @@ def _killed(server: Server, options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _renders(server: Server, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of POST /render of random full patches, compared with a job's recording.
+    """Seconds of POST /render of random full patches: alone, and during a search.
 
-    Alone, and beside a search.
+    Each render is compared with a job's recording.
     """
     params = config.load(REPO / "params.yaml")
     job = server.unmix()
@@ -196,7 +207,7 @@ def _renders(server: Server, options: argparse.Namespace) -> dict[str, float]:
     patches = [sampling.draw("full", "test", i, 3, params.sample).to_dict() for i in range(RENDERS)]
     alone = [_seconds(server, job, patch) for patch in patches]
     busy = server.unmix(fast="false")
-    server.until(lambda: server.client.get(f"/jobs/{busy}").json()["state"] == "running")
+    server.until(lambda: _state(server, busy) == "running")
     beside = [_seconds(server, job, patch) for patch in patches]
     server.client.delete(f"/jobs/{busy}")
     return {
@@ -208,25 +219,28 @@ def _renders(server: Server, options: argparse.Namespace) -> dict[str, float]:
 
 
 def _seconds(server: Server, job: str, patch: dict[str, Any]) -> float:
-    begun = time.perf_counter()
+    start = time.perf_counter()
     assert server.client.post("/render", params={"job": job}, json=patch).status_code == 200
-    return time.perf_counter() - begun
+    return time.perf_counter() - start
+
+
+def _state(server: Server, job: str) -> str:
+    return str(server.client.get(f"/jobs/{job}").json()["state"])
 
 
 def _cancel(server: Server, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds from DELETE until the searcher has taken the next job, cancelled at different
-    points of a search.
-    """
+    """Seconds from DELETE until the searcher takes the next job, at several points of a search."""
     taken = []
     for i in range(CANCELS):
         job = server.unmix(fast="false")
-        server.until(lambda job=job: server.client.get(f"/jobs/{job}").json()["state"] == "running")
-        time.sleep(0.7 + 2.5 * i)
-        following, begun = server.unmix(), time.perf_counter()
+        server.until(lambda job=job: _state(server, job) == "running")
+        time.sleep(0.7 + 2.5 * i)  # a later step of the search each time
+        following = server.unmix()
+        start = time.perf_counter()
         server.client.delete(f"/jobs/{job}")
-        while server.client.get(f"/jobs/{following}").json()["state"] == "queued":
+        while _state(server, following) == "queued":
             time.sleep(0.02)
-        taken.append(time.perf_counter() - begun)
+        taken.append(time.perf_counter() - start)
         server.ended(following)
     return {"median_s": round(statistics.median(taken), 2), "max_s": round(max(taken), 2)}
 
@@ -242,7 +256,7 @@ PARTS: dict[str, Callable[[Server, argparse.Namespace], dict[str, Any]]] = {
     "memory": _memory,
     "killed": _killed,
 }
-#: The issue's bars.
+#: Whether the figures of a part meet its bars.
 HOLDS: dict[str, Callable[[dict[str, Any]], bool]] = {
     "render": lambda found: found["alone_max_s"] <= RENDER_S,
     "cancel": lambda found: found["max_s"] <= CANCEL_S,

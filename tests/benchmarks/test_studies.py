@@ -12,7 +12,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.studies import curriculum, manifold, optimiser, small
+from benchmarks.studies import curriculum, manifold, manifold_page, optimiser, small
 from benchmarks.studies.study import Study, carry_out, interval, share
 from tests.model import tiny
 from tests.training.test_phase import Broken, FakeTerm
@@ -29,7 +29,7 @@ def toy(calls: list[tuple[int, int]], fail_at: int | None = None) -> Study:
         calls.append((cell["x"], seed))
         return {"y": cell["x"] * 10.0 + seed}
 
-    def tell(rows: pd.DataFrame, report: Report) -> Figure:
+    def fill_page(rows: pd.DataFrame, report: Report) -> Figure:
         report.table(rows.groupby("x")["y"].mean().to_frame())
         return Figure()
 
@@ -42,11 +42,11 @@ def toy(calls: list[tuple[int, int]], fail_at: int | None = None) -> Study:
         (1, 2),
         {"a": 1},
         run,
-        tell,
+        fill_page,
     )
 
 
-def test_a_study_that_was_stopped_goes_on_and_a_finished_one_is_told_again(tmp_path: Path) -> None:
+def test_a_stopped_study_continues_and_a_finished_one_is_not_run_again(tmp_path: Path) -> None:
     first, second, third = [], [], []
     with pytest.raises(KeyboardInterrupt):
         carry_out(toy(first, fail_at=3), tmp_path / "docs", tmp_path / "state")
@@ -60,8 +60,8 @@ def test_a_study_that_was_stopped_goes_on_and_a_finished_one_is_told_again(tmp_p
         and "| 2 | 21.5 |" in page
         and (tmp_path / "docs" / "toy.svg").exists()
     )
-    kept = json.loads((tmp_path / "docs" / "toy.json").read_text(encoding="utf-8"))
-    assert [row["y"] for row in kept["rows"]] == [11.0, 21.0, 12.0, 22.0] and kept["about"][
+    saved = json.loads((tmp_path / "docs" / "toy.json").read_text(encoding="utf-8"))
+    assert [row["y"] for row in saved["rows"]] == [11.0, 21.0, 12.0, 22.0] and saved["about"][
         "key"
     ] == {"a": 1}
 
@@ -101,7 +101,7 @@ def test_a_share_of_few_is_uncertain_even_when_all_agree() -> None:
 # --- manifold ---------------------------------------------------------------------------------
 
 
-def told(n: int, seed: int) -> manifold.FrozenEncoder:
+def separable(n: int, seed: int) -> manifold.FrozenEncoder:
     """Chains of Saturator and Reverb whose order the vector's first number tells and whose
     presence is certain.
     """
@@ -116,19 +116,17 @@ def told(n: int, seed: int) -> manifold.FrozenEncoder:
     return manifold.FrozenEncoder(vector, present, chain)
 
 
-class Sizes:
-    radius, chain_hidden = 1.0, 16
-
-
 @pytest.mark.parametrize("geometry", ["euclidean", "poincare"])
 def test_the_decoder_learns_an_order_that_the_vector_tells(
     geometry: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(manifold, "BATCH", 16)
-    data = {"train": told(160, 1), "valid": told(40, 2), "test": told(60, 3)}
+    data = {"train": separable(160, 1), "valid": separable(40, 2), "test": separable(60, 3)}
     cell = {"manifold": geometry, "dim": 4, "curvature": 0.3 if geometry == "poincare" else 0.0}
-    model = manifold.train(cell, 1, data, Sizes(), config.load().optim, 0.02)
-    found = manifold.judge(model, data["test"], manifold.Orders.of(data["test"].chain))
+    params = config.load()
+    sizes = params.model.model_copy(update={"radius": 1.0, "chain_hidden": 16})
+    model = manifold.train(cell, 1, data, sizes, params.optim, 0.02)
+    found = manifold.measure(model, data["test"], manifold.Orders.of(data["test"].chain))
     assert found["order"] > 0.95 and found["exact"] > 0.9 and found["nll"] < 0.5
     assert found["nll"] == pytest.approx(np.mean(found["nll_by_clip"]), abs=1e-3)
 
@@ -146,15 +144,15 @@ def test_orders_are_all_that_sound_different_and_the_true_one_is_right() -> None
     right = torch.tensor(
         [bool((c == chain[i]).all()) for c, i in zip(orders.chain, orders.clip, strict=True)]
     )
-    assert orders.judged(right.float()).tolist() == orders.chances.tolist()
-    assert (orders.judged(-orders.hits.float()) < orders.chances)[[0, 2]].all()
+    assert orders.hits_of_best(right.float()).tolist() == orders.chances.tolist()
+    assert (orders.hits_of_best(-orders.hits.float()) < orders.chances)[[0, 2]].all()
 
 
 def test_the_verdict_reads_the_intervals() -> None:
     same, better, worse = (0.0, -0.1, 0.1), (0.2, 0.1, 0.3), (-0.2, -0.3, -0.1)
-    said = manifold.verdict(
+    said = manifold_page.verdict(
         {
-            "c = 0.3, d = 2": dict.fromkeys(manifold.MEASURES, same),
+            "c = 0.3, d = 2": dict.fromkeys(manifold_page.MEASURES, same),
             "c = 0.3, all d": {"nll": worse, "exact": worse, "order": better, "set_f1": same},
         }
     )
@@ -187,7 +185,7 @@ def test_a_run_of_the_optimiser_study_is_judged_by_its_last_epoch(
 ) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(optimiser, "EPOCHS", 2)
     term = FakeTerm()
-    found = optimiser.trained(ready(term), {"optimiser": name, "lr": 0.01}, 1, tmp_path / "state")
+    found = optimiser.run_cell(ready(term), {"optimiser": name, "lr": 0.01}, 1, tmp_path / "state")
     assert (
         len(term.rows) == 3 and found["refused"] == ""
     )  # 20 clips in batches of 16, all 4 steps but the first
@@ -197,7 +195,7 @@ def test_a_run_of_the_optimiser_study_is_judged_by_its_last_epoch(
 
 
 def test_a_gradient_that_is_not_finite_counts_as_not_converged(tmp_path: Path) -> None:
-    found = optimiser.trained(
+    found = optimiser.run_cell(
         ready(Broken()), {"optimiser": "Adam", "lr": 0.01}, 1, tmp_path / "state"
     )
     assert not found["converged"] and "not finite" in found["refused"] and found["after"] == np.inf
@@ -211,7 +209,7 @@ def test_both_ways_of_training_see_as_many_clips(monkeypatch: pytest.MonkeyPatch
             made.data(name, curriculum.CLIPS), curriculum.phase_of(name, 1, curriculum.EPOCHS[name])
         )
         total += sum(len(rows) for epoch in range(len(plan)) for rows in plan.batches(epoch))
-    assert total == curriculum.seen()
+    assert total == curriculum.clips_seen()
     data = curriculum.mixed(made.data("full", curriculum.CLIPS))
     assert len(data.new) == len(set(data.new)) == 28 and not len(data.earlier)
     assert set(made.features.patches.split[data.new]) == {"train"}

@@ -1,7 +1,4 @@
-"""The encoder tuned on one sound.
-
-Towards the target, through the frozen proxy, the model left as it was.
-"""
+"""The encoder tuned on one sound, through the frozen proxy; the model does not change."""
 
 from __future__ import annotations
 
@@ -28,12 +25,12 @@ def parts(params) -> tuple[object, RackProxy, PatchPosterior, Patch, finetune.Di
     batch = finetune.batch([patch])
     with torch.no_grad():
         sound = batch.render(proxy, batch.knobs, CLIP_S)[0].numpy()
-    heard = np.pad(np.repeat(sound, 1, axis=0), [(0, 0), (0, 2 * 44100 - sound.shape[1])]).astype(
+    clip = np.pad(np.repeat(sound, 1, axis=0), [(0, 0), (0, 2 * 44100 - sound.shape[1])]).astype(
         np.float32
     )
-    ear = PatchPosterior.of(model, heard)
-    point = ear.propose(patch.note, patch.gate_s, 1, 0, Constraints())[0]
-    return model, proxy, ear, point, finetune.target_distance(proxy, sound, RATE, CLIP_S)
+    posterior = PatchPosterior.of(model, clip)
+    point = posterior.propose(patch.note, patch.gate_s, 1, 0, Constraints())[0]
+    return model, proxy, posterior, point, finetune.target_distance(proxy, sound, RATE, CLIP_S)
 
 
 def losses(parts, patches: list[Patch]) -> np.ndarray:
@@ -44,9 +41,9 @@ def losses(parts, patches: list[Patch]) -> np.ndarray:
 
 
 def tuned(parts, **changes) -> list[Patch]:
-    model, proxy, ear, point, distance = parts
+    model, proxy, posterior, point, distance = parts
     options = {"steps": 8, "lr": 1e-3, "clip_s": CLIP_S} | changes
-    return encoder_tuning.tune(model, ear.features, point, proxy, distance, **options)
+    return encoder_tuning.tune(model, posterior.features, point, proxy, distance, **options)
 
 
 def test_before_any_step_it_is_the_point_estimate(parts):
@@ -73,13 +70,13 @@ def test_later_steps_come_nearer_and_classes_chain_and_model_stay(parts):
 
 
 def test_it_ends_where_the_distance_is_no_number(parts):
-    model, proxy, ear, point, _ = parts
+    model, proxy, posterior, point, _ = parts
     calls = iter([1.0, 1.0, float("nan")])
 
     def broken(audio: torch.Tensor) -> torch.Tensor:
         return audio.mean(dim=(1, 2)) * 0.0 + next(calls) * audio.square().mean(dim=(1, 2))
 
     answers = encoder_tuning.tune(
-        model, ear.features, point, proxy, broken, steps=8, lr=1e-3, clip_s=CLIP_S
+        model, posterior.features, point, proxy, broken, steps=8, lr=1e-3, clip_s=CLIP_S
     )
     assert len(answers) == 2 and all(np.isfinite(a.knobs).all() for a in answers)

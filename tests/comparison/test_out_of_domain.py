@@ -1,4 +1,4 @@
-"""The sounds from outside that ship with the project are what their table says."""
+"""The out-of-domain sounds that ship with the project are what their table says."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_file_is_in_the_table_free_and_small():
     assert sum(path.stat().st_size for path in FOLDER.iterdir()) < 6_000_000
 
 
-def test_every_chain_with_effects_has_an_order_that_can_be_heard():
+def test_every_chain_of_effects_has_an_audible_order():
     wet = [tuple(line["chain"].split(" > ")) for line in table() if line["kind"] == "effects"]
     assert all(2 <= len(chain) <= 3 and chains.audible_pairs(chain) for chain in wet)
     assert len({name for chain in wet for name in chain}) == 8
@@ -48,7 +48,7 @@ def test_a_file_is_a_sound_of_its_length(line: dict[str, str]):
     assert 0.65 < np.abs(sound.samples).max() < 0.75
 
 
-def test_some_of_every_kind_are_listened_to_and_keep_their_numbers():
+def test_some_of_every_kind_are_read_and_keep_their_numbers():
     few, all_wet = (
         out_of_domain.read(FOLDER, 4, **SETTINGS),
         out_of_domain.read(FOLDER, 2, kinds=["effects"], **SETTINGS),
@@ -56,17 +56,17 @@ def test_some_of_every_kind_are_listened_to_and_keep_their_numbers():
     assert [one.kind for one in few][::3] == ["instrument", "effects"] and len(few) == 4
     assert few[-1].line == all_wet[-1].line == len(table()) - 1
     target = out_of_domain.target(few[-1])
-    assert target.patch.effects == few[-1].chain and target.patch.note == few[-1].heard.note
+    assert target.patch.effects == few[-1].chain and target.patch.note == few[-1].detected.note
     assert target.id == out_of_domain.FIRST_ID + few[-1].line and target.audio.shape == (2, 88200)
 
 
-def test_the_tracker_hears_most_notes_that_are_known():
+def test_detection_finds_most_of_the_known_notes():
     known = [
         one
         for one in out_of_domain.read(FOLDER, 12, kinds=["instrument"], **SETTINGS)
         if one.note is not None
     ]
-    assert np.mean([one.note in one.heard.notes for one in known]) >= 0.8
+    assert np.mean([one.note in one.detected.notes for one in known]) >= 0.8
 
 
 def test_a_folder_without_a_table_is_refused(tmp_path: Path):

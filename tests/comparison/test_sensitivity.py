@@ -3,24 +3,37 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from tests.comparison.test_methods import LinearHost
-from tests.inference.test_finetune import RATE, patch, settings
+from tests.inference.test_finetune import RATE, patch
+from unmixer_core import config
 from unmixer_core.comparison import sensitivity
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.scoring.score import ScoreTarget
 
 
-def itf() -> object:
-    found = settings(steps=30, lr=0.2, lambda_b=0.01, clip_s=0.5)
-    vars(found).update(try_steps=(0, 5), try_lr=(0.2, 0.001), try_lambda_b=(100.0,))
-    return found
+@pytest.fixture()
+def itf(params: config.Params) -> config.Itf:
+    return params.itf.model_copy(
+        update={
+            "steps": 30,
+            "lr": 0.2,
+            "lambda_b": 0.01,
+            "clip_norm": 0.0,
+            "logit_limit": 5.2,
+            "clip_s": 0.5,
+            "try_steps": (0, 5),
+            "try_lr": (0.2, 0.001),
+            "try_lambda_b": (100.0,),
+        }
+    )
 
 
-def test_one_setting_moves_at_a_time_and_the_sections_own_is_among_each() -> None:
+def test_one_setting_varies_at_a_time_and_the_sections_own_is_among_each(itf: config.Itf) -> None:
     found = [
-        (one.name, one.value, one.steps, one.lr, one.lambda_b)
-        for one in sensitivity.settings(itf())
+        (one.name, one.value, one.itf.steps, one.itf.lr, one.itf.lambda_b)
+        for one in sensitivity.variants(itf)
     ]
     assert found == [
         ("steps", 0.0, 0, 0.2, 0.01),
@@ -33,7 +46,9 @@ def test_one_setting_moves_at_a_time_and_the_sections_own_is_among_each() -> Non
     ]
 
 
-def test_what_holds_the_knobs_keeps_them_from_the_target() -> None:
+def test_few_steps_a_low_rate_or_a_heavy_anchor_keep_the_knobs_from_the_target(
+    itf: config.Itf,
+) -> None:
     """No steps change nothing; a tiny rate and a heavy anchor gain less than the section's own
     setting.
     """
@@ -42,7 +57,7 @@ def test_what_holds_the_knobs_keeps_them_from_the_target() -> None:
     target = ScoreTarget(
         1, 1, "full", patch(0.7, 0.3), sound, metrics_sound.mss_features(sound, RATE), True, True
     )
-    rows = sensitivity.measure(host, host.proxy, [(target, patch(0.3, 0.7))], itf(), RATE, 2)
+    rows = sensitivity.measure(host, host.proxy, [(target, patch(0.3, 0.7))], itf, RATE, 2)
     found = {
         (line["setting"], line["value"]): line["refined_db"] for line in rows.to_dict("records")
     }

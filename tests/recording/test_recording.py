@@ -18,7 +18,7 @@ from unmixer_core.recording import note as recording_note
 RATE, CLIP_S = 44100, 2.0
 
 
-def heard(path: Path, **given: object) -> recording_note.RecordedNote:
+def detect(path: Path, **given: object) -> recording_note.RecordedNote:
     return recording_note.detect_note(path, rate=RATE, clip_s=CLIP_S, note_range=(40, 64), **given)  # type: ignore[arg-type]
 
 
@@ -52,7 +52,7 @@ def test_hostile_inputs_give_one_sentence_or_a_sound(
         make(path)
         begun = time.perf_counter()
         try:
-            found = heard(path)
+            found = detect(path)
         except AudioError as error:
             refused += 1
             text = str(error)
@@ -96,14 +96,14 @@ def test_hostile_inputs_give_one_sentence_or_a_sound(
 def test_a_refusal_says_why(tmp_path: Path, name: str, words: str):
     dict(hostile.cases())[name](tmp_path / name)
     with pytest.raises(AudioError, match=words):
-        heard(tmp_path / name)
+        detect(tmp_path / name)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_without_permission_is_refused(tmp_path: Path):
     dict(hostile.cases())["forbidden.wav"](tmp_path / "forbidden.wav")
     with pytest.raises(AudioError, match="ermission"):
-        heard(tmp_path / "forbidden.wav")
+        detect(tmp_path / "forbidden.wav")
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_file_without_permission_is_refused(tmp_path: Path):
 )
 def test_a_sound_is_recognised_by_content_whatever_it_is_called(tmp_path: Path, name: str):
     dict(hostile.cases())[name](tmp_path / name)
-    found = heard(tmp_path / name)
+    found = detect(tmp_path / name)
     assert found.note == 57
 
 
@@ -119,7 +119,7 @@ def test_nothing_is_read_after_a_minute(tmp_path: Path):
     path = saved(tmp_path, np.tile(note(50, 1.0, 8000), (70, 1)), rate=8000)
     sound = sound_file.read(path)
     assert sound.longer and sound.samples.shape[1] == 60 * 8000
-    assert any("first 60 s" in remark for remark in heard(path).remarks)
+    assert any("first 60 s" in remark for remark in detect(path).remarks)
 
 
 # --- alignment --------------------------------------------------------------------------------
@@ -129,10 +129,10 @@ def test_nothing_is_read_after_a_minute(tmp_path: Path):
 @pytest.mark.parametrize("channels", [1, 2, 8])
 def test_any_rate_and_any_channels_give_the_same_clip(tmp_path: Path, rate: int, channels: int):
     samples = hostile.tone(0.5, 50.0, rate, channels)
-    found = heard(saved(tmp_path, samples, rate=rate))
+    found = detect(saved(tmp_path, samples, rate=rate))
     assert found.note == 50
     assert any("channels" in r for r in found.remarks) == (channels > 2)
-    expected = heard(saved(tmp_path, note(50), "b.wav"))
+    expected = detect(saved(tmp_path, note(50), "b.wav"))
     band = slice(0, 1500)  # below what 8 kHz can hold
     a, b = (np.abs(np.fft.rfft(x.clip[0])) for x in (found, expected))
     assert a[band] == pytest.approx(b[band], abs=float(0.05 * b.max()))
@@ -141,18 +141,21 @@ def test_any_rate_and_any_channels_give_the_same_clip(tmp_path: Path, rate: int,
 def test_silence_before_a_note_is_trimmed_to_a_few_milliseconds(tmp_path: Path):
     for lead_s in (0.0, 0.01, 0.3, 5.0):
         silence = np.zeros((int(lead_s * RATE), 1), dtype=np.float32)
-        found = heard(saved(tmp_path, np.concatenate([silence, note(50)])))
+        found = detect(saved(tmp_path, np.concatenate([silence, note(50)])))
         assert found.about["start_s"] == pytest.approx(lead_s, abs=0.004)
 
 
 def test_noise_before_a_note_does_not_move_its_onset(tmp_path: Path):
     samples = np.concatenate([np.zeros((RATE // 2, 1), dtype=np.float32), note(50)])
     samples += np.random.default_rng(1).normal(size=samples.shape).astype(np.float32) * 1e-3
-    assert heard(saved(tmp_path, samples)).about["start_s"] == pytest.approx(0.5, abs=0.01)
+    assert detect(saved(tmp_path, samples)).about["start_s"] == pytest.approx(0.5, abs=0.01)
 
 
-def test_level_does_not_matter_but_is_told(tmp_path: Path):
-    loud, quiet = heard(saved(tmp_path, note(50))), heard(saved(tmp_path, note(50) * 0.01, "b.wav"))
+def test_level_does_not_matter_but_is_reported(tmp_path: Path):
+    loud, quiet = (
+        detect(saved(tmp_path, note(50))),
+        detect(saved(tmp_path, note(50) * 0.01, "b.wav")),
+    )
     assert (loud.note, loud.gate_s) == (quiet.note, quiet.gate_s)
     assert loud.about["peak_db"] - quiet.about["peak_db"] == pytest.approx(40.0, abs=0.1)
 
@@ -161,7 +164,7 @@ def test_level_does_not_matter_but_is_told(tmp_path: Path):
 
 
 @pytest.mark.parametrize("midi", range(28, 90, 3))
-def test_a_harmonic_note_is_told_from_its_octaves(midi: int):
+def test_a_harmonic_note_is_distinguished_from_its_octaves(midi: int):
     assert pitch.detect(note(midi, 0.6)[:, 0]).note == midi
 
 
@@ -182,18 +185,18 @@ def test_noise_has_no_pitch():
 
 
 def test_given_note_and_gate_are_kept(tmp_path: Path):
-    found = heard(saved(tmp_path, note(50)), note=61, gate_s=0.33)
+    found = detect(saved(tmp_path, note(50)), note=61, gate_s=0.33)
     assert (found.note, found.gate_s, found.notes) == (61, 0.33, (61,))
 
 
-def test_a_told_note_silences_no_remark(tmp_path: Path):
+def test_a_given_note_silences_no_remark(tmp_path: Path):
     noise = np.random.default_rng(3).normal(size=(RATE, 1)).astype(np.float32) * 0.1
-    assert any("No clear pitch" in r for r in heard(saved(tmp_path, noise), note=50).remarks)
+    assert any("No clear pitch" in r for r in detect(saved(tmp_path, noise), note=50).remarks)
     chord = sum(note(n, 1.0) for n in (48, 52, 55)) / 3
-    assert any("More than one note" in r for r in heard(saved(tmp_path, chord), note=48).remarks)
-    moved = heard(saved(tmp_path, np.concatenate([note(50, 0.8), note(54, 0.8)])), note=50)
+    assert any("More than one note" in r for r in detect(saved(tmp_path, chord), note=48).remarks)
+    moved = detect(saved(tmp_path, np.concatenate([note(50, 0.8), note(54, 0.8)])), note=50)
     assert any("pitch changes to F#2" in r for r in moved.remarks) and moved.notes == (50,)
-    outside = heard(saved(tmp_path, note(50)), note=90)
+    outside = detect(saved(tmp_path, note(50)), note=90)
     assert [r for r in outside.remarks if "lies outside" in r] == [
         "The note F#5 (MIDI 90) lies outside E1 (MIDI 40) to E3 (MIDI 64), where the model was "
         "trained."
@@ -203,13 +206,13 @@ def test_a_told_note_silences_no_remark(tmp_path: Path):
 def test_a_minute_of_silence_is_not_said_to_be_all_there_is(tmp_path: Path):
     lead = np.zeros((61 * 8000, 1), dtype=np.float32)
     with pytest.raises(AudioError, match="silent in its first 60 s, and no more is read"):
-        heard(saved(tmp_path, np.concatenate([lead, note(50, 0.5, 8000)]), rate=8000))
+        detect(saved(tmp_path, np.concatenate([lead, note(50, 0.5, 8000)]), rate=8000))
 
 
 def test_a_name_that_is_no_utf8_is_a_name(tmp_path: Path):
     path = tmp_path / os.fsdecode(b"caf\xe9.wav")
     path.write_bytes(hostile.encoded(note(50)))
-    found = heard(path)
+    found = detect(path)
     assert found.note == 50
     found.about["file"].encode()  # may be written
 
@@ -244,7 +247,7 @@ def test_a_full_disk_is_an_error_that_names_the_file_and_leaves_nothing(tmp_path
 
 def test_noise_is_remarked(tmp_path: Path):
     noise = np.random.default_rng(3).normal(size=(RATE, 1)).astype(np.float32) * 0.1
-    assert any("No clear pitch" in r for r in heard(saved(tmp_path, noise)).remarks)
+    assert any("No clear pitch" in r for r in detect(saved(tmp_path, noise)).remarks)
 
 
 @pytest.mark.parametrize(("lead_s", "tail_s"), [(0.3, 0.0), (0.0, 0.4)])
@@ -256,23 +259,25 @@ def test_noise_of_the_recording_is_remarked_and_silence_is_not(
     level = float(np.sqrt(np.square(note(50)).mean()))
     white = np.random.default_rng(4).normal(size=clean.shape).astype(np.float32) * level
     for db, remarked in ((-20.0, True), (-35.0, True), (-60.0, False)):
-        remarks = heard(saved(tmp_path, clean + white * 10 ** (db / 20))).remarks
+        remarks = detect(saved(tmp_path, clean + white * 10 ** (db / 20))).remarks
         found = [re.match(r"Noise (\d+) dB below", remark) for remark in remarks]
-        told = [int(match[1]) for match in found if match]
-        assert len(told) == remarked and all(abs(below + db) <= 8 for below in told), remarks
+        below_db = [int(match[1]) for match in found if match]
+        assert len(below_db) == remarked and all(abs(below + db) <= 8 for below in below_db), (
+            remarks
+        )
     hum = (
         0.03
         * level
         * np.sin(2 * np.pi * 50 * np.arange(len(clean)) / RATE)[:, None].astype(np.float32)
     )
     for quiet in (clean, clean + hum):
-        assert not any("Noise" in r for r in heard(saved(tmp_path, quiet)).remarks)
+        assert not any("Noise" in r for r in detect(saved(tmp_path, quiet)).remarks)
 
 
 def test_clipping_is_remarked_and_a_clean_note_is_not(tmp_path: Path):
     clipped = np.clip(note(50) * 10, -1, 1)
-    assert any("clipped" in r for r in heard(saved(tmp_path, clipped)).remarks)
-    assert heard(saved(tmp_path, note(50), "b.wav")).remarks == ()
+    assert any("clipped" in r for r in detect(saved(tmp_path, clipped)).remarks)
+    assert detect(saved(tmp_path, note(50), "b.wav")).remarks == ()
 
 
 @pytest.mark.parametrize("chord", [(48, 50), (48, 51, 55), (48, 52, 55), (50, 53, 57, 60)])
@@ -283,14 +288,14 @@ def test_notes_at_once_are_remarked(tmp_path: Path, chord: tuple[int, ...]):
         for n in chord
         for h in range(1, 15)
     )
-    found = heard(saved(tmp_path, (0.1 * np.asarray(both)[:, None]).astype(np.float32)))
+    found = detect(saved(tmp_path, (0.1 * np.asarray(both)[:, None]).astype(np.float32)))
     assert any("More than one note" in r for r in found.remarks)
 
 
 def test_the_first_of_several_notes_is_used_and_the_rest_named(tmp_path: Path):
     gap = np.zeros((RATE // 4, 1), dtype=np.float32)
-    found = heard(saved(tmp_path, np.concatenate([note(50), gap, note(55), gap, note(45)])))
-    alone = heard(saved(tmp_path, note(50), "b.wav"))
+    found = detect(saved(tmp_path, np.concatenate([note(50), gap, note(55), gap, note(45)])))
+    alone = detect(saved(tmp_path, note(50), "b.wav"))
     assert found.note == 50 and any("2 more sounds (at 0.75, 1.50 s)" in r for r in found.remarks)
     assert found.clip == pytest.approx(alone.clip, abs=1e-3)
 
@@ -298,7 +303,7 @@ def test_the_first_of_several_notes_is_used_and_the_rest_named(tmp_path: Path):
 def test_an_echo_belongs_to_its_note(tmp_path: Path):
     gap = np.zeros((RATE // 4, 1), dtype=np.float32)
     short = note(50, 0.2) * np.linspace(1, 0, int(0.2 * RATE), dtype=np.float32)[:, None]
-    found = heard(saved(tmp_path, np.concatenate([short, gap, 0.5 * short, gap, 0.25 * short])))
+    found = detect(saved(tmp_path, np.concatenate([short, gap, 0.5 * short, gap, 0.25 * short])))
     assert found.remarks == () and np.abs(found.clip[:, int(0.46 * RATE) :]).max() > 0.05
 
 
@@ -306,7 +311,7 @@ def test_an_echo_belongs_to_its_note(tmp_path: Path):
 @pytest.mark.parametrize("level", [0.3, 0.6])
 def test_a_softer_second_note_is_no_echo(tmp_path: Path, step: int, level: float):
     gap = np.zeros((RATE // 4, 1), dtype=np.float32)
-    found = heard(saved(tmp_path, np.concatenate([note(50), gap, level * note(50 + step)])))
+    found = detect(saved(tmp_path, np.concatenate([note(50), gap, level * note(50 + step)])))
     assert found.note == 50 and any("1 more sound (at 0.75 s) left out" in r for r in found.remarks)
     assert np.abs(found.clip[:, int(0.7 * RATE) :]).max() == 0.0
 
@@ -316,12 +321,12 @@ def test_an_echo_that_was_filtered_is_still_an_echo(tmp_path: Path):
     for kernel in (np.ones(40) / 40, np.r_[1.0, -0.9]):
         echo = np.convolve(note(50, 0.3)[:, 0], kernel, "same").astype(np.float32)
         echo *= 0.2 / np.abs(echo).max()
-        found = heard(saved(tmp_path, np.concatenate([note(50, 0.3), gap, echo[:, None]])))
+        found = detect(saved(tmp_path, np.concatenate([note(50, 0.3), gap, echo[:, None]])))
         assert found.remarks == ()
 
 
 def test_a_legato_second_note_is_left_out(tmp_path: Path):
-    found = heard(saved(tmp_path, np.concatenate([note(50, 0.8), note(54, 0.8)])))
+    found = detect(saved(tmp_path, np.concatenate([note(50, 0.8), note(54, 0.8)])))
     assert found.note == 50 and any("pitch changes to F#2" in r for r in found.remarks)
     assert np.abs(found.clip[:, int(1.0 * RATE) :]).max() == 0.0
 

@@ -51,7 +51,7 @@ def table(*patches: Patch, phase: str = "full", split: str = "train") -> Patches
     return Patches.stack(list(patches), phase, split)
 
 
-def search(host: FakeHost, **budget: object) -> cma_es.Found:
+def search(host: FakeHost, **budget: object) -> cma_es.SearchResult:
     options: dict[str, object] = {
         "sample_rate": RATE,
         "population": 6,

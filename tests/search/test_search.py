@@ -275,7 +275,7 @@ def test_a_gate_that_was_misheard_is_found(params, renderer, parts):
     true = Patch.init(50, 0.5).with_values({"wavetable.amp_release": 0.1})
     clip = renderer.render([true])[0]
     for told, gates in (((), (1.0, 0.5)), (("gate_s",), (1.0,))):
-        wrong = RecordedNote(clip, RATE, 50, 1.0, (50,), (), told=told, gates_s=gates)
+        wrong = RecordedNote(clip, RATE, 50, 1.0, (50,), (), given=told, gates_s=gates)
         found, _ = search(
             params, wrong, parts, Host(renderer), changes={"seconds": 60.0, "changes": 8}
         )
@@ -399,7 +399,7 @@ def test_the_answer_is_never_further_than_the_nearest_training_render(
 
 def test_a_note_and_a_gate_that_a_person_told_stay(parts, params, heard, renderer, training):
     known, clips = training
-    told = replace(heard, note=47, notes=(47,), gate_s=0.4, told=("note", "gate_s"))
+    told = replace(heard, note=47, notes=(47,), gate_s=0.4, given=("note", "gate_s"))
     host = Host(renderer)
     search(params, told, parts, host, known, NEAR, clips=clips, polish_s=1.0)[0].run()
     assert len(host.patches) > 6 and {(p.note, p.gate_s) for p in host.patches} == {(47, 0.4)}

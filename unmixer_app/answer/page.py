@@ -11,9 +11,9 @@ from urllib.parse import quote
 import numpy as np
 import pandas as pd
 
-from unmixer_core.recording import note as recording_note
 from unmixer_core.report import plots
 from unmixer_core.report.html import PEAK, Report, player
+from unmixer_core.schema.notes import note_name
 
 RECORDING, PATCH = "your sound", "this patch"
 STYLE = """<style>
@@ -164,7 +164,7 @@ def _listen(report: Report, sounds: Mapping[str, np.ndarray], rate: int) -> None
 
 def _diagram(document: Mapping[str, Any]) -> tuple[str, str]:
     names = [device["device"] for device in document["devices"]]
-    note = f"{recording_note.name(document['note'])}, key held {1000 * document['gate_s']:.0f} ms"
+    note = f"{note_name(document['note'])}, key held {1000 * document['gate_s']:.0f} ms"
     boxes = [f"<span>{html.escape(name)}</span>" for name in names]
     return (
         f'<p class="chain">{html.escape(note)} → {" → ".join(boxes)} → out</p>',

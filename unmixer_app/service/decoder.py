@@ -38,7 +38,7 @@ def main() -> None:
     Beside "failed", "why" tells that the file is not to blame.
     """
     params = config.load(ROOT / "params.yaml")
-    warm = note.name(60), audio.resample, sound_file.SUFFIXES
+    warm = note.RecordedNote, audio.resample, sound_file.SUFFIXES
     from scipy.signal import resample_poly  # once, before any fork
 
     assert warm and resample_poly

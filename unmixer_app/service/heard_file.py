@@ -28,7 +28,7 @@ def write(folder: Path, heard: RecordedNote) -> dict[str, Any]:
         "notes": list(heard.notes),
         "remarks": list(heard.remarks),
         "about": heard.about,
-        "told": list(heard.told),
+        "told": list(heard.given),
         "gates_s": list(heard.gates_s),
     }
     (folder / ABOUT).write_text(json.dumps(about, allow_nan=False), encoding="utf-8")

@@ -19,6 +19,7 @@ from unmixer_core.dsp.levels import A4_HZ, A4_NOTE
 from unmixer_core.errors import StageError
 from unmixer_core.proxy.voice import FRAMES, HARMONICS
 from unmixer_core.schema.devices import WAVETABLES
+from unmixer_core.schema.notes import midi_to_hz
 from unmixer_core.schema.patch import Patch
 
 #: The analysis window begins after the attack.
@@ -56,7 +57,7 @@ def harmonic_spectrum(clip: NDArray[np.float32], rate: int, note: int) -> NDArra
         StageError: the note has no whole number of periods in the analysis window, or the clip is
             shorter than that.
     """
-    frequency_hz = A4_HZ * 2.0 ** ((note - A4_NOTE) / 12.0)
+    frequency_hz = midi_to_hz(note)
     periods = frequency_hz * LENGTH_S
     if abs(periods - round(periods)) > 1e-6 or clip.shape[-1] < (START_S + LENGTH_S) * rate:
         raise StageError(

@@ -1,12 +1,11 @@
-"""ITF as InverSynth II does it (Barkan et al., ISMIR 2023).
-
-The encoder is tuned on the one sound, through the frozen proxy.
+"""ITF as InverSynth II does it: tune the encoder on one sound, through the frozen proxy.
 
     w* = argmin_w  L_spectral(G_proxy(F_w(x)), x)
 
-About thirty steps from the trained weights; what every step's encoder answers is a candidate, and
-the host chooses among them. The classes and the chain stay those of the untuned prediction: through
-them no gradient flows. `finetune` moves the knobs themselves instead; `benchmark_itf` shows both.
+Barkan et al., "InverSynth II", ISMIR 2023. It takes about thirty steps from the trained weights.
+The patch that the encoder predicts after each step is a candidate, and the host chooses among them.
+Classes and chain stay those of the untuned prediction, because no gradient flows through them.
+`finetune` optimises the knobs themselves instead; `benchmark_itf` shows both.
 """
 
 from __future__ import annotations
@@ -39,38 +38,43 @@ def tune(
     lr: float,
     clip_s: float | None,
 ) -> list[Patch]:
-    """`patch`, then what the encoder answers after each step.
+    """Return `patch`, then the patch that the encoder predicts after each step of Adam.
 
-    Up to steps + 1 patches of the same classes and chain.
+    Up to steps + 1 patches of the same classes, chain, note and gate. Adam at `lr` moves the
+    encoder alone. It stops early where the distance or a gradient is not finite. The model does not
+    change.
 
-    features [1, 2, mels, frames]; patch: the untuned prediction, whose discrete parts, note and
-    gate are kept. Adam at `lr` on the encoder alone; it stops early where the distance or a
-    gradient is not finite. The model is left as it was.
+    features: [1, 2, mels, frames]. patch: the untuned prediction.
     """
     tuned = copy.deepcopy(model).eval()
     start = finetune.batch([patch], features.device)
     context = _on(context_of(Targets.of_list([patch])), features.device)
-    heard = torch.as_tensor(patch.active_knobs, device=features.device)[None]
+    audible = torch.as_tensor(patch.active_knobs, device=features.device)[None]
     with torch.no_grad():
-        components = _heaviest(tuned, tuned(features, start.note, start.gate_s), context)
+        untuned = tuned(features, start.note, start.gate_s)
+        components = _heaviest_components(tuned, untuned, context)
     adam = torch.optim.Adam(tuned.encoder.parameters(), lr=lr)
-    answers: list[Patch] = []
+    patches: list[Patch] = []
     with finetune.frozen(proxy):
         for step in range(steps + 1):
             belief = tuned(features, start.note, start.gate_s)
-            knobs = torch.where(heard, _knobs(tuned, belief, context, components), start.knobs)
+            means = _component_means(tuned, belief, context, components)
+            knobs = torch.where(audible, means, start.knobs)
             loss = distance(start.render(proxy, knobs, clip_s)).sum()
             if not torch.isfinite(loss):
                 break
-            found = knobs[0].detach().cpu().numpy().astype(np.float32)
-            answers.append(replace(patch, knobs=found) if step else patch)
-            if step == steps or not _moved(adam, loss, tuned):
+            if step == 0:
+                patches.append(patch)
+            else:
+                values = knobs[0].detach().cpu().numpy().astype(np.float32)
+                patches.append(replace(patch, knobs=values))
+            if step == steps or not _take_step(adam, loss, tuned):
                 break
-    return answers
+    return patches
 
 
-def _moved(adam: torch.optim.Optimizer, loss: Tensor, tuned: Unmixer) -> bool:
-    """One step of Adam; False, and no step, where a gradient is not finite."""
+def _take_step(adam: torch.optim.Optimizer, loss: Tensor, tuned: Unmixer) -> bool:
+    """Take one step of Adam; take none and return False where a gradient is not finite."""
     adam.zero_grad()
     loss.backward()
     gradients = [p.grad for p in tuned.encoder.parameters() if p.grad is not None]
@@ -80,22 +84,17 @@ def _moved(adam: torch.optim.Optimizer, loss: Tensor, tuned: Unmixer) -> bool:
     return True
 
 
-def _heaviest(model: Unmixer, belief: Belief, context: Context) -> list[Tensor]:
-    """Index [1] of each device's heaviest component.
-
-    The same ones are followed through all steps.
-    """
+def _heaviest_components(model: Unmixer, belief: Belief, context: Context) -> list[Tensor]:
+    """Index [1] of each device's heaviest component; all steps follow the same ones."""
     return [mixture.logits.argmax(-1) for mixture in model.mixtures(belief, context)]
 
 
-def _knobs(
+def _component_means(
     model: Unmixer, belief: Belief, context: Context, components: Sequence[Tensor]
 ) -> Tensor:
-    """Unit knobs [1, K]: the means of these components, amounts that do not move at zero."""
-    means = [
-        m.component(index)
-        for m, index in zip(model.mixtures(belief, context), components, strict=True)
-    ]
+    """Unit knobs [1, K]: the means of these components; unused modulation amounts are zero."""
+    mixtures = model.mixtures(belief, context)
+    means = [m.component(index) for m, index in zip(mixtures, components, strict=True)]
     return model.stilled(to_unit(model.knobs.scatter(means)), context.moving)
 
 

@@ -1,375 +1,256 @@
-"""Ways to find a patch for one sound, side by side on the same clips.
+"""The methods that `benchmark_itf` compares: ways to find a patch for one sound.
 
-What `benchmark_itf` measures.
-
-Every contestant returns one patch; its sound is the host's. Counted with it: seconds (wall clock,
-everything that this contestant needs after the model is loaded) and host renders. CMA-ES gets the
-renders and the seconds of ITF + verify, and the seconds of the whole `unmix` search: one run,
-looked at after each of these.
+Each method returns one patch, whose sound is the host's. Two costs are counted with it. Seconds are
+wall clock, everything that this method needs after the model is loaded. Renders are the host's.
+CMA-ES gets the renders and the seconds of ITF + verify, and the seconds of the whole `unmix`
+search: one run, read after each of these budgets.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-import pandas as pd
 
 from unmixer_core.comparison import cma_es
-from unmixer_core.dataset.clips import Clips
-from unmixer_core.errors import StageError
+from unmixer_core.comparison.entry import Entry
+from unmixer_core.comparison.resources import BenchmarkResources
 from unmixer_core.inference import finetune
-from unmixer_core.live.host import Host
-from unmixer_core.metrics import patch as metrics_patch
 from unmixer_core.metrics import sound as metrics_sound
-from unmixer_core.proxy.twin import Proxy
-from unmixer_core.schema.patch import Patch, Patches
+from unmixer_core.schema.patch import Patch
 from unmixer_core.scoring import baselines
-from unmixer_core.scoring import retrieval as scoring_retrieval
-from unmixer_core.scoring.score import Ledger, Progress, ScoreTarget, measure, quietly, spread
+from unmixer_core.scoring.score import ScoreTarget
 
-CONTESTANTS = (
-    "random",
-    "nearest",
-    "no_itf",
-    "no_itf_verify",
-    "itf",
-    "itf_verify",
-    "encoder_itf",
-    "unmix",
-    "cma_equal_renders",
-    "cma_equal_seconds",
-    "cma_unmix_seconds",
-)
-#: The phase of in-domain targets; every other one is a kind of sound from outside.
-INSIDE = "full"
+#: The methods that share one set of proposals; the last two refine it.
+PROPOSED = ("no_itf", "no_itf_verify")
+REFINED = ("itf", "itf_verify")
 
 
-class Settings(finetune.Settings, Protocol):
-    """The part of the `itf` section that is read here."""
+def run_methods(resources: BenchmarkResources, target: ScoreTarget) -> list[Entry]:
+    """Run `resources.methods` on one clip; return their entries in the order of METHODS.
 
-    seeds: int
-    candidates: int
-    cma_population: int
-    cma_sigma: float
-    cma_max_seconds: float
-    seed: int
-
-
-@dataclass(frozen=True)
-class BenchmarkResources:
-    """What the contestants work with.
-
-    propose: a target and the patches of its nearest training renders -> proposals, the network's
-    point estimate first. tune: a target and the point estimate -> what the encoder answers while it
-    is tuned on the target. search: the whole `unmix` search. Only the contestants in `rows`
-    compete.
+    `random` and `nearest` run in any case, because they cost little.
     """
-
-    renderer: Host
-    proxy: Proxy
-    propose: Callable[[ScoreTarget, list[Patch]], list[Patch]]
-    tune: Callable[[ScoreTarget, Patch], list[Patch]]
-    search: Callable[[ScoreTarget], cma_es.Found]
-    retrieval: scoring_retrieval.Retrieval
-    clips: Clips
-    sample_rate: int
-    settings: Settings
-    threads: int = 1
-    rows: Collection[str] = CONTESTANTS
-
-    @cached_property
-    def train(self) -> Patches:
-        """The training patches."""
-        return self.clips.patches.select(self.clips.patches.where(split="train"))
+    wanted = resources.methods
+    entries = [_random(resources, target), _nearest(resources, target)]
+    refine = any(method in wanted for method in REFINED)
+    if refine or any(method in wanted for method in PROPOSED):
+        entries += _itf_family(resources, target, refine=refine)
+    if "encoder_itf" in wanted:
+        entries.append(_encoder_itf(resources, target))
+    if "unmix" in wanted:
+        entries.append(_unmix(resources, target))
+    entries += _cma(resources, target, {entry.method: entry for entry in entries})
+    return [entry for entry in entries if entry.method in wanted]
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One contestant's answer for one clip.
+def proposals(resources: BenchmarkResources, target: ScoreTarget) -> list[Patch]:
+    """Return the `itf.candidates` patches that the proxy ranks first.
 
-    `curve`: (renders, seconds, best MSS in dB so far) rows.
+    Ranked are the network's proposals and the patches of the `itf.seeds` nearest training renders.
     """
-
-    row: str
-    patch: Patch
-    audio: np.ndarray
-    seconds: float
-    renders: int
-    curve: Sequence[tuple[float, float, float]] = ()
-
-
-def targets(clips: Clips, n: int, sample_rate: int) -> list[ScoreTarget]:
-    """n frozen full-chain test clips, evenly spaced. Raises StageError when there are none."""
-    known = clips.patches.where(phase="full", split="test")
-    rows = known[spread(len(known), n)].tolist()
-    if not rows:
-        raise StageError(
-            "the clips hold no full-chain test split; run `dvc repro render_patches` with "
-            "sample.n_test_full above 0."
-        )
-    sounds = [clips.audio(row) for row in rows]
-    return [
-        ScoreTarget(
-            row,
-            int(clips.patches.id[row]),
-            "full",
-            clips.patches[row],
-            sound,
-            metrics_sound.mss_features(sound, sample_rate),
-            True,
-            True,
-        )
-        for row, sound in zip(rows, sounds, strict=True)
-    ]
+    itf = resources.itf
+    nearest_clips, _ = resources.retrieval.nearest(target.features, max(1, itf.seeds))
+    neighbours = [resources.clips.patches[int(clip)] for clip in nearest_clips[: itf.seeds]]
+    patches = resources.propose(target, neighbours)
+    losses = finetune.rank(
+        resources.proxy,
+        target.audio,
+        patches,
+        sample_rate=resources.sample_rate,
+        clip_s=itf.clip_s,
+    )
+    order = np.argsort(losses, kind="stable")
+    return [patches[i] for i in order[: itf.candidates]]
 
 
-def run(
-    tools: BenchmarkResources,
-    test: Sequence[ScoreTarget],
-    ledger: Ledger,
-    progress: Progress = quietly,
-) -> dict[int, dict[str, np.ndarray]]:
-    """Let everyone compete on every clip that the ledger does not hold; returns those sounds.
-
-    Id -> row -> audio.
-    """
-    sounds = {}
-    for target in progress(test, len(test), "compete"):
-        if str(target.id) not in ledger.rows:
-            entries = compete(tools, target)
-            ledger.add(str(target.id), {"lines": judged(entries, target, tools.sample_rate)})
-            sounds[target.id] = {entry.row: entry.audio for entry in entries}
-    return sounds
+# --- one function a method --------------------------------------------------------------------
 
 
-def results(ledger: Ledger, test: Sequence[ScoreTarget]) -> pd.DataFrame:
-    """Table rows of all clips, as `judged` made them."""
-    return pd.DataFrame([line for target in test for line in ledger.rows[str(target.id)]["lines"]])
+def _random(resources: BenchmarkResources, target: ScoreTarget) -> Entry:
+    start = time.perf_counter()
+    seed = resources.itf.seed + target.id
+    patches = baselines.random_patches(resources.train, [target.phase], [target.patch], seed)
+    sounds = _rendered(resources, target, patches)
+    return Entry("random", patches[0], sounds[0], time.perf_counter() - start, 1)
 
 
-def compete(tools: BenchmarkResources, target: ScoreTarget) -> list[Entry]:
-    """Every contestant's entry for one clip, in the order of CONTESTANTS."""
-    entries = [_random(tools, target), _nearest(tools, target)]
-    if asked := [
-        row
-        for row in CONTESTANTS
-        if row in tools.rows and row.removesuffix("_verify") in ("no_itf", "itf")
-    ]:
-        entries += _itf_family(tools, target, refined=any(row.startswith("itf") for row in asked))
-    if "encoder_itf" in tools.rows:
-        entries.append(_encoder_itf(tools, target))
-    if "unmix" in tools.rows:
-        entries.append(_unmix(tools, target))
-    entries += _cma(tools, target, {entry.row: entry for entry in entries})
-    return [entry for entry in entries if entry.row in tools.rows]
-
-
-def judged(entries: Sequence[Entry], target: ScoreTarget, sample_rate: int) -> list[dict[str, Any]]:
-    """Entries as table rows: phase, id, row, all measures, seconds, renders, curve.
-
-    Chain, and of the audible pairs of the true chain how many the answer has in the right order,
-    and how many there are.
-    """
-    lines = []
-    for entry in entries:
-        right, _, pairs = metrics_patch.order_hits(entry.patch.effects, target.patch.effects)
-        lines.append(
-            {
-                "phase": target.phase,
-                "id": target.id,
-                "row": entry.row,
-                **measure(entry.audio, target, sample_rate, True),
-                "seconds": entry.seconds,
-                "renders": entry.renders,
-                "chain": " > ".join(entry.patch.effects),
-                "pairs_right": right,
-                "pairs": pairs,
-                "curve": [list(map(float, point)) for point in entry.curve],
-            }
-        )
-    return lines
-
-
-def _random(tools: BenchmarkResources, target: ScoreTarget) -> Entry:
-    begun = time.perf_counter()
-    patch = baselines.random_patches(
-        tools.train, [target.phase], [target.patch], tools.settings.seed + target.id
-    )[0]
-    return Entry("random", patch, _heard(tools, target, [patch])[0], time.perf_counter() - begun, 1)
-
-
-def _nearest(tools: BenchmarkResources, target: ScoreTarget) -> Entry:
-    """The better of the nearest training render as it is and its patch at the target's note and
+def _nearest(resources: BenchmarkResources, target: ScoreTarget) -> Entry:
+    """The better of two: the nearest training render, and its patch at the target's note and
     gate.
     """
-    begun = time.perf_counter()
-    clip = int(tools.retrieval.nearest(target.features)[0][0])
-    patch = baselines.at_note(tools.clips.patches[clip], target.patch.note, target.patch.gate_s)
-    sounds = [tools.clips.audio(clip), *_heard(tools, target, [patch])]
-    best = _best(tools, target, sounds)
-    return Entry("nearest", patch, sounds[best], time.perf_counter() - begun, 1)
+    start = time.perf_counter()
+    nearest_clips, _ = resources.retrieval.nearest(target.features)
+    clip = int(nearest_clips[0])
+    patch = baselines.at_note(resources.clips.patches[clip], target.patch.note, target.patch.gate_s)
+    sounds = [resources.clips.audio(clip), *_rendered(resources, target, [patch])]
+    best = _best(resources, target, sounds)
+    return Entry("nearest", patch, sounds[best], time.perf_counter() - start, 1)
 
 
-def _itf_family(
-    tools: BenchmarkResources, target: ScoreTarget, *, refined: bool = True
-) -> list[Entry]:
-    """no_itf, no_itf_verify, itf, itf_verify from one set of proposals, the `candidates` that
-    the proxy ranks first; each is charged with what it alone would have needed. The first two
-    alone where nothing is to be `refined`.
+def _itf_family(resources: BenchmarkResources, target: ScoreTarget, *, refine: bool) -> list[Entry]:
+    """no_itf, no_itf_verify, itf, itf_verify from one set of proposals.
+
+    Each is charged with what it alone would have needed. Without `refine` only the first two.
     """
     clock = _Clock()
-    proposed = proposals(tools, target)
+    proposed = proposals(resources, target)
     proposed_s = clock.lap()
-    first = _heard(tools, target, proposed[:1])
+    # the first is rendered by itself: `no_itf` needs no other
+    first = _rendered(resources, target, proposed[:1])
     first_s = clock.lap()
-    sounds = [*first, *_heard(tools, target, proposed[1:])]
+    sounds = [*first, *_rendered(resources, target, proposed[1:])]
     rest_s = clock.lap()
-    k, base_s, chosen = len(proposed), proposed_s + first_s, _best(tools, target, sounds)
-    curve = [
-        (1, base_s, _mss(tools, target, sounds[0])),
-        (k, base_s + rest_s, _mss(tools, target, sounds[chosen])),
+    n = len(proposed)
+    single_s = proposed_s + first_s
+    chosen = _best(resources, target, sounds)
+    curve: list[tuple[float, float, float]] = [
+        (1, single_s, _mss_db(resources, target, sounds[0])),
+        (n, single_s + rest_s, _mss_db(resources, target, sounds[chosen])),
     ]
     entries = [
-        Entry("no_itf", proposed[0], sounds[0], base_s, 1, curve[:1]),
-        Entry("no_itf_verify", proposed[chosen], sounds[chosen], base_s + rest_s, k, curve),
+        Entry("no_itf", proposed[0], sounds[0], single_s, 1, curve[:1]),
+        Entry("no_itf_verify", proposed[chosen], sounds[chosen], single_s + rest_s, n, curve),
     ]
-    if not refined:
+    if not refine:
         return entries
-    found = finetune.refine_side_by_side(
-        tools.proxy,
-        target.audio,
-        proposed,
-        tools.settings,
-        sample_rate=tools.sample_rate,
-        threads=tools.threads,
-    )
-    patches = [
-        r.patch for r in sorted(found, key=lambda r: r.loss if np.isfinite(r.loss) else np.inf)
-    ]
+
+    refined = _refined(resources, target, proposed)
     refined_s = clock.lap()
-    polished = _heard(tools, target, patches[:1])
-    polished_s = clock.lap()
-    everything = [*sounds, *polished, *_heard(tools, target, patches[1:])]
-    total_s = base_s + rest_s + refined_s + polished_s + clock.lap()
-    winner, known = _best(tools, target, everything), [*proposed, *patches]
-    curve = [*curve, (2 * k, total_s, _mss(tools, target, everything[winner]))]
+    first_refined = _rendered(resources, target, refined[:1])
+    first_refined_s = clock.lap()
+    rest_refined = _rendered(resources, target, refined[1:])
+    all_sounds = [*sounds, *first_refined, *rest_refined]
+    total_s = single_s + rest_s + refined_s + first_refined_s + clock.lap()
+    all_patches = [*proposed, *refined]
+    winner = _best(resources, target, all_sounds)
+    curve = [*curve, (2 * n, total_s, _mss_db(resources, target, all_sounds[winner]))]
+    itf_s = proposed_s + refined_s + first_refined_s
     return [
         *entries,
-        Entry("itf", patches[0], polished[0], proposed_s + refined_s + polished_s, 1),
-        Entry("itf_verify", known[winner], everything[winner], total_s, 2 * k, curve),
+        Entry("itf", refined[0], first_refined[0], itf_s, 1),
+        Entry("itf_verify", all_patches[winner], all_sounds[winner], total_s, 2 * n, curve),
     ]
 
 
-def proposals(tools: BenchmarkResources, target: ScoreTarget) -> list[Patch]:
-    """The `candidates` that the proxy ranks first among the network's proposals and the nearest
-    training patches.
-    """
-    near = tools.retrieval.nearest(target.features, max(1, tools.settings.seeds))[0][
-        : tools.settings.seeds
-    ]
-    found = tools.propose(target, [tools.clips.patches[int(clip)] for clip in near])
-    losses = finetune.rank(
-        tools.proxy,
+def _refined(
+    resources: BenchmarkResources, target: ScoreTarget, proposed: Sequence[Patch]
+) -> list[Patch]:
+    """The refined patches, smallest proxy loss first; those that are not finite last."""
+    results = finetune.refine_side_by_side(
+        resources.proxy,
         target.audio,
-        found,
-        sample_rate=tools.sample_rate,
-        clip_s=tools.settings.clip_s,
+        proposed,
+        resources.itf,
+        sample_rate=resources.sample_rate,
+        threads=resources.threads,
     )
-    return [found[i] for i in np.argsort(losses, kind="stable")[: tools.settings.candidates]]
+
+    def loss(result: finetune.Refined) -> float:
+        return result.loss if np.isfinite(result.loss) else np.inf
+
+    return [result.patch for result in sorted(results, key=loss)]
 
 
-def _encoder_itf(tools: BenchmarkResources, target: ScoreTarget) -> Entry:
-    """InverSynth II's way: the encoder is tuned from the point estimate, and the host chooses
-    the best step.
+def _encoder_itf(resources: BenchmarkResources, target: ScoreTarget) -> Entry:
+    """InverSynth II's method: tune the encoder from the point estimate; the host chooses the
+    step.
     """
-    begun = time.perf_counter()
-    answers = tools.tune(target, tools.propose(target, [])[0])
-    sounds = _heard(tools, target, answers)
-    best = _best(tools, target, sounds)
-    seconds = time.perf_counter() - begun
-    curve = [(len(answers), seconds, _mss(tools, target, sounds[best]))]
-    return Entry("encoder_itf", answers[best], sounds[best], seconds, len(answers), curve)
+    start = time.perf_counter()
+    point = resources.propose(target, [])[0]
+    patches = resources.tune(target, point)
+    sounds = _rendered(resources, target, patches)
+    best = _best(resources, target, sounds)
+    seconds = time.perf_counter() - start
+    renders = len(patches)
+    curve = [(renders, seconds, _mss_db(resources, target, sounds[best]))]
+    return Entry("encoder_itf", patches[best], sounds[best], seconds, renders, curve)
 
 
-def _unmix(tools: BenchmarkResources, target: ScoreTarget) -> Entry:
-    """What a person gets who runs `unmix`."""
-    found = tools.search(target)
-    return Entry(
-        "unmix",
-        found.patch,
-        found.audio,
-        found.seconds,
-        found.renders,
-        [tuple(p) for p in found.curve],
-    )
+def _unmix(resources: BenchmarkResources, target: ScoreTarget) -> Entry:
+    """The answer that a person gets who runs `unmix`."""
+    return _entry_of("unmix", resources.search(target))
 
 
 def _cma(
-    tools: BenchmarkResources, target: ScoreTarget, entries: Mapping[str, Entry]
+    resources: BenchmarkResources, target: ScoreTarget, entries: Mapping[str, Entry]
 ) -> list[Entry]:
-    """CMA-ES from the init patch, once, for the longest of the budgets that are asked for.
+    """CMA-ES from the init patch: one run with the largest budget, read at each budget.
 
-    `entries` hold the budgets.
+    entries: by method; their costs are the budgets.
     """
-    verified, whole = entries.get("itf_verify"), entries.get("unmix")
-    limit_s = tools.settings.cma_max_seconds
-    budgets: dict[str, dict[str, float]] = {}
-    if verified is not None:
-        budgets["cma_equal_renders"] = {"renders": verified.renders}
-        budgets["cma_equal_seconds"] = {"seconds": min(verified.seconds, limit_s)}
-    if whole is not None:
-        budgets["cma_unmix_seconds"] = {"seconds": min(whole.seconds, limit_s)}
-    budgets = {row: budget for row, budget in budgets.items() if row in tools.rows}
+    itf = resources.itf
+    budgets = _budgets(resources, entries)
     if not budgets:
         return []
     seconds = [budget["seconds"] for budget in budgets.values() if "seconds" in budget]
-    found = cma_es.cma_search(
-        tools.renderer,
+    max_renders = None
+    max_seconds = None
+    if seconds:
+        max_seconds = max(seconds)
+    else:
+        max_renders = int(max(budget["renders"] for budget in budgets.values()))
+    result = cma_es.cma_search(
+        resources.host,
         target.audio,
         Patch.init(target.patch.note, target.patch.gate_s),
-        sample_rate=tools.sample_rate,
-        population=tools.settings.cma_population,
-        sigma=tools.settings.cma_sigma,
-        seed=tools.settings.seed + target.id,
-        max_renders=None if seconds else int(max(budget["renders"] for budget in budgets.values())),
-        max_seconds=max(seconds) if seconds else None,
+        sample_rate=resources.sample_rate,
+        population=itf.cma_population,
+        sigma=itf.cma_sigma,
+        seed=itf.seed + target.id,
+        max_renders=max_renders,
+        max_seconds=max_seconds,
     )
-    parts = {row: found.within(**budget) for row, budget in budgets.items()}
-    return [
-        Entry(row, f.patch, f.audio, f.seconds, f.renders, [tuple(point) for point in f.curve])
-        for row, f in parts.items()
-    ]
+    return [_entry_of(method, result.within(**budget)) for method, budget in budgets.items()]
 
 
-def _heard(
-    tools: BenchmarkResources, target: ScoreTarget, patches: Sequence[Patch]
+def _budgets(
+    resources: BenchmarkResources, entries: Mapping[str, Entry]
+) -> dict[str, dict[str, float]]:
+    """{"renders": n} or {"seconds": s} of each CMA-ES method that runs."""
+    limit_s = resources.itf.cma_max_seconds
+    budgets: dict[str, dict[str, float]] = {}
+    if "itf_verify" in entries:
+        verified = entries["itf_verify"]
+        budgets["cma_equal_renders"] = {"renders": verified.renders}
+        budgets["cma_equal_seconds"] = {"seconds": min(verified.seconds, limit_s)}
+    if "unmix" in entries:
+        budgets["cma_unmix_seconds"] = {"seconds": min(entries["unmix"].seconds, limit_s)}
+    return {method: budget for method, budget in budgets.items() if method in resources.methods}
+
+
+# --- helpers ----------------------------------------------------------------------------------
+
+
+def _entry_of(method: str, result: cma_es.SearchResult) -> Entry:
+    curve = [tuple(point) for point in result.curve]
+    return Entry(method, result.patch, result.audio, result.seconds, result.renders, curve)
+
+
+def _rendered(
+    resources: BenchmarkResources, target: ScoreTarget, patches: Sequence[Patch]
 ) -> list[np.ndarray]:
-    """Host renders; a patch that could not be rendered counts as silence."""
-    sounds = tools.renderer.render(list(patches)) if patches else []
-    return [
-        baselines.fit_length(sound, target.audio.shape[-1])
-        if isinstance(sound, np.ndarray)
-        else np.zeros_like(target.audio)
-        for sound in sounds
-    ]
+    """Host renders [2, time] of the target's length; a failed render counts as silence."""
+    if not patches:
+        return []
+    sounds = []
+    for sound in resources.host.render(list(patches)):
+        if isinstance(sound, np.ndarray):
+            sounds.append(baselines.fit_length(sound, target.audio.shape[-1]))
+        else:
+            sounds.append(np.zeros_like(target.audio))
+    return sounds
 
 
-def _mss(tools: BenchmarkResources, target: ScoreTarget, sound: np.ndarray) -> float:
-    return float(
-        metrics_sound.mss_from_features(
-            target.features, metrics_sound.mss_features(sound, tools.sample_rate)
-        )
-    )
+def _mss_db(resources: BenchmarkResources, target: ScoreTarget, sound: np.ndarray) -> float:
+    features = metrics_sound.mss_features(sound, resources.sample_rate)
+    return float(metrics_sound.mss_from_features(target.features, features))
 
 
-def _best(tools: BenchmarkResources, target: ScoreTarget, sounds: Sequence[np.ndarray]) -> int:
-    """Place of the nearest sound, the first of equals."""
-    return int(np.argmin([_mss(tools, target, sound) for sound in sounds]))
+def _best(resources: BenchmarkResources, target: ScoreTarget, sounds: Sequence[np.ndarray]) -> int:
+    """Place of the closest sound, the first of equals."""
+    return int(np.argmin([_mss_db(resources, target, sound) for sound in sounds]))
 
 
 class _Clock:
@@ -379,6 +260,7 @@ class _Clock:
         self.last = time.perf_counter()
 
     def lap(self) -> float:
-        now, before = time.perf_counter(), self.last
+        now = time.perf_counter()
+        seconds = now - self.last
         self.last = now
-        return now - before
+        return seconds

@@ -1,9 +1,8 @@
-"""Sounds from outside: files of one note each with a table beside them, as targets like any test
-clip.
+"""Out-of-domain targets: sound files of one note each, which no synthesizer of ours made.
 
-clips.csv names for each file its kind, its effects in order (our names, where they are known) and,
-where the origin tells them, note and gate. The truth about note and gate is not used: like a
-person's file each one is listened to.
+The table clips.csv beside the files names for each its kind, its effects in order (our names, where
+they are known) and, where its origin says so, its note and gate. The benchmark does not use this
+note and gate: it detects them, as in a person's file.
 """
 
 from __future__ import annotations
@@ -20,16 +19,18 @@ from unmixer_core.schema.patch import Patch
 from unmixer_core.scoring.score import ScoreTarget, spread
 
 TABLE = "clips.csv"
-#: Ids of these targets, above those of every rendered clip.
+#: Ids of these targets begin here, above those of every rendered clip.
 FIRST_ID = 1_000_000
+#: The row number of a target that is no clip of the data set.
+NO_CLIP = -1
 
 
 @dataclass(frozen=True)
 class OutOfDomainClip:
     """A file and its line in the table.
 
-    What was heard in it, its kind, its true effects in order (empty: none of ours) and its true
-    note (None: not told).
+    chain: its true effects in order (empty: none of ours). note: its true note (None: unknown).
+    detected: the note and gate that detection finds.
     """
 
     line: int
@@ -37,7 +38,7 @@ class OutOfDomainClip:
     kind: str
     chain: tuple[str, ...]
     note: int | None
-    heard: recording_note.RecordedNote
+    detected: recording_note.RecordedNote
 
 
 def read(
@@ -49,40 +50,42 @@ def read(
     note_range: tuple[int, int],
     kinds: Sequence[str] = (),
 ) -> list[OutOfDomainClip]:
-    """n of the clips (0: all), as evenly from its kinds as their table has them.
+    """Read n of the clips (0: all), evenly spaced in the table.
 
-    Raises AudioError on a bad table.
+    kinds: those to take (empty: all). rate, clip_s, note_range: as in `detect_note`.
+
+    Raises:
+        AudioError: the table or a file cannot be read.
     """
+    lines = []
     try:
         with (folder / TABLE).open(encoding="utf-8", newline="") as file:
-            table = list(enumerate(csv.DictReader(file)))
-        lines = [(i, line) for i, line in table if not kinds or line["kind"] in kinds]
+            for number, line in enumerate(csv.DictReader(file)):
+                if not kinds or line["kind"] in kinds:
+                    lines.append((number, line))
     except (OSError, KeyError, csv.Error) as error:
         raise AudioError(f"{folder / TABLE} cannot be read ({error}).") from None
-    found = []
-    for number, line in (lines[i] for i in spread(len(lines), n)):
+    clips = []
+    for place in spread(len(lines), n):
+        number, line = lines[place]
         path = folder / line["file"]
-        heard = recording_note.detect_note(path, rate=rate, clip_s=clip_s, note_range=note_range)
-        effects = tuple(name for name in line["chain"].split(" > ") if name)
+        detected = recording_note.detect_note(path, rate=rate, clip_s=clip_s, note_range=note_range)
+        chain = tuple(name for name in line["chain"].split(" > ") if name)
         note = int(line["note"]) if line["note"] else None
-        found.append(OutOfDomainClip(number, path, line["kind"], effects, note, heard))
-    return found
+        clips.append(OutOfDomainClip(number, path, line["kind"], chain, note, detected))
+    return clips
 
 
-def target(outsider: OutOfDomainClip) -> ScoreTarget:
-    """As the contestants take it.
-
-    The note and gate that were heard, the true chain, all else unknown.
-    """
-    heard = outsider.heard
-    patch = Patch.init(heard.note, heard.gate_s, outsider.chain)
-    features = sound.mss_features(heard.clip, heard.rate)
+def target(clip: OutOfDomainClip) -> ScoreTarget:
+    """Return a clip as a target: the detected note and gate, the true chain, init knobs."""
+    detected = clip.detected
     return ScoreTarget(
-        -1, FIRST_ID + outsider.line, outsider.kind, patch, heard.clip, features, True, True
+        clip=NO_CLIP,
+        id=FIRST_ID + clip.line,
+        phase=clip.kind,
+        patch=Patch.init(detected.note, detected.gate_s, clip.chain),
+        audio=detected.clip,
+        features=sound.mss_features(detected.clip, detected.rate),
+        baseline=True,
+        detail=True,
     )
-
-
-def recorded_note(known: ScoreTarget, rate: int) -> recording_note.RecordedNote:
-    """A test clip whose note and gate are known, as if it had been heard."""
-    note = known.patch.note
-    return recording_note.RecordedNote(known.audio, rate, note, known.patch.gate_s, (note,), ())

@@ -1,42 +1,45 @@
-"""The report of `benchmark_itf`, as a page of `unmixer_core.report.html`."""
+"""The report of `benchmark_itf`, as a page of `unmixer_core.report.html`, and its CSV files."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from unmixer_core.comparison import sensitivity, tables
+from unmixer_core.comparison.benchmark import Results, Sounds
 from unmixer_core.evaluation import page as evaluation_page
 from unmixer_core.evaluation.page import Example
 from unmixer_core.report import plots
 from unmixer_core.report.html import Report
 from unmixer_core.scoring.score import ScoreTarget
 
+#: Examples on the page.
+EXAMPLES = 3
+#: Methods whose sound an example plays.
+EXAMPLE_METHODS = ("no_itf", "itf_verify", "unmix", "nearest", "cma_equal_seconds")
 HOW = (
-    "Every contestant's patch is rendered by the host and compared with the clip. no_itf is what "
-    "the proxy ranks first among "
-    "the network's proposals and the nearest training patches; itf refines those through the "
-    "proxy; itf_verify lets the host "
-    "choose among all of them; encoder_itf tunes the encoder instead (as InverSynth II), the host "
-    "choosing the step; unmix is "
-    "the whole search of the command. CMA-ES searches host renders from the init patch: with the "
-    "renders and the seconds of "
-    "itf_verify, and with the seconds of unmix. Nearest is the better of the nearest training "
-    "render and its patch played "
-    "at the clip's note."
+    "The host renders the patch of every method, and its sound is compared with the clip. no_itf "
+    "is the patch that the proxy ranks first among the network's proposals and the nearest "
+    "training patches. itf refines those through the proxy. itf_verify lets the host choose among "
+    "all of them. encoder_itf tunes the encoder instead (as InverSynth II), and the host chooses "
+    "the step. unmix is the whole search of the command. CMA-ES searches host renders from the "
+    "init patch: with the renders and the seconds of itf_verify, and with the seconds of unmix. "
+    "Nearest is the better of the nearest training render and its patch played at the clip's note."
 )
 HEADINGS = {
-    "inside": "In-domain: {n} frozen full-chain test clips, note and gate told",
-    "outside": "From outside: {n} clips that no synthesizer of ours made, note and gate heard",
+    "inside": "In-domain: {n} frozen full-chain test clips, note and gate given",
+    "outside": "Out-of-domain: {n} clips that no synthesizer of ours made, note and gate detected",
 }
 GAINS = (
     "Against the same prediction without ITF: drop of the median MSS, share of clips "
     "improved, share made worse."
 )
-MOVED = (
-    "The first candidate of each clip refined with one setting moved at a time; medians of "
+VARIED = (
+    "The first candidate of each clip refined with one setting varied at a time; medians of "
     "the host's MSS."
 )
 ORDER_WORDS = {"pair_order": "audible pairs in order, share"}
@@ -46,71 +49,89 @@ SENSITIVITY_WORDS = {
     "mss_db": "better of both, dB",
     "share_improved": "improved, share",
 }
-SHOWN = ("no_itf", "itf_verify", "unmix", "nearest", "cma_equal_seconds")
+
+
+def examples(targets: Sequence[ScoreTarget], sounds: Sounds) -> list[Example]:
+    """Return at most EXAMPLES of the targets that have sounds, evenly spaced."""
+    ready = [example(target, sounds[target.id]) for target in targets if target.id in sounds]
+    step = max(1, len(ready) // EXAMPLES)
+    return ready[::step][:EXAMPLES]
 
 
 def example(target: ScoreTarget, sounds: Mapping[str, np.ndarray]) -> Example:
-    """Target, prediction and the same after ITF + verify, the whole search, nearest, and CMA-ES
-    with the same seconds.
-    """
+    """Return the target beside the sounds of EXAMPLE_METHODS. sounds: by method."""
     chain = " > ".join(target.patch.effects) or "no effects"
-    rows = [row for row in SHOWN if row in sounds]
-    return Example(
-        f"clip-{target.id}",
-        f"Clip {target.id} ({target.phase}): {chain}",
-        {"target": target.audio, **{r: sounds[r] for r in rows}},
-    )
+    played = {"target": target.audio}
+    for method in EXAMPLE_METHODS:
+        if method in sounds:
+            played[method] = sounds[method]
+    return Example(f"clip-{target.id}", f"Clip {target.id} ({target.phase}): {chain}", played)
 
 
-def page(
-    rows: pd.DataFrame,
-    flat: Mapping[str, float],
-    over_time: pd.DataFrame,
-    moved: pd.DataFrame,
-    examples: Sequence[Example],
-    sample_rate: int,
-) -> Report:
-    """The report of `benchmark_itf`: contestants, gains, quality over time, sensitivity, examples.
-
-    rows, over_time: of `contest_tables`; moved: of `sensitivity.measure`.
-    """
+def page(results: Results, shown: Sequence[Example], sample_rate: int) -> Report:
+    """Return the page: methods, gains, quality over time, sensitivity, examples."""
     report = Report("Neural Un-Mixer: inference-time finetuning, judged by the host")
     report.text(HOW)
-    for name, part in tables.parts(rows).items():
+    flat = results.metrics()
+    over_time = results.over_time
+    for name, part in tables.parts(results.rows).items():
         report.heading(HEADINGS[name].format(n=part["id"].nunique()))
         evaluation_page.measured(
             report,
             tables.table(part).rename(columns=ORDER_WORDS),
-            "Medians per contestant; seconds are wall clock on this machine.",
+            "Medians per method; seconds are wall clock on this machine.",
         )
-        _gains(report, flat, "" if name == tables.DOMAINS[0] else f"{name}.")
-        groups = {
-            str(row): lines["mss_db"].tolist() for row, lines in part.groupby("row", sort=False)
-        }
-        report.figure(plots.boxes(groups, "MSS, dB"), "MSS per contestant")
-        report.figure(
-            time_figure(over_time[over_time["clips"] == name]), "Median best MSS over time"
-        )
-    if len(moved):
-        report.heading(f"Sensitivity of ITF ({moved['id'].nunique()} clips)")
-        report.table(sensitivity.table(moved).rename(columns=SENSITIVITY_WORDS), MOVED)
-    evaluation_page.show(report, examples, sample_rate)
+        _add_gains(report, flat, "" if name == tables.DOMAINS[0] else f"{name}.")
+        distances_db = {}
+        for method, lines in part.groupby("row", sort=False):
+            distances_db[str(method)] = lines["mss_db"].tolist()
+        report.figure(plots.boxes(distances_db, "MSS, dB"), "MSS per method")
+        figure = time_figure(over_time[over_time["clips"] == name])
+        report.figure(figure, "Median best MSS over time")
+    varied = results.sensitivity
+    if len(varied):
+        report.heading(f"Sensitivity of ITF ({varied['id'].nunique()} clips)")
+        report.table(sensitivity.table(varied).rename(columns=SENSITIVITY_WORDS), VARIED)
+    evaluation_page.show(report, shown, sample_rate)
     return report
 
 
-def _gains(report: Report, flat: Mapping[str, float], prefix: str) -> None:
-    """What refinement gained against the same prediction without it, for those that competed."""
-    keys = ("gain", "share_improved", "share_worse")
-    names = [name for name in tables.REFINED if f"{prefix}{name}.gain" in flat]
-    lines = {name: {key: flat[f"{prefix}{name}.{key}"] for key in keys} for name in names}
-    if lines:
-        report.table(pd.DataFrame(lines).T, GAINS)
+def write(
+    results: Results,
+    shown: Sequence[Example],
+    folder: Path,
+    sample_rate: int,
+    log: evaluation_page.Log,
+) -> None:
+    """Write the page and the tables into a folder, and both into the run's log.
+
+    Files: report.html, report.md, rows.csv (a line per clip and method), sensitivity.csv,
+    over_time_<domain>.csv.
+    """
+    report = page(results, shown, sample_rate)
+    evaluation_page.write(report, shown, folder, sample_rate, log)
+    curves = results.rows["curve"].map(json.dumps)
+    results.rows.assign(curve=curves).to_csv(folder / "rows.csv", index=False)
+    results.sensitivity.to_csv(folder / "sensitivity.csv", index=False)
+    for name, part in results.over_time.groupby("clips", sort=False):
+        part.to_csv(folder / f"over_time_{name}.csv", index=False)
+        log.figure(f"over_time_{name}", time_figure(part))
 
 
 def time_figure(over_time: pd.DataFrame) -> plots.Figure:
-    """Quality over time, one line per contestant. over_time: columns row, seconds, mss_db."""
-    lines = {
-        str(row): (part["seconds"].tolist(), part["mss_db"].tolist())
-        for row, part in over_time.groupby("row", sort=False)
-    }
+    """Plot quality over time, one line per method. over_time: columns row, seconds, mss_db."""
+    lines = {}
+    for method, part in over_time.groupby("row", sort=False):
+        lines[str(method)] = (part["seconds"].tolist(), part["mss_db"].tolist())
     return plots.curves(lines, "seconds", "median MSS, dB")
+
+
+def _add_gains(report: Report, flat: Mapping[str, float], prefix: str) -> None:
+    """A table of each refining method's gain over the same prediction without refinement."""
+    keys = ("gain", "share_improved", "share_worse")
+    lines = {}
+    for method in tables.REFINED:
+        if f"{prefix}{method}.gain" in flat:
+            lines[method] = {key: flat[f"{prefix}{method}.{key}"] for key in keys}
+    if lines:
+        report.table(pd.DataFrame(lines).T, GAINS)

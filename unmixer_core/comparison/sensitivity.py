@@ -1,10 +1,8 @@
-"""How much ITF depends on its steps, its learning rate and its anchor lambda_B.
+"""Sensitivity of ITF to its steps, its learning rate and its anchor lambda_B, one at a time.
 
-One of them moved at a time.
-
-For every clip the candidate that the proxy ranks first is refined once per setting; the host
-renders what comes out, and the better of it and of the unrefined candidate counts, as everywhere.
-What is compared with is the section's own setting.
+For every clip the candidate that the proxy ranks first is refined once per setting. The host
+renders the result. As in the comparison, the better of the refined and the unrefined candidate
+counts. The setting to compare with is the section's own.
 """
 
 from __future__ import annotations
@@ -12,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
+from unmixer_core import config
 from unmixer_core.inference import finetune
 from unmixer_core.live.host import Host
 from unmixer_core.metrics import sound as metrics_sound
@@ -24,99 +22,104 @@ from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.patch import Patch
 from unmixer_core.scoring.score import ScoreTarget
 
-MOVED = ("steps", "lr", "lambda_b")
+#: Settings that are varied; the values to try are in `itf.try_<name>`.
+VARIED = ("steps", "lr", "lambda_b")
 
 
-class Settings(finetune.Settings, Protocol):
-    """The part of the `itf` section that is read here."""
-
-    try_steps: tuple[int, ...]
-    try_lr: tuple[float, ...]
-    try_lambda_b: tuple[float, ...]
-
-
-@dataclass
-class Moved:
-    """`finetune.Settings` with one value replaced, and which one."""
+@dataclass(frozen=True)
+class Variant:
+    """The `itf` section with the setting `name` at `value`."""
 
     name: str
     value: float
-    steps: int
-    lr: float
-    lambda_b: float
-    clip_norm: float
-    logit_limit: float
-    clip_s: float
+    itf: config.Itf
 
 
-def settings(itf: Settings) -> Iterator[Moved]:
-    """The section's own values and those to try, each setting by itself, in rising order."""
-    own = {name: getattr(itf, name) for name in (*MOVED, "clip_norm", "logit_limit", "clip_s")}
-    for name in MOVED:
-        for value in sorted({own[name], *getattr(itf, f"try_{name}")}):
-            yield Moved(name, float(value), **(own | {name: value}))
+def variants(itf: config.Itf) -> Iterator[Variant]:
+    """Vary each setting by itself, over its own value and those to try, in rising order."""
+    for name in VARIED:
+        values = {getattr(itf, name), *getattr(itf, f"try_{name}")}
+        for value in sorted(values):
+            yield Variant(name, float(value), itf.model_copy(update={name: value}))
 
 
 def measure(
-    renderer: Host,
+    host: Host,
     proxy: Proxy,
-    targets: Sequence[tuple[ScoreTarget, Patch]],
-    itf: Settings,
-    rate: int,
+    candidates: Sequence[tuple[ScoreTarget, Patch]],
+    itf: config.Itf,
+    sample_rate: int,
     threads: int,
 ) -> pd.DataFrame:
-    """Rows id, setting, value, own (whether it is the section's), before_db, refined_db (host's
-    MSS; nan: no render), mss_db (the better of both). targets: each with its candidate.
+    """Refine each target's candidate once per variant and measure the host's render.
+
+    Columns: id, setting, value; own: whether the value is the section's; before_db, refined_db: MSS
+    (nan: no render); mss_db: the better of both.
     """
-    moved = list(settings(itf))
-    lines = []
-    for target, patch in targets:
-
-        def refined(one: Moved, target: ScoreTarget = target, patch: Patch = patch) -> Patch:
-            return finetune.refine(proxy, target.audio, [patch], one, sample_rate=rate)[0].patch
-
-        with (
-            finetune.frozen(proxy),
-            finetune.one_thread_each(),
-            ThreadPoolExecutor(max(1, threads)) as pool,
-        ):
-            patches = list(pool.map(refined, moved))
-        before_db, *found_db = _heard_db(renderer, target, [patch, *patches], rate)
-        lines += [
-            {
+    tried = list(variants(itf))
+    rows = []
+    for target, patch in candidates:
+        refined = _refined(proxy, target, patch, tried, sample_rate, threads)
+        before_db, *refined_db = _mss_db(host, target, [patch, *refined], sample_rate)
+        for variant, after_db in zip(tried, refined_db, strict=True):
+            row = {
                 "id": target.id,
-                "setting": one.name,
-                "value": one.value,
-                "own": one.value == float(getattr(itf, one.name)),
+                "setting": variant.name,
+                "value": variant.value,
+                "own": variant.value == float(getattr(itf, variant.name)),
                 "before_db": before_db,
-                "refined_db": found,
-                "mss_db": np.nanmin([before_db, found]),
+                "refined_db": after_db,
+                "mss_db": np.nanmin([before_db, after_db]),
             }
-            for one, found in zip(moved, found_db, strict=True)
-        ]
-    return pd.DataFrame(lines)
-
-
-def _heard_db(
-    renderer: Host, target: ScoreTarget, patches: Sequence[Patch], rate: int
-) -> list[float]:
-    return [
-        float(metrics_sound.mss(sound, target.audio, rate))
-        if isinstance(sound, np.ndarray)
-        else float("nan")
-        for sound in renderer.render(list(patches))
-    ]
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Medians over clips, a line per setting and value.
+    """Return medians over clips, a line per setting and value, of what `measure` returns.
 
-    Before, refined, the better of both, share of clips improved.
+    Columns: before_db, refined_db, mss_db, share_improved (of the clips).
     """
-    improved = (
-        (rows["refined_db"] < rows["before_db"]).groupby([rows["setting"], rows["value"]]).mean()
-    )
+    improved = rows["refined_db"] < rows["before_db"]
+    share_improved = improved.groupby([rows["setting"], rows["value"]]).mean()
     medians = rows.groupby(["setting", "value"])[["before_db", "refined_db", "mss_db"]].median()
-    found = medians.assign(share_improved=improved)
-    found.index = [f"{name} = {value:g}" for name, value in found.index]
-    return found
+    lines = medians.assign(share_improved=share_improved)
+    lines.index = [f"{name} = {value:g}" for name, value in lines.index]
+    return lines
+
+
+def _refined(
+    proxy: Proxy,
+    target: ScoreTarget,
+    patch: Patch,
+    tried: Sequence[Variant],
+    sample_rate: int,
+    threads: int,
+) -> list[Patch]:
+    """One candidate, refined by each variant, in parallel."""
+
+    def refine(variant: Variant) -> Patch:
+        results = finetune.refine(
+            proxy, target.audio, [patch], variant.itf, sample_rate=sample_rate
+        )
+        return results[0].patch
+
+    with (
+        finetune.frozen(proxy),
+        finetune.one_thread_each(),
+        ThreadPoolExecutor(max(1, threads)) as pool,
+    ):
+        return list(pool.map(refine, tried))
+
+
+def _mss_db(
+    host: Host, target: ScoreTarget, patches: Sequence[Patch], sample_rate: int
+) -> list[float]:
+    """MSS of each patch's render to the target; nan where there is no render."""
+    distances = []
+    for sound in host.render(list(patches)):
+        if isinstance(sound, np.ndarray):
+            distances.append(float(metrics_sound.mss(sound, target.audio, sample_rate)))
+        else:
+            distances.append(float("nan"))
+    return distances

@@ -1,6 +1,6 @@
-"""What a contest found, as tables and numbers.
+"""Tables and numbers of the comparison, made of the rows of `entry.table_rows`.
 
-Medians per contestant, gains, shares of clips won, quality over time.
+Medians per method, gains, shares of clips won, quality over time.
 """
 
 from __future__ import annotations
@@ -8,108 +8,102 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from unmixer_core.comparison.methods import CONTESTANTS, INSIDE
+from unmixer_core.comparison.entry import IN_DOMAIN, METHODS
 from unmixer_core.scoring.score import MEASURES
 
+#: Names of the two parts: in file names, and before the metrics of the second.
 DOMAINS = ("inside", "outside")
+#: Methods that the refining ones are compared with.
 RIVALS = ("nearest", "cma_equal_renders", "cma_equal_seconds", "cma_unmix_seconds")
+#: Methods that refine a prediction.
 REFINED = ("itf", "itf_verify", "encoder_itf", "unmix")
+#: Smaller changes are rounding.
 TIE_DB = 1e-6
+#: Medians below this are zero for a ratio.
+LEAST_DB = 1e-9
 
 
 def table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Medians per contestant: every measure, seconds, renders.
+    """Return medians per method: every measure, seconds, renders; index in the order of METHODS.
 
-    Share of the audible pairs in the right order (nan: there are none). Index in the order of
-    CONTESTANTS.
+    `pair_order`: share of the audible pairs that are in the right order (nan: there are none).
     """
     groups = rows.groupby("row")
     medians = groups[[*MEASURES, "seconds", "renders"]].median()
     pairs = groups["pairs"].sum()
     medians["pair_order"] = groups["pairs_right"].sum() / pairs.where(pairs > 0)
-    return medians.reindex([name for name in CONTESTANTS if name in medians.index])
+    return medians.reindex([name for name in METHODS if name in medians.index])
 
 
 def parts(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Rows of in-domain clips and of clips from outside, by `DOMAINS`.
-
-    A part without rows is left out.
-    """
-    inside = rows["phase"] == INSIDE
-    return {
-        name: part
-        for name, part in zip(DOMAINS, (rows[inside], rows[~inside]), strict=True)
-        if len(part)
-    }
+    """Return the rows of each of DOMAINS; a part without rows is left out."""
+    is_in_domain = rows["phase"] == IN_DOMAIN
+    split = zip(DOMAINS, (rows[is_in_domain], rows[~is_in_domain]), strict=True)
+    return {name: part for name, part in split if len(part)}
 
 
-def verdict(rows: pd.DataFrame) -> dict[str, float]:
-    """Flat metrics of in-domain clips, those of clips from outside with `outside.` before them.
+def flat_metrics(rows: pd.DataFrame) -> dict[str, float]:
+    """Return the metrics of in-domain clips, and those of the others with `outside.` before them.
 
-    See `_verdict`.
+    `clips`; `<row>.<measure>` medians. For methods that refine: `.gain` (drop of the median MSS
+    against no_itf), `.share_improved`, `.share_worse`, `.beats_<rival>` (share of clips) and
+    `.of_<rival>` (ratio of median MSS).
     """
     flat: dict[str, float] = {}
     for name, part in parts(rows).items():
         prefix = "" if name == DOMAINS[0] else f"{name}."
-        flat |= {f"{prefix}{key}": value for key, value in _verdict(part).items()}
+        for key, value in _domain_metrics(part).items():
+            flat[f"{prefix}{key}"] = value
     return flat
 
 
-def _verdict(rows: pd.DataFrame) -> dict[str, float]:
-    """`clips`; `<row>.<measure>` medians.
-
-    `<row>.gain` (drop of the median MSS against no_itf), `.share_improved` and `.share_worse` for
-    what refines; `<row>.beats_<rival>` (share of clips) and `.of_<rival>` (ratio of median MSS).
-    """
-    flat = {
-        f"{row}.{column}": float(value)
-        for row, line in table(rows).iterrows()
-        for column, value in line.items()
-        if np.isfinite(value)
-    }
+def _domain_metrics(rows: pd.DataFrame) -> dict[str, float]:
+    flat: dict[str, float] = {}
+    for method, line in table(rows).iterrows():
+        for column, value in line.items():
+            if np.isfinite(value):
+                flat[f"{method}.{column}"] = float(value)
     mss_db = rows.pivot_table(index="id", columns="row", values="mss_db")
     flat["clips"] = float(len(mss_db))
     refined = [name for name in REFINED if name in mss_db]
-    for name in refined if "no_itf" in mss_db else ():
-        change = mss_db[name] - mss_db["no_itf"]
-        flat[f"{name}.gain"] = 1.0 - float(
-            mss_db[name].median() / max(mss_db["no_itf"].median(), 1e-9)
-        )
-        flat[f"{name}.share_improved"] = float((change < -TIE_DB).mean())
-        flat[f"{name}.share_worse"] = float((change > TIE_DB).mean())
+    if "no_itf" in mss_db:
+        for name in refined:
+            change_db = mss_db[name] - mss_db["no_itf"]
+            flat[f"{name}.gain"] = 1.0 - _ratio_of_medians(mss_db[name], mss_db["no_itf"])
+            flat[f"{name}.share_improved"] = float((change_db < -TIE_DB).mean())
+            flat[f"{name}.share_worse"] = float((change_db > TIE_DB).mean())
+    rivals = [rival for rival in RIVALS if rival in mss_db]
     for name in refined:
-        for rival in (r for r in RIVALS if r in mss_db):
+        for rival in rivals:
             flat[f"{name}.beats_{rival}"] = float((mss_db[name] < mss_db[rival]).mean())
-            flat[f"{name}.of_{rival}"] = float(
-                mss_db[name].median() / max(mss_db[rival].median(), 1e-9)
-            )
+            flat[f"{name}.of_{rival}"] = _ratio_of_medians(mss_db[name], mss_db[rival])
     return flat
 
 
-def over_time(rows: pd.DataFrame, grid_s: np.ndarray) -> pd.DataFrame:
-    """Median best-so-far MSS at each time of `grid_s` (columns: row, seconds, mss_db).
+def _ratio_of_medians(above: pd.Series, below: pd.Series) -> float:
+    return float(above.median() / max(below.median(), LEAST_DB))
 
-    Times before every clip has a value are left out.
+
+def over_time(rows: pd.DataFrame, grid_s: np.ndarray) -> pd.DataFrame:
+    """Return the median best MSS so far at each time of `grid_s`.
+
+    Columns: row, seconds, mss_db. Times before every clip has a value are left out.
     """
     lines = []
-    for row, part in rows.groupby("row"):
-        known = [np.array(curve, dtype=float) for curve in part["curve"] if len(curve)]
-        if not known:
+    for method, part in rows.groupby("row"):
+        curves = [np.array(curve, dtype=float) for curve in part["curve"] if len(curve)]
+        if not curves:
             continue
-        values = np.stack([_best_at(curve, grid_s) for curve in known])
-        heard = np.isfinite(values).all(axis=0)
-        lines += [
-            {"row": row, "seconds": float(t), "mss_db": float(v)}
-            for t, v in zip(grid_s[heard], np.median(values[:, heard], axis=0), strict=True)
-        ]
+        best_db = np.stack([_best_at(curve, grid_s) for curve in curves])
+        complete = np.isfinite(best_db).all(axis=0)
+        medians_db = np.median(best_db[:, complete], axis=0)
+        for seconds, median_db in zip(grid_s[complete], medians_db, strict=True):
+            lines.append({"row": method, "seconds": float(seconds), "mss_db": float(median_db)})
     return pd.DataFrame(lines, columns=["row", "seconds", "mss_db"])
 
 
 def _best_at(curve: np.ndarray, grid_s: np.ndarray) -> np.ndarray:
-    """Step function of (renders, seconds, best) rows.
-
-    The best known at each time, inf before the first.
-    """
+    """The best MSS known at each time, inf before the first; curve: (renders, seconds, MSS)."""
     place = np.searchsorted(curve[:, 1], grid_s, side="right")
-    best = np.concatenate([[np.inf], np.minimum.accumulate(curve[:, 2])])
-    return best[place]
+    best_db = np.concatenate([[np.inf], np.minimum.accumulate(curve[:, 2])])
+    return best_db[place]

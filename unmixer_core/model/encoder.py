@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from unmixer_core.features.frames import FeatureSpec
 from unmixer_core.model.noise import Dropout
+from unmixer_core.schema.notes import midi_to_hz
 
 #: Channels of the residual blocks, in units of the width; each that widens halves both axes.
 WIDENINGS = (2, 4, 6, 6)
@@ -163,7 +164,7 @@ def mel_to_hz(mel: Tensor) -> Tensor:
 
 def note_to_hz(note: Tensor) -> Tensor:
     """MIDI note -> frequency, A4 = 69 = 440 Hz."""
-    return 440.0 * 2.0 ** ((note.float() - 69.0) / 12.0)
+    return midi_to_hz(note.float())
 
 
 def band_mels(spec: FeatureSpec) -> Tensor:

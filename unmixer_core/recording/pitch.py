@@ -1,12 +1,15 @@
-"""Which note a sound is: a sawtooth-like comb over the spectrum, after SWIPE (Camacho and Harris,
-JASA 124(3), 2008).
+"""Pitch detection: a sawtooth-like comb over the spectrum, after SWIPE.
 
-A candidate's comb rewards energy at its harmonics and punishes energy half-way between them, which
-is what keeps a pitch apart from the octave below it. Magnitudes enter by their square root, as
-loudness would. Unlike a voice, a synthesizer's note may hold a second oscillator or a sub octave:
-such a sound has more than one right answer, so candidates are ranked. No library's tracker is used
-because voices are what those were made for: Praat's names fewer of our notes and no second
-candidate (`python -m benchmarks.unmix --clips 0`).
+Camacho and Harris, "A sawtooth waveform inspired pitch estimator for speech and music", JASA
+124(3), 2008.
+
+The comb of a candidate note rewards energy at its harmonics and punishes energy half-way between
+them. The punishment separates a pitch from the octave below it. Magnitudes enter by their square
+root, which is close to loudness. A synthesizer's note may hold a second oscillator or a sub octave,
+and then it has more than one right answer. So the detector ranks candidates.
+
+We use no library's tracker, because those are made for voices: Praat's names fewer of our notes
+correctly and gives no second candidate (`python -m benchmarks.unmix.command --clips 0`).
 """
 
 from __future__ import annotations
@@ -17,15 +20,34 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from unmixer_core.schema.notes import midi_to_hz
+
+#: Sounds are resampled to this rate in Hz, so that one set of combs serves all files.
 RATE = 44100
-SIZE, HOP = 4096, 1024
-LOW, HIGH, STEP = 24.0, 96.0, 0.25
+#: Samples of a frame: 93 ms, about three periods of the lowest note that the grid holds.
+FRAME_SAMPLES = 4096
+#: Samples between frames: a quarter of a frame, the usual overlap of a Hann window.
+HOP_SAMPLES = 1024
+#: The candidates: MIDI notes from C0 (33 Hz) to below C6 (2.1 kHz), in quarters of a semitone.
+LOWEST_NOTE = 24.0
+HIGHEST_NOTE = 96.0
+NOTE_STEP = 0.25
+#: Harmonics above this frequency carry little of the pitch and are left out.
 TOP_HZ = 6000.0
-#: Harmonics weigh like frequency to the power of minus this, twice.
+#: Harmonics are weighted by frequency to the power of minus this, once for the comb and once for
+#: the spectrum.
 DECAY = 0.25
 #: Below this salience a frame has no pitch: white noise reaches about 0.02.
 TONAL = 0.05
+#: Intervals in semitones at which a single note has strong harmonics: harmonics 2, 3, 4, 5, 6, 8
+#: and 16.
 HARMONICS_ST = (12.0, 19.0, 24.0, 28.0, 31.0, 36.0, 48.0)
+#: Two candidates are different notes above this distance in semitones.
+APART_ST = 0.7
+#: A candidate is the note asked for below this distance in semitones.
+SAME_NOTE_ST = 0.8
+#: Avoids a division by zero in a silent frame.
+TINY = 1e-12
 
 Array = NDArray[np.float32]
 
@@ -41,97 +63,131 @@ class Pitch:
 
     @property
     def note(self) -> int:
-        return int(np.floor(self.notes[0] + 0.5))
+        """The best candidate, rounded to a MIDI note."""
+        return nearest_note(self.notes[0])
 
     @property
     def salience(self) -> float:
+        """The salience of the best candidate."""
         return self.saliences[0]
 
     def rival(self) -> tuple[int, float]:
-        """The most salient candidate that is no octave and no low harmonic of the best, and its
-        salience beside the best's.
+        """Return the most salient candidate that may be a second note, and its relative salience.
+
+        Candidates at an octave or a low harmonic of the best do not count. The salience is divided
+        by that of the best; it is 0 where there is no such candidate.
         """
-        apart = [
-            (note, salience)
-            for note, salience in zip(self.notes, self.saliences, strict=True)
-            if self._apart(note)
-        ]
-        note, salience = max(apart, key=lambda pair: pair[1], default=(self.notes[0], 0.0))
-        return int(np.floor(note + 0.5)), max(salience, 0.0) / max(self.salience, TONAL)
+        rival_note = self.notes[0]
+        rival_salience = 0.0
+        found = False
+        for note, salience in zip(self.notes, self.saliences, strict=True):
+            if self._is_second_note(note) and (not found or salience > rival_salience):
+                rival_note = note
+                rival_salience = salience
+                found = True
+        relative = max(rival_salience, 0.0) / max(self.salience, TONAL)
+        return nearest_note(rival_note), relative
 
     def share(self, note: float) -> float:
-        """How salient a note is beside the best, as far as it is among the candidates; else 0."""
-        near = [s for n, s in zip(self.notes, self.saliences, strict=True) if abs(n - note) < 0.8]
+        """Return the salience of a note divided by that of the best; 0 if it is no candidate."""
+        near = []
+        for candidate, salience in zip(self.notes, self.saliences, strict=True):
+            if abs(candidate - note) < SAME_NOTE_ST:
+                near.append(salience)
         return max(near, default=0.0) / max(self.salience, TONAL)
 
-    def _apart(self, note: float) -> bool:
-        above = note - self.notes[0]
-        return above > 0.7 and all(abs(above - harmonic) > 0.7 for harmonic in HARMONICS_ST)
+    def _is_second_note(self, note: float) -> bool:
+        above_st = note - self.notes[0]
+        if above_st <= APART_ST:
+            return False
+        return all(abs(above_st - harmonic_st) > APART_ST for harmonic_st in HARMONICS_ST)
+
+
+def nearest_note(note: float) -> int:
+    """Round a fractional MIDI note; a half goes up (Python's `round` goes to the even one)."""
+    return int(np.floor(note + 0.5))
 
 
 def detect(mono: Array, n: int = 4) -> Pitch:
-    """The n most salient notes of a sound [time] at RATE, by its mean spectrum."""
+    """Return the n most salient notes of a sound [time] at RATE, by its mean spectrum."""
     salience = _combs() @ _unit(spectra(mono).mean(axis=0))
-    grid = _grid()
-    inner = np.flatnonzero((salience[1:-1] >= salience[:-2]) & (salience[1:-1] > salience[2:])) + 1
-    peaks = inner if len(inner) else np.array([int(np.argmax(salience))])
+    rises = salience[1:-1] >= salience[:-2]
+    falls = salience[1:-1] > salience[2:]
+    peaks = np.flatnonzero(rises & falls) + 1
+    if len(peaks) == 0:
+        peaks = np.array([int(np.argmax(salience))])
     best = peaks[np.argsort(-salience[peaks], kind="stable")][:n]
-    return Pitch(tuple(float(grid[i]) for i in best), tuple(float(salience[i]) for i in best))
+    return Pitch(
+        notes=tuple(_grid()[best].tolist()),
+        saliences=tuple(salience[best].tolist()),
+    )
 
 
 def track(mono: Array) -> tuple[Array, Array]:
-    """Note (fractional MIDI) and salience of each frame, a frame every HOP samples.
+    """Return the note (fractional MIDI) and the salience of each frame, both [frames].
 
-    Both [frames].
+    mono: [time] at RATE; a frame begins every HOP_SAMPLES.
     """
-    rows = spectra(mono)
-    salience = _unit(rows) @ _combs().T
-    return _grid()[salience.argmax(axis=1)].astype(np.float32), salience.max(axis=1)
+    salience = _unit(spectra(mono)) @ _combs().T
+    notes = _grid()[salience.argmax(axis=1)].astype(np.float32)
+    return notes, salience.max(axis=1)
+
+
+def framed(mono: Array) -> Array:
+    """Return overlapping frames [frames, FRAME_SAMPLES]; a short sound is padded with silence."""
+    missing = max(0, FRAME_SAMPLES - len(mono))
+    padded = np.pad(mono, (0, missing))
+    return np.lib.stride_tricks.sliding_window_view(padded, FRAME_SAMPLES)[::HOP_SAMPLES]
 
 
 def spectra(mono: Array) -> Array:
-    """Square roots of magnitudes [frames, SIZE/2 + 1] of a sound [time].
-
-    Short sounds are padded with silence.
-    """
-    padded = np.pad(mono, (0, max(0, SIZE - len(mono))))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, SIZE)[::HOP]
-    return np.sqrt(
-        np.abs(np.fft.rfft(frames * np.hanning(SIZE).astype(np.float32), axis=1))
-    ).astype(np.float32)
+    """Return the square roots of magnitudes [frames, FRAME_SAMPLES/2 + 1] of a sound [time]."""
+    window = np.hanning(FRAME_SAMPLES).astype(np.float32)
+    magnitudes = np.abs(np.fft.rfft(framed(mono) * window, axis=1))
+    return np.sqrt(magnitudes).astype(np.float32)
 
 
-def peeled(mono: Array, note: float) -> Pitch:
-    """What remains salient once everything at harmonics of `note` and of its octaves below is
-    taken out of the spectrum.
+def detect_residual(mono: Array, note: float) -> Pitch:
+    """Return the most salient note of a sound [time] without the harmonics of `note`.
+
+    The harmonics of the octave below are removed too, because a sub oscillator adds them. The
+    salience is relative to the whole spectrum.
     """
     spectrum = spectra(mono).mean(axis=0)
-    hertz = np.fft.rfftfreq(SIZE, 1.0 / RATE)
-    place = (
-        hertz / (440.0 * 2.0 ** ((note - 69.0) / 12.0)) * 2.0
-    )  # the octave below explains what a sub oscillator adds
-    rest = np.where(np.abs(place - np.round(place)) < 0.25, 0.0, spectrum)
-    salience = _combs() @ rest / max(float(np.linalg.norm(spectrum)), 1e-12)
+    # in harmonics of the octave below, hence the factor of 2
+    harmonic = _bin_hz() / midi_to_hz(note) * 2.0
+    is_harmonic = np.abs(harmonic - np.round(harmonic)) < 0.25
+    residual = np.where(is_harmonic, 0.0, spectrum)
+    salience = _combs() @ residual / max(float(np.linalg.norm(spectrum)), TINY)
     best = int(np.argmax(salience))
     return Pitch((float(_grid()[best]),), (float(salience[best]),))
 
 
 def _unit(rows: Array) -> Array:
-    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return rows / np.maximum(norms, TINY)
+
+
+def _bin_hz() -> NDArray[np.floating]:
+    return np.fft.rfftfreq(FRAME_SAMPLES, 1.0 / RATE)
 
 
 @lru_cache(maxsize=1)
 def _grid() -> Array:
-    return np.arange(LOW, HIGH, STEP, dtype=np.float32)
+    """Candidate notes [notes]."""
+    return np.arange(LOWEST_NOTE, HIGHEST_NOTE, NOTE_STEP, dtype=np.float32)
 
 
 @lru_cache(maxsize=1)
 def _combs() -> Array:
-    """One comb per note of the grid [notes, SIZE/2 + 1]; its positive part has norm 1."""
-    hertz = np.fft.rfftfreq(SIZE, 1.0 / RATE)
-    place = hertz / (440.0 * 2.0 ** ((_grid()[:, None] - 69.0) / 12.0))
-    comb = np.cos(2.0 * np.pi * place)
-    comb[(place < 0.25) | (hertz > TOP_HZ)] = 0.0
-    comb[(place < 0.75) & (comb < 0.0)] *= 0.5  # beside the fundamental only one neighbour punishes
-    comb *= np.maximum(hertz, 1.0) ** -(2.0 * DECAY)
-    return (comb / np.linalg.norm(np.maximum(comb, 0.0), axis=1, keepdims=True)).astype(np.float32)
+    """One comb per note of the grid [notes, FRAME_SAMPLES/2 + 1]; its positive part has norm 1."""
+    bin_hz = _bin_hz()
+    harmonic = bin_hz / midi_to_hz(_grid()[:, None])
+    comb = np.cos(2.0 * np.pi * harmonic)
+    # a comb begins a quarter of a harmonic below the fundamental
+    comb[(harmonic < 0.25) | (bin_hz > TOP_HZ)] = 0.0
+    # the valley below the fundamental has one neighbour, not two, so it counts half
+    comb[(harmonic < 0.75) & (comb < 0.0)] *= 0.5
+    comb *= np.maximum(bin_hz, 1.0) ** -(2.0 * DECAY)
+    norms = np.linalg.norm(np.maximum(comb, 0.0), axis=1, keepdims=True)
+    return (comb / norms).astype(np.float32)

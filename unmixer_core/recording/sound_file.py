@@ -1,12 +1,10 @@
-"""Sound files of strangers: read with limits, block by block, and refused in one sentence.
+"""Untrusted sound files: read with limits, refused in one sentence; and written.
 
-And written where they ask.
-
-A header may claim anything, so nothing is allocated for what it claims: blocks are read until the
-decoder has no more, or until `MAX_S` seconds. Only regular files are opened (a pipe would wait for
-ever), and libsndfile is told no format: it recognises WAV, AIFF, FLAC, OGG and MP3 by content,
-whatever the file is called. Files are opened here and not by libsndfile, which knows neither names
-outside UTF-8 nor why a file cannot be written.
+A header may claim anything, so no memory is allocated for its claims: blocks are read until the
+decoder has no more, or until `MAX_S` seconds. Only regular files are opened, because a pipe would
+wait for ever. libsndfile gets no format: it recognises WAV, AIFF, FLAC, OGG and MP3 by content,
+whatever the name says. Python opens the files and not libsndfile, which knows neither names outside
+UTF-8 nor why a file cannot be written.
 """
 
 from __future__ import annotations
@@ -27,15 +25,24 @@ from numpy.typing import NDArray
 from unmixer_core.errors import AudioError
 from unmixer_core.system import files
 
+#: Seconds that are read of a file: enough for a note with silence before it.
 MAX_S = 60.0
-MIN_RATE, MAX_RATE = 4000, 384_000
+#: Sample rates in Hz. Below, a pitch cannot be read; above, a header is wrong.
+MIN_RATE = 4000
+MAX_RATE = 384_000
 MAX_CHANNELS = 64
+#: 2 GiB: three hours of 16-bit stereo at 44.1 kHz.
 MAX_BYTES = 2 << 30
-#: Samples read at a time, over all channels.
+#: Samples read at a time, over all channels: 1 MiB of float32.
 BLOCK_SAMPLES = 1 << 18
+#: libsndfile's names of the formats that are read. It knows more, raw ones among them.
 FORMATS = {"WAV", "WAVEX", "RF64", "AIFF", "FLAC", "OGG", "MP3", "W64", "CAF", "AU"}
-#: What libsndfile says of an MP3 file that is there and that its decoder refuses.
+#: libsndfile's words for an MP3 file that exists and that its decoder refuses.
 NO_FILE = "File does not exist"
+#: The longest path and the longest reason that a sentence holds.
+LONGEST_PATH = 200
+LONGEST_REASON = 160
+#: Suffixes of the files that a batch takes from a folder.
 SUFFIXES = (
     ".wav",
     ".aif",
@@ -53,8 +60,10 @@ SUFFIXES = (
 
 @dataclass(frozen=True)
 class Sound:
-    """What a file holds: samples float32 [channel, time] (its first one or two channels), rate
-    in Hz, channels in the file, and whether it went on after MAX_S seconds.
+    """The content of a file.
+
+    samples: float32 [channel, time], its first one or two channels. rate: Hz. channels: how many
+    the file has. longer: whether it goes on after MAX_S seconds.
     """
 
     samples: NDArray[np.float32]
@@ -66,18 +75,20 @@ class Sound:
 def read(path: Path) -> Sound:
     """Decode a file's first two channels.
 
-    Raises AudioError, one sentence, for everything that is no usable sound.
+    Raises:
+        AudioError: in one sentence, for everything that is no usable sound.
     """
-    _regular(path)
+    _check_regular(path)
     try:
         with (
             path.open("rb") as opened,
-            _hushed(),
+            _stderr_silenced(),
             soundfile.SoundFile(opened.fileno(), closefd=False) as file,
         ):
-            _plausible(path, file)
-            samples = _blocks(file)
-            channels, rate = int(file.channels), int(file.samplerate)
+            _check_header(path, file)
+            samples = _read_blocks(file)
+            channels = int(file.channels)
+            rate = int(file.samplerate)
     except (soundfile.SoundFileError, RuntimeError, OSError, ValueError, TypeError) as error:
         raise AudioError(f"{shown(path)} cannot be read as audio ({_reason(error)}).") from None
     limit = int(MAX_S * rate)
@@ -89,53 +100,55 @@ def read(path: Path) -> Sound:
 
 
 def write(path: Path, clip: NDArray[np.float32], rate: int, subtype: str | None = None) -> None:
-    """float32 [channel, time] → a file whose format follows its suffix.
+    """Write float32 [channel, time] as a file whose format follows its suffix.
 
-    Written to a temporary name, then moved. Raises AudioError when the format cannot hold it,
-    OSError when the file cannot be written.
+    subtype: libsndfile's sample format, such as "PCM_24".
+
+    Raises:
+        AudioError: the format cannot hold the clip.
+        OSError: the file cannot be written.
     """
     encoded = io.BytesIO()
+    file_format = path.suffix.lstrip(".").upper()
     try:
-        soundfile.write(
-            encoded, clip.T, rate, subtype=subtype, format=path.suffix.lstrip(".").upper()
-        )
+        soundfile.write(encoded, clip.T, rate, subtype=subtype, format=file_format)
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
         raise AudioError(f"{shown(path)} cannot be written as audio ({_reason(error)}).") from None
     try:
-        files.write_bytes(path, encoded.getvalue())
+        with files.replacing(path) as temporary:
+            temporary.write_bytes(encoded.getbuffer())
     except OSError as error:
+        # the error of a full disk names no file, others name the temporary one
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
-    """What C code writes to standard error goes nowhere.
-
-    MP3's decoder warns there of every bad frame.
-    """
+def _stderr_silenced() -> Iterator[None]:
+    """Discard what C code writes to standard error: the MP3 decoder warns of every bad frame."""
     sys.stderr.flush()
-    kept = os.dup(2)
+    # Python's sys.stderr does not reach C code, so the file descriptor is replaced
+    saved = os.dup(2)
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
-def _regular(path: Path) -> None:
+def _check_regular(path: Path) -> None:
     try:
-        about = os.stat(path)
+        status = os.stat(path)
     except (OSError, ValueError) as error:
         raise AudioError(f"{shown(path)} cannot be opened ({_reason(error)}).") from None
-    if not stat.S_ISREG(about.st_mode):
-        raise AudioError(f"{shown(path)} is no file but a {_kind(about.st_mode)}.")
-    if about.st_size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        raise AudioError(f"{shown(path)} is no file but a {_kind(status.st_mode)}.")
+    if status.st_size == 0:
         raise AudioError(f"{shown(path)} is empty.")
-    if about.st_size > MAX_BYTES:
+    if status.st_size > MAX_BYTES:
         raise AudioError(
-            f"{shown(path)} has {about.st_size >> 20} MiB, more than the {MAX_BYTES >> 20} that "
+            f"{shown(path)} has {status.st_size >> 20} MiB, more than the {MAX_BYTES >> 20} that "
             f"are read."
         )
 
@@ -145,7 +158,7 @@ def _kind(mode: int) -> str:
     return next((word for test, word in kinds.items() if test(mode)), "device")
 
 
-def _plausible(path: Path, file: soundfile.SoundFile) -> None:
+def _check_header(path: Path, file: soundfile.SoundFile) -> None:
     if file.format not in FORMATS:
         raise AudioError(
             f"{shown(path)} is of the format {file.format}; WAV, AIFF, FLAC, OGG and MP3 are read."
@@ -160,10 +173,13 @@ def _plausible(path: Path, file: soundfile.SoundFile) -> None:
         )
 
 
-def _blocks(file: soundfile.SoundFile) -> NDArray[np.float32]:
+def _read_blocks(file: soundfile.SoundFile) -> NDArray[np.float32]:
     """The first two channels [channel, time], up to one block beyond MAX_S."""
-    size, wanted = max(1, BLOCK_SAMPLES // file.channels), int(MAX_S * file.samplerate)
-    parts, total = [np.zeros((0, min(2, file.channels)), dtype=np.float32)], 0
+    size = max(1, BLOCK_SAMPLES // file.channels)
+    wanted = int(MAX_S * file.samplerate)
+    # an empty part, so that a file without samples has a shape
+    parts = [np.zeros((0, min(2, file.channels)), dtype=np.float32)]
+    total = 0
     while total <= wanted:
         block = file.read(size, dtype="float32", always_2d=True)
         if len(block) == 0:
@@ -174,14 +190,20 @@ def _blocks(file: soundfile.SoundFile) -> NDArray[np.float32]:
 
 
 def shown(path: Path) -> str:
-    """A path on one line, cut to what a person can read."""
+    """Return a path on one line, cut to what a person can read."""
     text = "".join(c if c.isprintable() else "?" for c in str(path))
-    return text if len(text) <= 200 else f"...{text[-197:]}"
+    if len(text) <= LONGEST_PATH:
+        return text
+    # the end of a path says more than its beginning
+    return f"...{text[3 - LONGEST_PATH :]}"
 
 
 def _reason(error: BaseException) -> str:
+    # libsndfile's words, else the operating system's, else whatever the error says
     text = str(getattr(error, "error_string", "") or getattr(error, "strerror", "") or error)
     line = " ".join(text.split()).rstrip(".")
     if line.startswith(NO_FILE):
         return "its content is damaged"
-    return line if len(line) <= 160 else f"{line[:157]}..."
+    if len(line) <= LONGEST_REASON:
+        return line
+    return f"{line[: LONGEST_REASON - 3]}..."

@@ -16,6 +16,8 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from unmixer_core.schema.notes import midi_to_hz
+
 Value = Any  # float, numpy array or torch tensor: the laws treat them alike
 
 
@@ -86,7 +88,7 @@ class MidiPitch:
     """physical Hz = 440 · 2^((raw − 69) / 12)."""
 
     def to_physical(self, raw: Value) -> Value:
-        return 440.0 * 2.0 ** ((raw - 69.0) / 12.0)
+        return midi_to_hz(raw)
 
     def to_raw(self, physical: Value) -> Value:
         return 69.0 + _log(physical / 440.0) * (12.0 / math.log(2.0))

@@ -66,7 +66,7 @@ def proposals(
     if known is not None and settings.neighbours and not fast:
         rows = _nearest(ear, settings, known, clips, distance)
         played = [replace(known.patches[row], note=heard.note, gate_s=heard.gate_s) for row in rows]
-        as_is = [] if heard.told else [known.patches[row] for row in rows]
+        as_is = [] if heard.given else [known.patches[row] for row in rows]
         found = ear.constrained([*as_is, *played], constraints)
         near, neighbours = found[:1], found[1:]
     turns = [

@@ -476,7 +476,7 @@ class Search:
 
     def _other_gates(self, patch: Patch) -> list[Patch]:
         """The patch with the key held for another time, unless a person told it."""
-        if "gate_s" in self.heard.told:
+        if "gate_s" in self.heard.given:
             return []
         longest_s = self.heard.clip.shape[1] / self.heard.rate
         gates = {

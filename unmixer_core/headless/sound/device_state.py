@@ -10,6 +10,7 @@ from typing import Any
 
 from unmixer_core.schema.devices import EFFECTS, TABLES, WAVETABLE
 from unmixer_core.schema.knob import Law
+from unmixer_core.schema.notes import hz_to_midi
 
 Controls = dict[str, float]
 PROPERTIES: dict[
@@ -107,4 +108,4 @@ def root4(seconds: float) -> float:
 
 def to_note(frequency_hz: float) -> float:
     """Hz → MIDI note number: how Vital keeps cutoffs."""
-    return 69.0 + 12.0 * math.log2(frequency_hz / 440.0)
+    return hz_to_midi(frequency_hz)
