@@ -15,7 +15,6 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmixer_core.dsp.levels import A4_HZ, A4_NOTE
 from unmixer_core.errors import StageError
 from unmixer_core.proxy.voice import FRAMES, HARMONICS
 from unmixer_core.schema.devices import WAVETABLES
