@@ -24,11 +24,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmixer_core import config
 from unmixer_core.errors import StageError
 from unmixer_core.features.frames import FeatureSpec, log_mel
 from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.proxy.twin import ProxyModule
-from unmixer_core.sampling import SamplingSettings, draw
+from unmixer_core.sampling import draw
 from unmixer_core.schema.patch import PHASES, Patch, Patches
 
 
@@ -66,7 +67,7 @@ class Plan:
     """All that decides what the frames are, but for the proxy's weights. Sent to every worker."""
 
     settings: Settings
-    sample: SamplingSettings
+    sample: config.Sample
     limits: Limits
     spec: FeatureSpec
 

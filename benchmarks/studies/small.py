@@ -19,7 +19,7 @@ from unmixer_core.inference import finetune, propose
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.pipeline import state
 from unmixer_core.training.curriculum import PhaseData, Sounds
-from unmixer_core.training.phase import Settings
+from unmixer_core.training.phase import PhaseSections
 
 #: The default model at about a twentieth of its cost; no averaging, so that what is judged is what
 #: was trained.
@@ -92,10 +92,10 @@ class StudyInputs:
 
     def settings(
         self, phase: config.TrainPhase, changes: Mapping[str, Any] | None = None
-    ) -> Settings:
+    ) -> PhaseSections:
         """What a phase is trained by; `changes` are dotted names of params.yaml."""
         params = config.with_values(self.params, changes or {})
-        return Settings(phase, params.loss, params.optim, params.augment)
+        return PhaseSections(phase, params.loss, params.optim, params.augment)
 
     @torch.no_grad()
     def distance_db(self, model: Unmixer, rows: np.ndarray, seed: int) -> float:

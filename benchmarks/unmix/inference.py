@@ -119,7 +119,10 @@ def throughput(
     phase = config.with_values(
         params, {"train.full.epochs": 1, "train.full.proxy_epochs": 0}
     ).train.full
-    settings, log = training_phase.Settings(phase, loss, params.optim, params.augment), Clocked()
+    settings, log = (
+        training_phase.PhaseSections(phase, loss, params.optim, params.augment),
+        Clocked(),
+    )
     model = training_phase.new_model(data, params.model, SEED)
     with tempfile.TemporaryDirectory() as state:
         training_phase.fit(model, data, settings, state=Path(state), log=log, proxy_term=sounds)
