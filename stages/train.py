@@ -13,7 +13,7 @@ from pathlib import Path
 from unmixer_core import config
 from unmixer_core.pipeline import machine, run, state
 from unmixer_core.pipeline.log import StageLog
-from unmixer_core.training.phase import Settings, train_phase
+from unmixer_core.training.phase import PhaseSections, train_phase
 
 
 def train_dry(
@@ -30,7 +30,7 @@ def train_dry(
     log: StageLog,
 ) -> dict[str, float]:
     """Frames of host and proxy, clips and proxy → model.safetensors and model.json in `model`."""
-    settings = Settings(train, loss, optim, augment)
+    settings = PhaseSections(train, loss, optim, augment)
     inputs = (features, proxy_frames, renders, proxy)
     return _train("dry", "train_dry", inputs, None, model, architecture, settings, log)
 
@@ -50,7 +50,7 @@ def train_fx(
     log: StageLog,
 ) -> dict[str, float]:
     """The same, from the model of the dry phase in `initial`."""
-    settings = Settings(train, loss, optim, augment)
+    settings = PhaseSections(train, loss, optim, augment)
     inputs = (features, proxy_frames, renders, proxy)
     return _train("nonlinear", "train_fx", inputs, initial, model, architecture, settings, log)
 
@@ -70,7 +70,7 @@ def train_full(
     log: StageLog,
 ) -> dict[str, float]:
     """The same, from the model of the second phase in `initial`."""
-    settings = Settings(train, loss, optim, augment)
+    settings = PhaseSections(train, loss, optim, augment)
     inputs = (features, proxy_frames, renders, proxy)
     return _train("full", "train_full", inputs, initial, model, architecture, settings, log)
 
@@ -85,7 +85,7 @@ def _train(
     initial: Path | None,
     model: Path,
     architecture: config.Model,
-    settings: Settings,
+    settings: PhaseSections,
     log: StageLog,
 ) -> dict[str, float]:
     """One phase, resumable."""

@@ -7,10 +7,9 @@ nothing but itself.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 
+from unmixer_core import config
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import PHASES, SPLITS, Patch, Patches
 from unmixer_core.schema.rack import RACK
@@ -40,26 +39,8 @@ AUDIBLE: dict[str, tuple[float, float]] = {
 QUIETEST_GAIN = 0.15
 
 
-class SamplingSettings(Protocol):
-    """What sampling reads of params.yaml's `sample` section."""
-
-    chain_length_weights: tuple[float, ...]
-    order_audible_bias: float
-    p_osc_2: float
-    p_sub: float
-    p_filter: float
-    p_unison: float
-    p_effect_mode: float
-    p_modulation: float
-    p_stop: float
-    note_low: int
-    note_high: int
-    gate_low_s: float
-    gate_high_s: float
-
-
 def sample(
-    n: int, phase: str, split: str, seed: int, settings: SamplingSettings, first_id: int = 0
+    n: int, phase: str, split: str, seed: int, settings: config.Sample, first_id: int = 0
 ) -> Patches:
     """Draw n patches of a phase ("dry" | "nonlinear" | "full")."""
     patches = [draw(phase, split, index, seed, settings) for index in range(n)]
@@ -67,7 +48,7 @@ def sample(
 
 
 def draw(
-    phase: str, split: str, index: int, seed: int, settings: SamplingSettings, attempt: int = 0
+    phase: str, split: str, index: int, seed: int, settings: config.Sample, attempt: int = 0
 ) -> Patch:
     """The patch number `index` of a phase and split, on its `attempt`-th redraw."""
     rng_seed = [seed, PHASES.index(phase), SPLITS.index(split), index, attempt]
@@ -84,7 +65,7 @@ def draw(
     return Patch(knobs, choices, chain, note, gate_s).canonical()
 
 
-def draw_chain(rng: np.random.Generator, phase: str, settings: SamplingSettings) -> tuple[str, ...]:
+def draw_chain(rng: np.random.Generator, phase: str, settings: config.Sample) -> tuple[str, ...]:
     """An ordered chain: empty (dry), of the three non-linear effects (nonlinear), or of all
     eight (full).
     """
@@ -116,9 +97,7 @@ def _set_choice(choices: np.ndarray, key: str, item: int) -> None:
     choices[RACK.choice_index[key]] = item
 
 
-def _bias_choices(
-    rng: np.random.Generator, choices: np.ndarray, settings: SamplingSettings
-) -> None:
+def _bias_choices(rng: np.random.Generator, choices: np.ndarray, settings: config.Sample) -> None:
     plain, other = 1.0 - settings.p_effect_mode, settings.p_effect_mode / 3.0
     _set_choice(
         choices, "wavetable.osc_1_effect_mode", int(rng.choice(4, p=[plain, other, other, other]))
@@ -130,7 +109,7 @@ def _bias_choices(
     _set_choice(choices, "wavetable.unison_mode", int(rng.random() < settings.p_unison))
 
 
-def _bias_knobs(rng: np.random.Generator, knobs: np.ndarray, settings: SamplingSettings) -> None:
+def _bias_knobs(rng: np.random.Generator, knobs: np.ndarray, settings: config.Sample) -> None:
     """Sparse modulation, envelopes and effects that are heard, EQ gains away from zero."""
     for i, ref in enumerate(RACK.knobs):
         if ref.knob.bipolar_amount and rng.random() > settings.p_modulation:

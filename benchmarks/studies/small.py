@@ -16,7 +16,7 @@ from unmixer_core.inference import finetune, propose
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.pipeline import state
 from unmixer_core.training.curriculum import PhaseData, Sounds
-from unmixer_core.training.phase import Settings
+from unmixer_core.training.phase import PhaseSections
 
 #: The default model at about a twentieth of its cost. No averaging of weights, so that the trained
 #: weights are the ones measured.
@@ -94,10 +94,10 @@ class StudyInputs:
 
     def settings(
         self, phase: config.TrainPhase, changes: Mapping[str, Any] | None = None
-    ) -> Settings:
+    ) -> PhaseSections:
         """Return the settings of a phase; changes: dotted names of params.yaml."""
         params = config.with_values(self.params, changes or {})
-        return Settings(phase, params.loss, params.optim, params.augment)
+        return PhaseSections(phase, params.loss, params.optim, params.augment)
 
     @torch.no_grad()
     def distance_db(self, model: Unmixer, rows: np.ndarray, seed: int) -> float:

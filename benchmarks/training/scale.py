@@ -179,7 +179,9 @@ def measure(folder: Path, steps: int) -> dict[str, float]:
         *(folder / name for name in ("features", "proxy_frames", "renders", "proxy"))
     )
     fingerprint_s = time.perf_counter() - begun
-    settings = training_phase.Settings(params.train.full, params.loss, params.optim, params.augment)
+    settings = training_phase.PhaseSections(
+        params.train.full, params.loss, params.optim, params.augment
+    )
     training_phase.train_phase(
         "full",
         features=folder / "features",

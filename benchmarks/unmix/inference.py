@@ -115,7 +115,7 @@ def throughput(
     phase = config.with_values(
         params, {"train.full.epochs": 1, "train.full.proxy_epochs": 0}
     ).train.full
-    settings = training_phase.Settings(phase, loss, params.optim, params.augment)
+    settings = training_phase.PhaseSections(phase, loss, params.optim, params.augment)
     log = BatchClock()
     model = training_phase.new_model(data, params.model, SEED)
     with tempfile.TemporaryDirectory() as state:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from unmixer_core import sampling
+from unmixer_core import config, sampling
 from unmixer_core.features.frames import FeatureSpec
 from unmixer_core.features.store import FeatureTable
 from unmixer_core.model.targets import Targets
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.schema.patch import PHASES, Patches
 from unmixer_core.training.curriculum import PhaseData
-from unmixer_core.training.phase import Settings, new_model
+from unmixer_core.training.phase import PhaseSections, new_model
 
 SPEC = FeatureSpec(44100, 2048, 1764, 32, 30.0, 18000.0, -80.0)
 FRAMES = 25
@@ -68,7 +67,15 @@ OPTIM = dict(
 )
 AUGMENT = dict(noise_db=0.5, gain_db=0.5, shift_frames=1, mask_mels=2, mask_frames=2)
 PHASE = dict(seed=5, epochs=3, proxy_epochs=1, batch=8, replay=0.5, lr_scale=1.0)
-PRIOR = SimpleNamespace(
+COUNTS = {
+    f"{split}{phase}": 0
+    for split in ("n_", "n_valid_", "n_test_")
+    for phase in ("dry", "nonlinear", "full")
+}
+PRIOR = config.Sample(
+    seed=0,
+    test_seed=0,
+    **COUNTS,
     chain_length_weights=(0.1, 0.2, 0.3, 0.2, 0.2),
     order_audible_bias=0.5,
     p_osc_2=0.3,
@@ -85,14 +92,19 @@ PRIOR = SimpleNamespace(
 )
 
 
+KINDS = (config.Model, config.Loss, config.Optim, config.Augment, config.TrainPhase)
+
+
 def section(values: dict[str, Any], **changes: Any) -> Any:
-    return SimpleNamespace(**(values | changes))
+    """The section of params.yaml that has these keys."""
+    kind = next(kind for kind in KINDS if set(kind.model_fields) == set(values))
+    return kind(**(values | changes))
 
 
-def settings(**changes: dict[str, Any]) -> Settings:
+def settings(**changes: dict[str, Any]) -> PhaseSections:
     """Changes by section: settings(phase={"epochs": 1})."""
     parts = {"phase": PHASE, "loss": LOSS, "optim": OPTIM, "augment": AUGMENT}
-    return Settings(
+    return PhaseSections(
         **{name: section(values, **changes.get(name, {})) for name, values in parts.items()}
     )
 

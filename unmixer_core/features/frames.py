@@ -11,21 +11,11 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-
-class FeatureSettings(Protocol):
-    """What is read of params.yaml's `features` section."""
-
-    n_fft: int
-    hop: int
-    n_mels: int
-    fmin_hz: float
-    fmax_hz: float
-    floor_db: float
+from unmixer_core import config
 
 
 @dataclass(frozen=True)
@@ -41,7 +31,7 @@ class FeatureSpec:
     floor_db: float
 
     @classmethod
-    def of(cls, settings: FeatureSettings, sample_rate: int) -> FeatureSpec:
+    def of(cls, settings: config.Features, sample_rate: int) -> FeatureSpec:
         names = ("n_fft", "hop", "n_mels", "fmin_hz", "fmax_hz", "floor_db")
         return cls(sample_rate, **{name: getattr(settings, name) for name in names})
 

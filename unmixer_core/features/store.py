@@ -24,6 +24,7 @@ from unmixer_core.dataset.shards import Shard
 from unmixer_core.errors import AudioError, StageError
 from unmixer_core.features.frames import FeatureSpec, log_mel
 from unmixer_core.schema.patch import Patches
+from unmixer_core.system import files
 
 #: Clips whose frames are made at a time.
 BATCH = 32
@@ -78,10 +79,8 @@ class FeatureWriter:
 
     def write(self, shard: int, features: NDArray[np.float16]) -> None:
         path = self.folder / f"{shard_name(shard)}.npy"
-        temporary = path.with_suffix(".tmp")
-        with temporary.open("wb") as file:
+        with files.replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, features)
-        temporary.replace(path)
         self.total += float(features.astype(np.float32).mean()) * len(features)
 
     def finish(self, patches: Patches | Path) -> None:

@@ -5,55 +5,50 @@ it and trust it.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from unmixer_core import config
 from unmixer_core.errors import SchemaMismatch, StageError
 from unmixer_core.features.frames import FeatureSpec
-from unmixer_core.model.unmixer import ModelSettings, Unmixer
+from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.schema.rack import RACK
+from unmixer_core.system import files
 
 REBUILD = "dvc repro train_dry train_fx train_full"
-SETTINGS = tuple(ModelSettings.__annotations__)
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A model and what is known of it: its settings, and what the training wrote beside it."""
+    """A model, the settings it was built with, and the record that its training left."""
 
     model: Unmixer
-    settings: ModelSettings
+    settings: config.Model
     about: dict[str, Any]
 
 
-def save(folder: Path, model: Unmixer, settings: ModelSettings, about: Mapping[str, Any]) -> None:
-    """Write model.safetensors (weights and feature normalisation) and model.json, each written
-    then moved.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    temporary = folder / "model.safetensors.tmp"
-    save_file(
-        {name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()},
-        temporary,
-    )
-    os.replace(temporary, folder / "model.safetensors")
+def save(folder: Path, model: Unmixer, settings: config.Model, about: Mapping[str, Any]) -> None:
+    """Write model.safetensors (weights and feature normalisation) and model.json."""
+    weights = {
+        name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()
+    }
+    with files.replacing(folder / "model.safetensors") as temporary:
+        save_file(weights, temporary)
     document = {
         "schema": RACK.digest,
         "features": asdict(model.spec),
-        "model": {name: getattr(settings, name) for name in SETTINGS},
+        "model": settings.model_dump(),
         "about": dict(about),
     }
-    temporary = folder / "model.json.tmp"
-    temporary.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    os.replace(temporary, folder / "model.json")
+    text = json.dumps(document, indent=1, sort_keys=True)
+    files.write_text(folder / "model.json", text + "\n")
 
 
 def load(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
@@ -76,13 +71,13 @@ def load(folder: Path, device: torch.device | str = "cpu") -> Checkpoint:
         ) from error
     if document.get("schema") != RACK.digest:
         raise SchemaMismatch(f"the model in {folder}", document.get("schema"), RACK.digest, REBUILD)
-    settings: Any = SimpleNamespace(
-        **{"stops": False} | document["model"]
-    )  # models had no atoms before the word was
-    model = Unmixer(FeatureSpec(**document["features"]), settings)
     try:
+        # A model file written before the key `stops` existed has no atoms.
+        settings = config.Model(**({"stops": False} | document["model"]))
+        model = Unmixer(FeatureSpec(**document["features"]), settings)
         model.load_state_dict(weights)
-    except RuntimeError as error:  # torch lists every parameter
+    # RuntimeError: load_state_dict found other names or shapes; its message lists every parameter.
+    except (RuntimeError, ValidationError) as error:
         raise StageError(
             f"the model in {folder} is of another version of this code; run `{REBUILD}`."
         ) from error

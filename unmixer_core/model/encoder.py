@@ -35,6 +35,9 @@ PLAYED = 32
 class Encoder(nn.Module):
     """forward(features [b, 2, m, f], note [b], gate_s [b]) -> [b, out_width]."""
 
+    mean: Tensor
+    scale: Tensor
+
     def __init__(self, spec: FeatureSpec, *, width: int, harmonics: int, dropout: float) -> None:
         super().__init__()
         self.spec = spec
@@ -122,6 +125,8 @@ class HarmonicNet(nn.Module):
     Each frame is described on its own first (kernel 1), so that every frame of every clip teaches
     what a timbre looks like; then temporal convolutions follow its course.
     """
+
+    ratios: Tensor
 
     def __init__(self, spec: FeatureSpec, harmonics: int, channels: int, dropout: float) -> None:
         super().__init__()

@@ -176,18 +176,6 @@ class Mixture:
         """Standard deviation of each knob in each component [b, k, n]."""
         return (self.scale.square() + self.factor.square().sum(-1)).sqrt()
 
-    def quantile(self, level: float, *, steps: int = 40) -> Tensor:
-        """Marginal quantiles [b, n], by bisection."""
-        spread = 8 * self.marginal_scale()
-        low, high = (self.mean - spread).amin(1), (self.mean + spread).amax(1)
-        if self.stops is not None:
-            low, high = low.clamp_max(-STOP_LOGIT), high.clamp_min(STOP_LOGIT)
-        for _ in range(steps):
-            middle = (low + high) / 2
-            below = self.cdf(middle) < level
-            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-        return (low + high) / 2
-
     def cpu(self) -> Mixture:
         stops = None if self.stops is None else self.stops.cpu()
         return Mixture(

@@ -5,11 +5,11 @@ distribution over patches.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from unmixer_core import config
 from unmixer_core.features.frames import FeatureSpec
 from unmixer_core.model.chain_decoder import ChainDecoder
 from unmixer_core.model.encoder import Encoder
@@ -18,29 +18,10 @@ from unmixer_core.model.mixture import Mixture, gumbel_one_hot, to_unit
 from unmixer_core.model.targets import AMOUNTS, Targets, one_hot_choices
 
 
-class ModelSettings(Protocol):
-    """What is read of params.yaml's `model` section."""
-
-    width: int
-    embedding: int
-    harmonics: int
-    dropout: float
-    components: int
-    rank: int
-    sigma_floor: float
-    stops: bool
-    knob_hidden: int
-    manifold: Literal["poincare", "euclidean"]
-    ball_dim: int
-    curvature: float
-    radius: float
-    chain_hidden: int
-
-
 @dataclass(frozen=True)
 class Belief:
-    """What is read off a batch: the vector [b, embedding] that chain and knobs start from, and
-    the classes' logits.
+    """The encoder's result for b clips: the vector [b, embedding] that chain and knobs start
+    from, and the classes' logits.
     """
 
     vector: Tensor
@@ -79,7 +60,7 @@ class Unmixer(nn.Module):
     The parameters' first name is the part they belong to: encoder, classifier, neck, chain, knobs.
     """
 
-    def __init__(self, spec: FeatureSpec, settings: ModelSettings) -> None:
+    def __init__(self, spec: FeatureSpec, settings: config.Model) -> None:
         super().__init__()
         s = settings
         self.spec = spec

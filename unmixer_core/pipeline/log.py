@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from unmixer_core.pipeline import tracking
 
@@ -19,6 +19,16 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 QUIET_SECONDS = 10.0
+
+
+class Log(Protocol):
+    """Where a loop reports its curves and its progress; `StageLog` is one."""
+
+    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
+
+    def progress(
+        self, items: Iterable[Item], total: int | None = None, desc: str = ""
+    ) -> Iterator[Item]: ...
 
 
 class StageLog:

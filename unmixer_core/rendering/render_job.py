@@ -14,13 +14,13 @@ from typing import Protocol
 
 import numpy as np
 
-from unmixer_core import audio
+from unmixer_core import audio, config
 from unmixer_core.errors import HostError, StageError
 from unmixer_core.live.farm.host_list import EMBEDDED, sounds
 from unmixer_core.live.host import Host, RenderFailure
 from unmixer_core.live.track.frozen import FrozenTrack, frozen_of
 from unmixer_core.rendering.clip_store import ClipStore
-from unmixer_core.sampling import SamplingSettings, draw
+from unmixer_core.sampling import draw
 from unmixer_core.schema.patch import Patch, Patches
 
 
@@ -30,13 +30,6 @@ class RenderSettings(Protocol):
     min_loudness_lufs: float
     max_peak: float
     max_redraws: int
-
-
-class SeededSettings(SamplingSettings, Protocol):
-    """The `sample` section: the prior and its seeds."""
-
-    seed: int
-    test_seed: int
 
 
 @dataclass
@@ -83,7 +76,7 @@ class RenderJob:
         table: Patches,
         host: Host,
         store: ClipStore,
-        sample: SeededSettings,
+        sample: config.Sample,
         render: RenderSettings,
     ) -> None:
         self.table, self.host, self.store, self.sample, self.render = (
@@ -182,7 +175,7 @@ def _fault(clip: audio.Clip, loudness: float, render: RenderSettings) -> str | N
     return "silent" if loudness < render.min_loudness_lufs else None
 
 
-def redraw(table: Patches, row: int, attempt: int, sample: SeededSettings) -> Patch:
+def redraw(table: Patches, row: int, attempt: int, sample: config.Sample) -> Patch:
     """Patch `row` on its attempt; attempt 0 is the table's own."""
     if attempt == 0:
         return table[row]

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmixer_core import config
 from unmixer_core.distributed import ALONE, Ranks
 from unmixer_core.model.targets import N_EFFECTS
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.schema.rack import RACK
 from unmixer_core.training import losses
 from unmixer_core.training.curriculum import PhaseData, batches_of
-from unmixer_core.training.losses import LossSettings
 
 VALID_BATCH = 64
 REPORTED_CHOICES = {
@@ -29,7 +29,7 @@ REPORTED_CHOICES = {
 def assess_all(
     model: Unmixer,
     data: PhaseData,
-    settings: LossSettings,
+    settings: config.Loss,
     device: torch.device | str,
     ranks: Ranks = ALONE,
 ) -> dict[str, dict[str, float]]:
@@ -45,7 +45,7 @@ def assess(
     model: Unmixer,
     data: PhaseData,
     rows: NDArray[np.int64],
-    settings: LossSettings,
+    settings: config.Loss,
     device: torch.device | str = "cpu",
     ranks: Ranks = ALONE,
 ) -> dict[str, float]:
@@ -78,7 +78,7 @@ def _judge(
     model: Unmixer,
     data: PhaseData,
     batch: NDArray[np.int64],
-    settings: LossSettings,
+    settings: config.Loss,
     device: torch.device | str,
 ) -> tuple[dict[str, float], dict[str, Tensor]]:
     """One batch: its mean losses, and its answers, right or wrong, clip by clip."""

@@ -9,27 +9,17 @@ frames.
 from __future__ import annotations
 
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from unmixer_core import config
 from unmixer_core.features.frames import FeatureSpec
 from unmixer_core.model.noise import draw
 
 
-class AugmentSettings(Protocol):
-    """What is read of params.yaml's `augment` section."""
-
-    noise_db: float
-    gain_db: float
-    shift_frames: int
-    mask_mels: int
-    mask_frames: int
-
-
 def augment(
-    x: Tensor, settings: AugmentSettings, spec: FeatureSpec, generator: torch.Generator
+    x: Tensor, settings: config.Augment, spec: FeatureSpec, generator: torch.Generator
 ) -> Tensor:
     """A changed copy of features [b, c, m, f], values kept at or above the floor (-1).
 

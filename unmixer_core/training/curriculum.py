@@ -13,14 +13,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from unmixer_core import audio
+from unmixer_core import audio, config
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.dsp import spectral
 from unmixer_core.errors import ConfigError, StageError
@@ -31,17 +30,6 @@ from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.proxy.twin import ProxyModule
 from unmixer_core.schema.patch import PHASES
 from unmixer_core.training import losses
-
-
-class PhaseSettings(Protocol):
-    """What is read of params.yaml's `train.dry`, `train.fx`, `train.full`."""
-
-    seed: int
-    epochs: int
-    proxy_epochs: int
-    batch: int
-    replay: float
-    lr_scale: float
 
 
 @dataclass(frozen=True)
@@ -136,7 +124,7 @@ class Schedule:
     """
 
     data: PhaseData
-    settings: PhaseSettings
+    settings: config.TrainPhase
     ranks: int = 1
 
     def __len__(self) -> int:

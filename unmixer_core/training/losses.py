@@ -13,36 +13,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unmixer_core import config
 from unmixer_core.model.heads import Context
 from unmixer_core.model.mixture import Mixture, to_logit
 from unmixer_core.model.targets import AMOUNTS, Targets, slots_of
 from unmixer_core.model.unmixer import Belief, Draw, Unmixer, context_of
-
-
-class LossSettings(Protocol):
-    """What is read of params.yaml's `loss` section."""
-
-    lambda_p: float
-    lambda_c: float
-    lambda_o: float
-    lambda_e: float
-    lambda_s: float
-    nll_cap: float
-    label_smoothing: float
-    spectral_clips: int
-    spectral_every: int
-    spectral_start: float
-    spectral_ramp: float
-    temperature_start: float
-    temperature_end: float
-    audio_to_choices: bool
-    audio_to_chain: bool
+from unmixer_core.proxy.twin import Proxy
 
 
 @dataclass(frozen=True)
@@ -58,7 +39,7 @@ class Terms:
     chain: Tensor
     present: Tensor
 
-    def total(self, settings: LossSettings) -> Tensor:
+    def total(self, settings: config.Loss) -> Tensor:
         s = settings
         return (
             s.lambda_p * self.knobs
@@ -74,7 +55,7 @@ class Terms:
         }
 
 
-def parametric(model: Unmixer, belief: Belief, targets: Targets, settings: LossSettings) -> Terms:
+def parametric(model: Unmixer, belief: Belief, targets: Targets, settings: config.Loss) -> Terms:
     """All terms that compare with the true patch."""
     return Terms(
         knob_nll(model, belief, context_of(targets), targets, settings.nll_cap),
@@ -241,7 +222,7 @@ def schedule(progress: float, start: float, ramp: float) -> float:
     return min(1.0, max(0.0, (progress - start) / max(ramp, 1e-9)))
 
 
-def temperature(progress: float, settings: LossSettings) -> float:
+def temperature(progress: float, settings: config.Loss) -> float:
     """Gumbel-Softmax temperature, linear over a phase."""
     return settings.temperature_start + progress * (
         settings.temperature_end - settings.temperature_start

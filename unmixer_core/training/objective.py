@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unmixer_core import config
 from unmixer_core.distributed import ALONE, Ranks
 from unmixer_core.errors import ConfigError
 from unmixer_core.model import noise
@@ -27,7 +28,6 @@ from unmixer_core.model.heads import Classes
 from unmixer_core.model.targets import Targets
 from unmixer_core.model.unmixer import Belief, Draw, Unmixer
 from unmixer_core.training import losses
-from unmixer_core.training.losses import LossSettings
 
 PRECISIONS = {"bf16": torch.bfloat16, "float32": torch.float32}
 
@@ -66,7 +66,7 @@ class Objective(nn.Module):
     """
 
     def __init__(
-        self, model: Unmixer, settings: LossSettings, limit: float | None, ranks: Ranks = ALONE
+        self, model: Unmixer, settings: config.Loss, limit: float | None, ranks: Ranks = ALONE
     ) -> None:
         """limit: largest norm of a clip's spectral gradient (see `losses.carried`), None for
         any.

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import geoopt
 import torch
@@ -85,6 +85,12 @@ class GCWD(torch.optim.Optimizer):
         """Learning rate of the next steps."""
         for group in self.param_groups:
             group["lr"] = lr
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:

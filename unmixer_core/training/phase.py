@@ -14,68 +14,43 @@ from __future__ import annotations
 
 import copy
 import math
-import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from unmixer_core import config
 from unmixer_core.distributed import ALONE, Ranks, joined
 from unmixer_core.features.store import FeatureTable
 from unmixer_core.model import checkpoint, noise
-from unmixer_core.model.unmixer import ModelSettings, Unmixer
+from unmixer_core.model.unmixer import Unmixer
+from unmixer_core.pipeline.log import Log
+from unmixer_core.system import files
 from unmixer_core.training import losses
 from unmixer_core.training.assessment import assess, assess_all
 from unmixer_core.training.assessment import report as report_of
-from unmixer_core.training.augment import AugmentSettings, augment
-from unmixer_core.training.curriculum import PhaseData, PhaseSettings, Schedule, Sounds
-from unmixer_core.training.losses import LossSettings
+from unmixer_core.training.augment import augment
+from unmixer_core.training.curriculum import PhaseData, Schedule, Sounds
 from unmixer_core.training.objective import Objective, Part, ProxyTerm
 from unmixer_core.training.optim import GCWD
 
 LOG_EVERY = 10
 
 
-class OptimSettings(Protocol):
-    """What is read of params.yaml's `optim` section."""
-
-    lr: float
-    warmup: float
-    beta1: float
-    beta2: float
-    eps: float
-    weight_decay: float
-    clip: Literal["norm", "element", "none"]
-    threshold: float
-    percentile: float | None
-    manifold_lr: float
-    ema: float
-
-
-class Log(Protocol):
-    """Where curves and progress go."""
-
-    def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
-
-    def progress(
-        self, items: Iterable[Any], total: int | None = None, desc: str = ""
-    ) -> Iterator[Any]: ...
-
-
 @dataclass(frozen=True)
-class Settings:
-    """Everything a phase is trained by."""
+class PhaseSections:
+    """The sections of params.yaml that one phase is trained with."""
 
-    phase: PhaseSettings
-    loss: LossSettings
-    optim: OptimSettings
-    augment: AugmentSettings
+    phase: config.TrainPhase
+    loss: config.Loss
+    optim: config.Optim
+    augment: config.Augment
 
 
 @dataclass
@@ -101,8 +76,8 @@ def train_phase(
     proxy: Path,
     initial: Path | None,
     out: Path,
-    architecture: ModelSettings,
-    settings: Settings,
+    architecture: config.Model,
+    settings: PhaseSections,
     state: Path,
     log: Log,
     device: torch.device | str,
@@ -142,7 +117,7 @@ def train_phase(
         return report
 
 
-def new_model(data: PhaseData, architecture: ModelSettings, seed: int) -> Unmixer:
+def new_model(data: PhaseData, architecture: config.Model, seed: int) -> Unmixer:
     """A fresh model whose weights depend on the seed alone, with the normalisation of the
     training features.
     """
@@ -156,7 +131,7 @@ def new_model(data: PhaseData, architecture: ModelSettings, seed: int) -> Unmixe
 def fit(
     model: Unmixer,
     data: PhaseData,
-    settings: Settings,
+    settings: PhaseSections,
     *,
     state: Path,
     log: Log,
@@ -179,7 +154,8 @@ def fit(
         TrainingError: a gradient is not finite.
         ConfigError: there are more ranks than clips in an epoch.
     """
-    model.to(device, memory_format=torch.channels_last)
+    # torch's stubs have no overload for `memory_format` together with a device.
+    model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     schedule = Schedule(data, settings.phase, ranks.world)
     before = assess_all(model, data, settings.loss, device, ranks)
     judged = copy.deepcopy(model)
@@ -238,7 +214,7 @@ class Stepper:
     objective: nn.Module
     optimiser: GCWD
     data: PhaseData
-    settings: Settings
+    settings: PhaseSections
     proxy_term: ProxyTerm | None
     device: torch.device | str
     ranks: Ranks
@@ -295,7 +271,7 @@ class Stepper:
         }
 
 
-def make_optimiser(model: Unmixer, settings: Settings) -> GCWD:
+def make_optimiser(model: Unmixer, settings: PhaseSections) -> GCWD:
     """GCWD over all parameters, by the `optim` section."""
     o = settings.optim
     return GCWD(
@@ -341,13 +317,14 @@ def _weights(model: Unmixer, *, clone: bool = True) -> dict[str, Tensor]:
 
 
 def _save(path: Path, model: Unmixer, optimiser: GCWD, progress: PhaseProgress) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    torch.save(
-        {"model": _weights(model), "optimiser": optimiser.state_dict(), "progress": vars(progress)},
-        temporary,
-    )
-    os.replace(temporary, path)
+    content = {
+        "model": _weights(model),
+        "optimiser": optimiser.state_dict(),
+        "progress": vars(progress),
+    }
+    # A file object, not a name: torch.save writes the file's name into the archive.
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
 
 
 def _resume(
