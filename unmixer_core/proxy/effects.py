@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unmixer_core.dsp import delays, dynamics, envelopes, filters, modulation, reverbs
 from unmixer_core.dsp.fft import Circle, circle, filter_frames, filter_on_circle, frame_times_s
+from unmixer_core.errors import StageError
 from unmixer_core.proxy import reflections
 from unmixer_core.proxy.controls import Controls, KnobCalibration, sounding
 from unmixer_core.proxy.parts import Positive, ResidualFilter, decibels_to_gain
@@ -455,9 +456,28 @@ class Reverb(Effect):
         return self._noise[key]
 
 
-MODULES = (AutoFilter, Saturator, Compressor, EqEight, ChorusEnsemble, PhaserFlanger, Delay, Reverb)
+#: Effect key → its module.
+MODULES: dict[str, type[Effect]] = {
+    "auto_filter": AutoFilter,
+    "saturator": Saturator,
+    "compressor": Compressor,
+    "eq_eight": EqEight,
+    "chorus_ensemble": ChorusEnsemble,
+    "phaser_flanger": PhaserFlanger,
+    "delay": Delay,
+    "reverb": Reverb,
+}
 
 
 def make_effects() -> nn.ModuleList:
-    """One module for each effect of the schema, in its order."""
-    return nn.ModuleList(module(device) for module, device in zip(MODULES, EFFECTS, strict=True))
+    """One module for each effect of the schema, in its order.
+
+    Raises StageError when an effect has no module.
+    """
+    for device in EFFECTS:
+        if device.key not in MODULES:
+            raise StageError(
+                f'the proxy has no module for the effect "{device.name}"; add one to MODULES in '
+                f"unmixer_core/proxy/effects.py."
+            )
+    return nn.ModuleList(MODULES[device.key](device) for device in EFFECTS)

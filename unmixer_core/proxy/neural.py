@@ -27,6 +27,7 @@ from unmixer_core.errors import StageError
 from unmixer_core.proxy.controls import choice_weights
 from unmixer_core.proxy.twin import REBUILD, ProxyModule
 from unmixer_core.proxy.voice import note_to_hz
+from unmixer_core.schema.chain import MAX_EFFECTS
 from unmixer_core.schema.rack import RACK
 
 HOP_S, HALF_WINDOW_S = 0.02, 0.0232
@@ -78,7 +79,7 @@ class NeuralProxy(ProxyModule):
         n_inputs = (
             RACK.n_knobs
             + sum(RACK.sizes)
-            + 8 * (len(RACK.effects) + 1)
+            + MAX_EFFECTS * (len(RACK.effects) + 1)
             + HIGHEST_NOTE
             - LOWEST_NOTE
             + 2

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from unmixer_core.schema.rack import RACK
 
 END = -1
-MAX_EFFECTS = 8
+#: Every effect may occur once, so a full chain holds all of them.
+MAX_EFFECTS = len(RACK.effects)
 _ID = {name: i for i, name in enumerate(RACK.effect_names)} | {
     key: i for i, key in enumerate(RACK.effect_keys)
 }
@@ -27,7 +28,7 @@ LTI = frozenset(
 
 
 def encode(names: Sequence[str]) -> NDArray[np.int8]:
-    """Effect names (or keys) in order → int8 [8] of effect ids, −1 padded.
+    """Effect names (or keys) in order → int8 [MAX_EFFECTS] of effect ids, −1 padded.
 
     Raises ValueError on unknown or repeated ones.
     """

@@ -12,7 +12,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from unmixer_core.schema.devices import EFFECTS, WAVETABLE, Device
+from unmixer_core.errors import StageError
+from unmixer_core.schema.devices import CLASS_NAMES, EFFECTS, TABLES, WAVETABLE, Device
 from unmixer_core.schema.knob import Choice, Condition, Knob
 
 BoolArray = NDArray[np.bool_]
@@ -57,6 +58,7 @@ class Rack:
     def __init__(self, synth: Device, effects: tuple[Device, ...]) -> None:
         self.synth, self.effects = synth, effects
         self.devices = (synth, *effects)
+        self._check_tables()
         self.knobs = [
             KnobRef(f"{d.key}.{k.key}", i, k) for i, d in enumerate(self.devices) for k in d.knobs
         ]
@@ -76,6 +78,13 @@ class Rack:
         self.choice_defaults = np.array(
             [ref.choice.default for ref in self.choices], dtype=np.int64
         )
+
+    def _check_tables(self) -> None:
+        for device in self.devices:
+            if device.name not in TABLES or device.name not in CLASS_NAMES:
+                raise StageError(
+                    f'schema/tables.json has no parameter table for the device "{device.name}".'
+                )
 
     @property
     def n_knobs(self) -> int:
