@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
+from unmixer_core.audio import fit_length
 from unmixer_core.comparison import cma_es
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.errors import StageError
@@ -352,7 +353,7 @@ def _heard(
     """Host renders; a patch that could not be rendered counts as silence."""
     sounds = tools.renderer.render(list(patches)) if patches else []
     return [
-        baselines.fit_length(sound, target.audio.shape[-1])
+        fit_length(sound, target.audio.shape[-1])
         if isinstance(sound, np.ndarray)
         else np.zeros_like(target.audio)
         for sound in sounds
@@ -360,11 +361,7 @@ def _heard(
 
 
 def _mss(tools: BenchmarkResources, target: ScoreTarget, sound: np.ndarray) -> float:
-    return float(
-        metrics_sound.mss_from_features(
-            target.features, metrics_sound.mss_features(sound, tools.sample_rate)
-        )
-    )
+    return metrics_sound.mss_to(target.features, sound, tools.sample_rate)
 
 
 def _best(tools: BenchmarkResources, target: ScoreTarget, sounds: Sequence[np.ndarray]) -> int:

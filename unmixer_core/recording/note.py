@@ -9,7 +9,6 @@ mislead the answer becomes a remark; what cannot be answered at all is refused (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -255,7 +254,7 @@ def _clip(
     part = samples[:, begin : begin + min(wanted, round((clip_s + 0.1) * rate_in))]
     clip = audio.resample(part, rate_in, rate)
     n = round(clip_s * rate)
-    clip = np.pad(clip[:, :n], [(0, 0), (0, max(0, n - clip.shape[1]))])
+    clip = audio.fit_length(clip, n)
     return np.ascontiguousarray(clip, dtype=np.float32), more
 
 
@@ -368,11 +367,3 @@ def name(note: int) -> str:
     """A MIDI note as Live writes it: 60 is C3."""
     names = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
     return f"{names[note % 12]}{note // 12 - 2} (MIDI {note})"
-
-
-def playable(note: int, gate_s: float) -> Sequence[str]:
-    """What is wrong with a note or a gate that a person gave, as phrases; empty when nothing is."""
-    wrong = [] if 0 <= note <= 127 else [f"the note {note} is no MIDI note from 0 to 127"]
-    return wrong + (
-        [] if 0.0 < gate_s <= 60.0 else [f"the gate {gate_s:g} s is not above 0 and at most 60 s"]
-    )

@@ -10,33 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
-from unmixer_core import audio
+from unmixer_core import audio, config
 from unmixer_core.errors import HostError, StageError
 from unmixer_core.live.farm.host_list import EMBEDDED, sounds
 from unmixer_core.live.host import Host, RenderFailure
 from unmixer_core.live.track.frozen import FrozenTrack, frozen_of
 from unmixer_core.rendering.clip_store import ClipStore
-from unmixer_core.sampling import SamplingSettings, draw
+from unmixer_core.sampling import draw
 from unmixer_core.schema.patch import Patch, Patches
-
-
-class RenderSettings(Protocol):
-    """What is read of params.yaml's `render` section."""
-
-    min_loudness_lufs: float
-    max_peak: float
-    max_redraws: int
-
-
-class SeededSettings(SamplingSettings, Protocol):
-    """The `sample` section: the prior and its seeds."""
-
-    seed: int
-    test_seed: int
 
 
 @dataclass
@@ -83,16 +67,14 @@ class RenderJob:
         table: Patches,
         host: Host,
         store: ClipStore,
-        sample: SeededSettings,
-        render: RenderSettings,
+        sample: config.Sample,
+        render: config.Render,
     ) -> None:
-        self.table, self.host, self.store, self.sample, self.render = (
-            table,
-            host,
-            store,
-            sample,
-            render,
-        )
+        self.table = table
+        self.host = host
+        self.store = store
+        self.sample = sample
+        self.render = render
         self.tally = Tally(resumed=len(store.rows))
 
     def run(self) -> Iterator[int]:
@@ -175,14 +157,14 @@ class RenderJob:
         return replace(stacked, id=self.table.id, phase=self.table.phase, split=self.table.split)
 
 
-def _fault(clip: audio.Clip, loudness: float, render: RenderSettings) -> str | None:
+def _fault(clip: audio.Clip, loudness: float, render: config.Render) -> str | None:
     """Why a render is not usable: "silent", "clipped" (also not a number), or None."""
     if not np.isfinite(clip).all() or audio.peak(clip) > render.max_peak:
         return "clipped"
     return "silent" if loudness < render.min_loudness_lufs else None
 
 
-def redraw(table: Patches, row: int, attempt: int, sample: SeededSettings) -> Patch:
+def redraw(table: Patches, row: int, attempt: int, sample: config.Sample) -> Patch:
     """Patch `row` on its attempt; attempt 0 is the table's own."""
     if attempt == 0:
         return table[row]
