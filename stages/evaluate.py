@@ -11,7 +11,7 @@ import numpy as np
 
 from unmixer_core import config
 from unmixer_core.dataset.clips import Clips
-from unmixer_core.evaluation import detection, identifiability, prediction, proxy_gap, recovery
+from unmixer_core.evaluation import detection, measurement, prediction, proxy_gap, recovery
 from unmixer_core.evaluation import page as evaluation_page
 from unmixer_core.features.store import FeatureTable
 from unmixer_core.live.renderer import Renderer
@@ -38,12 +38,12 @@ def main(
     """Writes `report`/report.html, report.md, rows.parquet (a line per clip and row) and mss.csv
     (for dvc plots).
     """
-    clips, threads, rate = Clips.open(renders), machine.threads(), audio.sample_rate
+    clips = Clips.open(renders)
+    threads = machine.threads()
+    rate = audio.sample_rate
     frames = FeatureTable.open(features, renders, machine.device())
-    twin, unmixer = (
-        RackProxy.load(proxy).to(machine.device()),
-        checkpoint.load(model, machine.device()).model,
-    )
+    twin = RackProxy.load(proxy).to(machine.device())
+    unmixer = checkpoint.load(model, machine.device()).model
     key = {
         "inputs": pipeline_state.fingerprint(renders, features, proxy, model),
         "audio": audio,
@@ -63,11 +63,7 @@ def main(
 
     train = scoring_score.prior(clips.patches)
     neighbours = {clip: clips.patches[near.clips[0]] for clip, near in nearest.items()}
-    jobs = scoring_score.prediction_jobs(test, beliefs.point, best)
-    jobs += scoring_score.baseline_jobs(
-        test, train, neighbours, evaluate.seed
-    ) + detection.without_jobs(test)
-    jobs += identifiability.other_jobs(test, evaluate.n_ceiling, evaluate.seed)
+    jobs = measurement.render_jobs(test, beliefs.point, best, train, neighbours, evaluate)
     shown = scoring_score.shown(test, evaluate.n_examples)
     keep = [("prediction", target.clip) for target in shown]
     with Renderer(audio) as host:
@@ -84,13 +80,9 @@ def main(
     truth = clips.patches.select(np.array([target.clip for target in test]))
     found = recovery.Recovered(truth, beliefs.point, baselines.Majority.of(train), beliefs.pit)
     gap = proxy_gap.measure(twin, compared, again, rate, keep=evaluate.n_examples)
-    flat = scoring_score.summarise(rows, scoring_score.ROWS, score) | recovery.by_phase(
-        found, score.coverage
+    flat = measurement.flat_metrics(
+        rows, test, train, found, effects, gap, best, beliefs.candidates, score
     )
-    flat |= detection.flat(effects, "full") | prediction.share_of_network(
-        best, beliefs.candidates, test
-    )
-    flat |= identifiability.beside(rows, test, train) | proxy_gap.flat(gap)
 
     examples = [
         evaluation_page.example(

@@ -57,6 +57,11 @@ def resample(clip: Clip, rate_in: int, rate_out: int) -> Clip:
     return resample_poly(clip, rate_out // factor, rate_in // factor, axis=-1).astype(np.float32)
 
 
+def fit_length(clip: Clip, samples: int) -> Clip:
+    """[channel, time] cut or padded with silence to `samples`."""
+    return np.pad(clip[:, :samples], [(0, 0), (0, max(0, samples - clip.shape[-1]))])
+
+
 def loudness_lufs(clip: Clip, rate: int) -> float:
     """Integrated loudness (ITU-R BS.1770-4, by pyloudnorm) of [channel, time].
 

@@ -67,7 +67,7 @@ def draw(
 
 def draw_chain(rng: np.random.Generator, phase: str, settings: config.Sample) -> tuple[str, ...]:
     """An ordered chain: empty (dry), of the three non-linear effects (nonlinear), or of all
-    eight (full).
+    effects (full).
     """
     if phase == "dry":
         return ()

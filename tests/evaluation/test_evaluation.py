@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from unmixer_core import config
 from unmixer_core.errors import StageError
 from unmixer_core.evaluation import page as evaluation_page
 from unmixer_core.evaluation import proxy_gap, recovery
@@ -23,8 +24,11 @@ from unmixer_core.scoring import baselines, score
 from unmixer_core.scoring import retrieval as scoring_retrieval
 
 RATE, SECONDS = 44100, 0.25
-SCORE = SimpleNamespace(bootstrap=50, confidence=0.9, seed=1)
-SETTINGS = SimpleNamespace(n_dry=2, n_nonlinear=0, n_full=3, n_baseline=2, n_detail=1, seed=4)
+PARAMS = config.load(Path(__file__).resolve().parents[2] / "params.yaml")
+SCORE = PARAMS.score.model_copy(update={"bootstrap": 50, "confidence": 0.9, "seed": 1})
+SETTINGS = PARAMS.evaluate.model_copy(
+    update={"n_dry": 2, "n_nonlinear": 0, "n_full": 3, "n_baseline": 2, "n_detail": 1, "seed": 4}
+)
 
 
 def tone(patch: Patch) -> np.ndarray:
@@ -91,7 +95,9 @@ def test_only_the_first_test_clips_of_a_phase_are_judged_and_zero_means_all() ->
     chosen = score.choose(table, SETTINGS)
     assert {phase: len(rows) for phase, rows in chosen.items()} == {"dry": 2, "full": 3}
     assert all(table.split[rows].tolist() == ["test"] * len(rows) for rows in chosen.values())
-    everything_chosen = score.choose(table, SimpleNamespace(n_dry=0, n_nonlinear=0, n_full=0))
+    everything_chosen = score.choose(
+        table, SETTINGS.model_copy(update={"n_dry": 0, "n_nonlinear": 0, "n_full": 0})
+    )
     assert {phase: len(rows) for phase, rows in everything_chosen.items()} == {"dry": 3, "full": 4}
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from unmixer_core import config
 from unmixer_core.errors import StageError
 from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.track.frozen import FrozenTrack
@@ -15,24 +16,29 @@ from unmixer_core.rendering.render_job import RenderJob
 from unmixer_core.sampling import draw, sample
 
 RATE, SAMPLES = 8000, 8000
-SAMPLE = SimpleNamespace(
-    seed=1,
-    test_seed=2,
-    chain_length_weights=(0.2, 0.4, 0.4),
-    order_audible_bias=0.5,
-    p_osc_2=0.3,
-    p_sub=0.3,
-    p_filter=0.7,
-    p_unison=0.3,
-    p_effect_mode=0.4,
-    p_modulation=0.4,
-    p_stop=0.0,
-    note_low=36,
-    note_high=72,
-    gate_low_s=0.3,
-    gate_high_s=1.0,
+PARAMS = config.load(Path(__file__).resolve().parents[2] / "params.yaml")
+SAMPLE = PARAMS.sample.model_copy(
+    update={
+        "seed": 1,
+        "test_seed": 2,
+        "chain_length_weights": (0.2, 0.4, 0.4),
+        "order_audible_bias": 0.5,
+        "p_osc_2": 0.3,
+        "p_sub": 0.3,
+        "p_filter": 0.7,
+        "p_unison": 0.3,
+        "p_effect_mode": 0.4,
+        "p_modulation": 0.4,
+        "p_stop": 0.0,
+        "note_low": 36,
+        "note_high": 72,
+        "gate_low_s": 0.3,
+        "gate_high_s": 1.0,
+    }
 )
-RENDER = SimpleNamespace(min_loudness_lufs=-50.0, max_peak=4.0, max_redraws=2)
+RENDER = PARAMS.render.model_copy(
+    update={"min_loudness_lufs": -50.0, "max_peak": 4.0, "max_redraws": 2}
+)
 
 
 class FakeHost:

@@ -81,7 +81,7 @@ def write(
 def matched(sound: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The sound [2, time], cut or padded to the target's length, at the target's RMS level."""
     n = target.shape[1]
-    fitted = np.pad(sound[:, :n], [(0, 0), (0, max(0, n - sound.shape[1]))])
+    fitted = audio.fit_length(sound, n)
     rms, wanted = (float(np.sqrt(np.square(x, dtype=np.float64).mean())) for x in (fitted, target))
     return (fitted * (wanted / rms if rms > 1e-12 else 1.0)).astype(np.float32)
 

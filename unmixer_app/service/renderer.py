@@ -9,8 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from unmixer_app.answer import patch_file
 from unmixer_app.service import heard_file
 from unmixer_core import audio, config
@@ -55,10 +53,8 @@ def _one(asked: dict[str, Any], params: config.Params, host: Renderer) -> dict[s
 
 def _distance(sound: audio.Clip, folder: str, params: config.Params) -> dict[str, float]:
     features, length, rate = _target(folder)
-    fitted = np.pad(sound[:, :length], [(0, 0), (0, max(0, length - sound.shape[1]))])
-    mss_db = float(
-        metrics_sound.mss_from_features(features, metrics_sound.mss_features(fitted, rate))
-    )
+    fitted = audio.fit_length(sound, length)
+    mss_db = metrics_sound.mss_to(features, fitted, rate)
     percent = search.similarity(mss_db, params.unmix.chance_db)
     return {"mss_db": round(mss_db, 4), "similarity_percent": round(percent, 2)}
 

@@ -11,6 +11,7 @@ from fastapi import File, Form, Path, Query, UploadFile
 from pydantic import BaseModel, ConfigDict, Field
 
 from unmixer_app.service.store import State
+from unmixer_core.schema.chain import MAX_EFFECTS
 from unmixer_core.schema.rack import RACK
 
 EFFECTS = tuple(RACK.effect_names)
@@ -211,13 +212,13 @@ class PatchBody(BaseModel):
     gate_s: float = Field(1.0, gt=0, le=60, description="Seconds the key is held.", examples=[0.5])
     chain: list[Literal[EFFECTS]] = Field(  # type: ignore[valid-type]
         [],
-        max_length=8,
+        max_length=MAX_EFFECTS,
         description="Effects in order, each once.",
         examples=[["Saturator", "Reverb"]],
     )
     devices: list[DeviceBody] = Field(
         [],
-        max_length=16,
+        max_length=2 * MAX_EFFECTS,
         description="Controls that are not at their default.",
         examples=[EXAMPLE_PATCH["devices"]],
     )

@@ -13,12 +13,13 @@ from typing import Literal
 import cma
 import numpy as np
 
+from unmixer_core.audio import fit_length
 from unmixer_core.live.host import Host, RenderFailure
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.baselines import UNHEARD_DB, fit_length
+from unmixer_core.scoring.baselines import UNHEARD_DB
 
 #: What a search may change: everything, or the knobs of the start's devices.
 Free = Literal["all", "knobs"]
@@ -244,8 +245,8 @@ class _HostSearch:
         return costs
 
     def _mss_db(self, sound: np.ndarray) -> float:
-        features = metrics_sound.mss_features(fit_length(sound, self.samples), self.sample_rate)
-        return float(metrics_sound.mss_from_features(self.target, features))
+        fitted = fit_length(sound, self.samples)
+        return metrics_sound.mss_to(self.target, fitted, self.sample_rate)
 
     def result(self) -> SearchResult:
         mss_db, patch, audio = self.best

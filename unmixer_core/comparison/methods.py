@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from unmixer_core.audio import fit_length
 from unmixer_core.comparison import cma_es
 from unmixer_core.comparison.entry import Entry
 from unmixer_core.comparison.resources import BenchmarkResources
@@ -237,15 +238,14 @@ def _rendered(
     sounds = []
     for sound in resources.host.render(list(patches)):
         if isinstance(sound, np.ndarray):
-            sounds.append(baselines.fit_length(sound, target.audio.shape[-1]))
+            sounds.append(fit_length(sound, target.audio.shape[-1]))
         else:
             sounds.append(np.zeros_like(target.audio))
     return sounds
 
 
 def _mss_db(resources: BenchmarkResources, target: ScoreTarget, sound: np.ndarray) -> float:
-    features = metrics_sound.mss_features(sound, resources.sample_rate)
-    return float(metrics_sound.mss_from_features(target.features, features))
+    return metrics_sound.mss_to(target.features, sound, resources.sample_rate)
 
 
 def _best(resources: BenchmarkResources, target: ScoreTarget, sounds: Sequence[np.ndarray]) -> int:

@@ -13,6 +13,7 @@ from unmixer_core.comparison import sensitivity, tables
 from unmixer_core.comparison.benchmark import Results, Sounds
 from unmixer_core.evaluation import page as evaluation_page
 from unmixer_core.evaluation.page import Example
+from unmixer_core.pipeline.log import StageLog
 from unmixer_core.report import plots
 from unmixer_core.report.html import Report
 from unmixer_core.scoring.score import ScoreTarget
@@ -101,7 +102,7 @@ def write(
     shown: Sequence[Example],
     folder: Path,
     sample_rate: int,
-    log: evaluation_page.Log,
+    log: StageLog,
 ) -> None:
     """Write the page and the tables into a folder, and both into the run's log.
 

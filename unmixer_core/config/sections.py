@@ -24,6 +24,8 @@ from typing import Annotated, Any, Literal, Self
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from unmixer_core.schema.chain import MAX_EFFECTS
+
 Count = Annotated[int, Ge(0)]
 Size = Annotated[int, Ge(1)]
 Seed = Annotated[int, Ge(0), Lt(2**31)]
@@ -77,7 +79,7 @@ class Sample(Section):
     n_test_dry: Count
     n_test_nonlinear: Count
     n_test_full: Count
-    chain_length_weights: Annotated[tuple[Weight, ...], MinLen(1), MaxLen(9)]
+    chain_length_weights: Annotated[tuple[Weight, ...], MinLen(1), MaxLen(MAX_EFFECTS + 1)]
     order_audible_bias: Share
     p_osc_2: Share
     p_sub: Share

@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from unmixer_core.features.store import FeatureTable
+from unmixer_core.metrics.statistics import f1
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.rack import RACK
@@ -109,8 +110,8 @@ def table(
             continue
         said = probability[:, column] >= threshold[column]
         lines[name] = {
-            "f1": _f1(said, have),
-            "always": _f1(np.ones_like(have), have),
+            "f1": _effect_f1(said, have),
+            "always": _effect_f1(np.ones_like(have), have),
             "auc": _auc(probability[:, column], have),
             "share": float(have.mean()),
         }
@@ -118,7 +119,7 @@ def table(
             part, heard = have[: len(audible)], audible[:, column]
             lines[name] |= {
                 "audible": float(heard[part].mean()) if part.any() else np.nan,
-                "ceiling": _f1(heard, part),
+                "ceiling": _effect_f1(heard, part),
             }
     return pd.DataFrame.from_dict(lines, orient="index")
 
@@ -175,9 +176,9 @@ def audible(rows: pd.DataFrame, test: Sequence[ScoreTarget]) -> NDArray[np.bool_
     return np.array(heard, dtype=bool).reshape(-1, len(RACK.effect_names))
 
 
-def _f1(said: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
-    total = said.sum() + true.sum()
-    return float(2.0 * (said & true).sum() / total) if total else float("nan")
+def _effect_f1(said: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
+    hits = (said & true).sum()
+    return f1(hits, said.sum(), true.sum(), empty=float("nan"))
 
 
 def _auc(score: NDArray[np.floating], true: NDArray[np.bool_]) -> float:

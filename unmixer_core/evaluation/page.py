@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
 
 from unmixer_core.evaluation import proxy_gap, recovery
+from unmixer_core.pipeline.log import StageLog
 from unmixer_core.report import plots
 from unmixer_core.report.html import Report
 from unmixer_core.scoring.score import BEST, MEASURES, ScoreTarget
@@ -42,15 +42,6 @@ HOW = (
     "the nearest training renders, rendered once; no refinement and no search on the host. "
     "Low and high bound the bootstrap interval of the median."
 )
-
-
-class Log(Protocol):
-    """The part of a stage's log that takes a report."""
-
-    def text(self, name: str, text: str) -> None: ...
-    def artifact(self, path: Path) -> Any: ...
-    def figure(self, name: str, figure: plots.Figure) -> None: ...
-    def audio(self, name: str, audio: np.ndarray, sample_rate: int) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -157,7 +148,7 @@ def evaluation_page(
 
 
 def write(
-    page: Report, examples: Sequence[Example], folder: Path, sample_rate: int, log: Log
+    page: Report, examples: Sequence[Example], folder: Path, sample_rate: int, log: StageLog
 ) -> None:
     """The page into its folder; page, words and sounds into the run's log."""
     page.write(folder)
@@ -227,7 +218,7 @@ def _gap(report: Report, gap: proxy_gap.Gap) -> None:
         report.players(sounds, gap.rate)
 
 
-def log_gap(gap: proxy_gap.Gap, log: Log) -> None:
+def log_gap(gap: proxy_gap.Gap, log: StageLog) -> None:
     """The kept pairs into the run's log, as pictures and as sounds."""
     for clip, sounds in gap.sounds.items():
         log.figure(f"proxy_gap-{clip}", plots.spectrograms(sounds, gap.rate))

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from unmixer_core import config
 from unmixer_core.dataset.patch_table import PatchTable
 from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import finetune, marginals, propose
@@ -24,13 +24,6 @@ from unmixer_core.scoring.baselines import at_note
 from unmixer_core.scoring.score import Neighbours, Progress, ScoreTarget, quietly
 
 BATCH = 32  # clips a forward pass
-
-
-class Settings(Protocol):
-    """The part of the `evaluate` section that is read here."""
-
-    candidates: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -48,7 +41,7 @@ def predict(
     model: Unmixer,
     frames: FeatureTable,
     test: Sequence[ScoreTarget],
-    settings: Settings,
+    settings: config.Evaluate,
     progress: Progress = quietly,
 ) -> Predictions:
     """Propose for every target, in batches.

@@ -57,14 +57,6 @@ class Constraints:
         chain = patch.chain if self.chain is None else chains.encode(self.chain)
         return replace(patch, chain=chain).with_values(self.values)
 
-    def met_by(self, patch: Patch) -> bool:
-        """Whether a patch keeps every constraint exactly."""
-        forced = self.apply(patch)
-        same = np.array_equal(forced.knobs, patch.knobs) and np.array_equal(
-            forced.choices, patch.choices
-        )
-        return same and forced.effects == patch.effects
-
 
 def _lock(text: str) -> tuple[str, float | str]:
     key, sign, value = (part.strip() for part in text.partition("="))

@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from unmixer_core.metrics.statistics import _masked_mean, _mean
+from unmixer_core.metrics.statistics import _masked_mean, _mean, f1
 from unmixer_core.schema.chain import audible_pairs, canonical, commutes
 
 Chain = tuple[str, ...]
@@ -45,15 +45,6 @@ def class_accuracy(predicted: ArrayLike, actual: ArrayLike, active: ArrayLike) -
     nan when none is active.
     """
     return _masked_mean(np.asarray(predicted) == np.asarray(actual), np.asarray(active, dtype=bool))
-
-
-def majority_accuracy(train: ArrayLike, actual: ArrayLike, active: ArrayLike) -> float:
-    """`class_accuracy` of always answering each choice's commonest training class.
-
-    Train [clips, choices].
-    """
-    guess = np.array([np.bincount(column).argmax() for column in np.asarray(train).T])
-    return class_accuracy(np.broadcast_to(guess, np.asarray(actual).shape), actual, active)
 
 
 # Chains
@@ -108,7 +99,7 @@ def levenshtein(a: Sequence[str], b: Sequence[str]) -> int:
 def set_f1(predicted: Iterable[str], actual: Iterable[str]) -> float:
     """F1 of the effects present, order ignored; 1 when both chains are empty."""
     p, a = set(predicted), set(actual)
-    return 2.0 * len(p & a) / (len(p) + len(a)) if p or a else 1.0
+    return f1(len(p & a), len(p), len(a), empty=1.0)
 
 
 def effect_scores(
@@ -126,7 +117,7 @@ def effect_scores(
         e: {
             "precision": hits[e] / max(found[e], 1),
             "recall": hits[e] / max(wanted[e], 1),
-            "f1": 2.0 * hits[e] / (found[e] + wanted[e]),
+            "f1": f1(hits[e], found[e], wanted[e], empty=0.0),
             "support": float(wanted[e]),
         }
         for e in sorted(found | wanted)

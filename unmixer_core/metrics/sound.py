@@ -34,9 +34,7 @@ def mss(audio: Audio, target: Audio, sample_rate: int = 44100) -> float:
     Blind to level.
     """
     audio, target = _same_length(audio, target)
-    return float(
-        mss_from_features(mss_features(audio, sample_rate), mss_features(target, sample_rate))
-    )
+    return mss_to(mss_features(audio, sample_rate), target, sample_rate)
 
 
 def mss_features(audio: Audio, sample_rate: int = 44100) -> NDArray[np.float32]:
@@ -75,6 +73,14 @@ def mss_from_features(
     found = [(part.float() - query).abs_().mean(1) for part in rows.split(RETRIEVAL_ROWS)]
     distance_db = torch.cat(found).numpy()
     return distance_db if bank.ndim > 1 else distance_db[0]
+
+
+def mss_to(features: NDArray[np.floating], audio: Audio, sample_rate: int) -> float:
+    """MSS in dB between a target given by its features [features] and one sound as long as it.
+
+    Raises ValueError when the lengths differ.
+    """
+    return float(mss_from_features(features, mss_features(audio, sample_rate)))
 
 
 def wmfcc(audio: Audio, target: Audio, sample_rate: int = 44100) -> float:

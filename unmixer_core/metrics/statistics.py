@@ -8,15 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def pit(samples: ArrayLike, actual: ArrayLike) -> NDArray[np.float64]:
-    """Probability integral transform.
-
-    Share of posterior samples [draws, ...] below the truth [...], ties half.
-    """
-    draws, truth = np.asarray(samples), np.asarray(actual)
-    return (draws < truth).mean(0) + 0.5 * (draws == truth).mean(0)
-
-
 def coverage(
     pit_values: ArrayLike, active: ArrayLike, levels: Sequence[float] = (0.5, 0.9)
 ) -> dict[float, float]:
@@ -30,6 +21,12 @@ def coverage(
 
 def _masked_mean(values: NDArray, mask: NDArray[np.bool_]) -> float:
     return float(values[mask].mean()) if mask.any() else float("nan")
+
+
+def f1(hits: float, predicted: float, actual: float, *, empty: float) -> float:
+    """F1 from counts: `hits` on both sides, all `predicted`, all `actual`; `empty` for 0/0."""
+    total = predicted + actual
+    return float(2.0 * hits / total) if total else empty
 
 
 def bootstrap(

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from unmixer_core.features.frames import FeatureSpec
 from unmixer_core.model.noise import Dropout
-from unmixer_core.schema.notes import midi_to_hz
+from unmixer_core.schema.notes import A4_HZ, A4_NOTE, SEMITONES_PER_OCTAVE
 
 #: Channels of the residual blocks, in units of the width; each that widens halves both axes.
 WIDENINGS = (2, 4, 6, 6)
@@ -169,7 +169,7 @@ def mel_to_hz(mel: Tensor) -> Tensor:
 
 def note_to_hz(note: Tensor) -> Tensor:
     """MIDI note -> frequency, A4 = 69 = 440 Hz."""
-    return midi_to_hz(note.float())
+    return A4_HZ * 2.0 ** ((note.float() - A4_NOTE) / SEMITONES_PER_OCTAVE)
 
 
 def band_mels(spec: FeatureSpec) -> Tensor:

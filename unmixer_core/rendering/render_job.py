@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -22,14 +21,6 @@ from unmixer_core.live.track.frozen import FrozenTrack, frozen_of
 from unmixer_core.rendering.clip_store import ClipStore
 from unmixer_core.sampling import draw
 from unmixer_core.schema.patch import Patch, Patches
-
-
-class RenderSettings(Protocol):
-    """What is read of params.yaml's `render` section."""
-
-    min_loudness_lufs: float
-    max_peak: float
-    max_redraws: int
 
 
 @dataclass
@@ -77,15 +68,13 @@ class RenderJob:
         host: Host,
         store: ClipStore,
         sample: config.Sample,
-        render: RenderSettings,
+        render: config.Render,
     ) -> None:
-        self.table, self.host, self.store, self.sample, self.render = (
-            table,
-            host,
-            store,
-            sample,
-            render,
-        )
+        self.table = table
+        self.host = host
+        self.store = store
+        self.sample = sample
+        self.render = render
         self.tally = Tally(resumed=len(store.rows))
 
     def run(self) -> Iterator[int]:
@@ -168,7 +157,7 @@ class RenderJob:
         return replace(stacked, id=self.table.id, phase=self.table.phase, split=self.table.split)
 
 
-def _fault(clip: audio.Clip, loudness: float, render: RenderSettings) -> str | None:
+def _fault(clip: audio.Clip, loudness: float, render: config.Render) -> str | None:
     """Why a render is not usable: "silent", "clipped" (also not a number), or None."""
     if not np.isfinite(clip).all() or audio.peak(clip) > render.max_peak:
         return "clipped"

@@ -1,4 +1,4 @@
-"""Ordered effect chains: codes and names, and which of two orders can be told apart by ear.
+"""Ordered effect chains: codes and names, and which orders are audibly different.
 
 Linear time-invariant effects commute, so a chain is only identifiable up to swaps of neighbours
 that are both LTI. `canonical` picks one representative of each such class (the lexicographically
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from unmixer_core.schema.rack import RACK
 
 END = -1
-MAX_EFFECTS = 8
+#: Every effect may occur once, so a full chain holds all of them.
+MAX_EFFECTS = len(RACK.effects)
 _ID = {name: i for i, name in enumerate(RACK.effect_names)} | {
     key: i for i, key in enumerate(RACK.effect_keys)
 }
@@ -27,7 +28,7 @@ LTI = frozenset(
 
 
 def encode(names: Sequence[str]) -> NDArray[np.int8]:
-    """Effect names (or keys) in order → int8 [8] of effect ids, −1 padded.
+    """Effect names (or keys) in order → int8 [MAX_EFFECTS] of effect ids, −1 padded.
 
     Raises ValueError on unknown or repeated ones.
     """
@@ -55,10 +56,7 @@ def decode(codes: Iterable[int]) -> tuple[str, ...]:
 
 
 def commutes(first: str, second: str) -> bool:
-    """True when swapping these two neighbours cannot be heard.
-
-    Both are linear and time-invariant.
-    """
+    """True when swapping these two neighbours is inaudible: both are LTI effects."""
     return first in LTI and second in LTI
 
 
@@ -79,7 +77,7 @@ def canonical(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def audible_pairs(names: Sequence[str]) -> set[tuple[str, str]]:
-    """Ordered pairs (earlier, later) whose order can be heard.
+    """Ordered pairs (earlier, later) whose order is audible.
 
     No sequence of inaudible swaps reverses them.
 

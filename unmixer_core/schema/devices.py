@@ -1,10 +1,10 @@
-"""Wavetable and our eight effects as data, and the one ordered list (`RACK`) that every width, mask
-and address derives from.
+"""Wavetable and the effects as data: names, ranges, laws and choices.
 
 Names, ranges and laws are Live 12's, from AbletonOSC's dumps (`TABLES`, the full parameter tables)
 and presets. The learned range of a knob is the part of Live's range that musicians use and that can
-be heard in a two-second note. A new effect is one `Device` here, one function in ddsp/ and one
-mapping in headless/voice.py.
+be heard in a two-second note. A new effect is one `Device` here with its table in
+tables.json, one function in dsp/ with a module in proxy/effects.py, and one mapping in
+headless/sound/voice.py.
 """
 
 from __future__ import annotations
@@ -61,9 +61,9 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Device:
-    """A Live device: what is learned of it, and what is always set.
+    """A Live device: its learned knobs and choices, and its fixed parameters.
 
-    `linear` says whether it commutes with its like.
+    `lti`: the effect is linear and time-invariant, so two such neighbours commute.
     """
 
     key: str
@@ -75,10 +75,12 @@ class Device:
 
     @property
     def class_name(self) -> str:
+        """Live's class name of the device, from tables.json."""
         return CLASS_NAMES[self.name]
 
     @property
     def table(self) -> tuple[Parameter, ...]:
+        """Every parameter of the device in Live's order, from tables.json."""
         return TABLES[self.name]
 
 

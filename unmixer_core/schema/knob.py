@@ -24,9 +24,13 @@ Value = Any  # float, numpy array or torch tensor: the laws treat them alike
 class Law(Protocol):
     """raw ↔ physical; each arrow is the other's inverse over the knob's learned range."""
 
-    def to_physical(self, raw: Value) -> Value: ...
+    def to_physical(self, raw: Value) -> Value:
+        """Raw value → physical value, in the knob's unit."""
+        ...
 
-    def to_raw(self, physical: Value) -> Value: ...
+    def to_raw(self, physical: Value) -> Value:
+        """Physical value, in the knob's unit → raw value."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,11 @@ class Linear:
     offset: float = 0.0
 
     def to_physical(self, raw: Value) -> Value:
+        """Raw value → physical value, in the knob's unit."""
         return self.offset + self.slope * raw
 
     def to_raw(self, physical: Value) -> Value:
+        """Physical value, in the knob's unit → raw value."""
         return (physical - self.offset) / self.slope
 
 
@@ -51,9 +57,11 @@ class Exponential:
     high: float
 
     def to_physical(self, raw: Value) -> Value:
+        """Raw position 0..1 → physical value, in the unit of the bounds."""
         return self.low * (self.high / self.low) ** raw
 
     def to_raw(self, physical: Value) -> Value:
+        """Physical value above 0, in the unit of the bounds → raw position."""
         return _log(physical / self.low) / math.log(self.high / self.low)
 
 
@@ -66,9 +74,11 @@ class Power:
     offset: float = 0.0
 
     def to_physical(self, raw: Value) -> Value:
+        """Raw value at least 0 → physical value, in the unit of `scale`."""
         return self.offset + self.scale * raw**self.exponent
 
     def to_raw(self, physical: Value) -> Value:
+        """Physical value at least `offset` → raw value."""
         return ((physical - self.offset) / self.scale) ** (1.0 / self.exponent)
 
 
@@ -77,9 +87,11 @@ class Amplitude:
     """Decibels of a linear amplitude: physical = 20 · log10(raw)."""
 
     def to_physical(self, raw: Value) -> Value:
+        """Linear amplitude above 0 → dB."""
         return _log(raw) * (20.0 / math.log(10.0))
 
     def to_raw(self, physical: Value) -> Value:
+        """dB → linear amplitude."""
         return 10.0 ** (physical / 20.0)
 
 
@@ -88,9 +100,11 @@ class MidiPitch:
     """physical Hz = 440 · 2^((raw − 69) / 12)."""
 
     def to_physical(self, raw: Value) -> Value:
+        """MIDI note number, fractions allowed → Hz."""
         return midi_to_hz(raw)
 
     def to_raw(self, physical: Value) -> Value:
+        """Hz above 0 → MIDI note number, with its fraction."""
         return 69.0 + _log(physical / 440.0) * (12.0 / math.log(2.0))
 
 
@@ -99,9 +113,11 @@ class Ratio:
     """Compressor ratio: physical = 1 / (1 − raw), so raw .75 is 4:1."""
 
     def to_physical(self, raw: Value) -> Value:
+        """Raw value below 1 → compression ratio (4 is 4:1)."""
         return 1.0 / (1.0 - raw)
 
     def to_raw(self, physical: Value) -> Value:
+        """Compression ratio at least 1 → raw value."""
         return 1.0 - 1.0 / physical
 
 
@@ -158,12 +174,15 @@ class Knob:
         return float(rounded) if np.ndim(rounded) == 0 else rounded
 
     def to_unit(self, raw: Value) -> Value:
+        """Raw value → unit value, 0..1 over the learned range."""
         return (raw - self.raw_low) / (self.raw_high - self.raw_low)
 
     def to_physical(self, unit: Value) -> Value:
+        """Unit value → physical value in `unit`; integer knobs are rounded as in `to_raw`."""
         return self.law.to_physical(self.to_raw(unit))
 
     def from_physical(self, physical: Value) -> Value:
+        """Physical value in `unit` → unit value; outside 0..1 beyond the learned range."""
         return self.to_unit(self.law.to_raw(physical))
 
     @property

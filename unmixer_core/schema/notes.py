@@ -18,7 +18,7 @@ Values = TypeVar("Values", float, NDArray[np.floating])
 
 
 def midi_to_hz(note: Values) -> Values:
-    """Convert MIDI notes, which may be fractional, to Hz; floats, arrays and tensors alike."""
+    """Convert MIDI notes, which may be fractional, to Hz; floats and arrays alike."""
     return A4_HZ * 2.0 ** ((note - A4_NOTE) / SEMITONES_PER_OCTAVE)
 
 

@@ -29,8 +29,10 @@ REBUILD = "dvc repro --force sample_patches render_patches"
 
 @dataclass(frozen=True, eq=False)
 class Patch:
-    """knobs float32 [K] in unit, choices int64 [C] item indices, chain int8 [8] effect ids (−1
-    padded), MIDI note, gate.
+    """One sound's settings and the note that plays it.
+
+    knobs float32 [K] in unit, choices int64 [C] item indices, chain int8 [MAX_EFFECTS] effect ids
+    (−1 padded), MIDI note, gate in seconds.
     """
 
     knobs: FloatArray
@@ -234,10 +236,11 @@ class Patches:
 
     @classmethod
     def concat(cls, tables: Sequence[Patches]) -> Patches:
+        """The rows of all tables in order; ids stay as they are."""
         return cls(*(np.concatenate([getattr(t, f.name) for t in tables]) for f in fields(cls)))
 
     def write(self, path: Path) -> None:
-        """Parquet: one column per control id, chain as eight columns; the digest in the metadata.
+        """Parquet: one column per control id, one per chain slot; the digest in the metadata.
 
         Written then moved.
         """

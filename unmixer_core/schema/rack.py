@@ -1,5 +1,6 @@
-"""The one ordered list: every learned knob and choice of Wavetable and the eight effects, and
-which of them can be heard.
+"""The ordered list of every learned knob and choice of Wavetable and the effects.
+
+It also says which of them are audible in a patch.
 """
 
 from __future__ import annotations
@@ -12,12 +13,13 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from unmixer_core.schema.devices import EFFECTS, WAVETABLE, Device
+from unmixer_core.errors import StageError
+from unmixer_core.schema.devices import CLASS_NAMES, EFFECTS, TABLES, WAVETABLE, Device
 from unmixer_core.schema.knob import Choice, Condition, Knob
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.integer]
-#: A modulation amount this close to zero (in unit, around 0.5) is not heard.
+#: A modulation amount this close to zero (in unit, around 0.5) is inaudible.
 SILENT_AMOUNT = 0.02
 
 
@@ -25,7 +27,7 @@ SILENT_AMOUNT = 0.02
 class KnobRef:
     """A knob at its place in the list: `id` is "wavetable.osc_1_pos".
 
-    `device` is 0 for Wavetable, effect id + 1 else.
+    `device` is 0 for Wavetable and effect id + 1 for an effect.
     """
 
     id: str
@@ -44,7 +46,7 @@ class ChoiceRef:
 
 @dataclass(frozen=True)
 class _Gate:
-    """Conditions as arrays: control i is heard while choice columns[i] is an allowed item."""
+    """Conditions as arrays: control i is audible while choice columns[i] is an allowed item."""
 
     controls: IntArray
     columns: IntArray
@@ -55,8 +57,10 @@ class Rack:
     """All learned controls in order. Shapes below: K = n_knobs, C = n_choices."""
 
     def __init__(self, synth: Device, effects: tuple[Device, ...]) -> None:
-        self.synth, self.effects = synth, effects
+        self.synth = synth
+        self.effects = effects
         self.devices = (synth, *effects)
+        self._check_tables()
         self.knobs = [
             KnobRef(f"{d.key}.{k.key}", i, k) for i, d in enumerate(self.devices) for k in d.knobs
         ]
@@ -77,19 +81,26 @@ class Rack:
             [ref.choice.default for ref in self.choices], dtype=np.int64
         )
 
+    def _check_tables(self) -> None:
+        for device in self.devices:
+            if device.name not in TABLES or device.name not in CLASS_NAMES:
+                raise StageError(
+                    f'schema/tables.json has no parameter table for the device "{device.name}".'
+                )
+
     @property
     def n_knobs(self) -> int:
+        """Number of knobs of all devices, K."""
         return len(self.knobs)
 
     @property
     def n_choices(self) -> int:
+        """Number of choices of all devices, C."""
         return len(self.choices)
 
     @cached_property
     def digest(self) -> str:
-        """16 hex digits that change whenever a control, its range, law or place in the list
-        does.
-        """
+        """16 hex digits that change with any control, its range, its law or its place."""
         description = [
             [
                 d.key,
@@ -103,8 +114,9 @@ class Rack:
         return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
 
     def devices_on(self, chain: IntArray) -> BoolArray:
-        """Which devices sound: chain [..., 8] of effect ids (−1 = none) → [..., 9], Wavetable
-        first.
+        """Mask of the devices in a patch, Wavetable first.
+
+        chain [..., MAX_EFFECTS] of effect ids (−1 = none) → bool [..., 1 + number of effects].
         """
         chain = np.asarray(chain)
         present = (chain[..., None] == np.arange(len(self.effects))).any(axis=-2)
@@ -113,15 +125,16 @@ class Rack:
     def active(
         self, choices: IntArray, chain: IntArray, knobs: NDArray[np.floating] | None = None
     ) -> tuple[BoolArray, BoolArray]:
-        """Which controls can be heard.
+        """Masks of the audible controls.
 
-        choices [..., C] item indices, chain [..., 8] effect ids (−1 padded), knobs [..., K] unit or
-        None → knob mask [..., K], choice mask [..., C]. Without `knobs`, an envelope or LFO counts
-        as heard whatever its amounts.
+        choices [..., C] item indices, chain [..., MAX_EFFECTS] effect ids (−1 padded), knobs
+        [..., K] unit or None → knob mask [..., K], choice mask [..., C]. Without `knobs`, an
+        envelope or LFO counts as audible whatever its amounts are.
         """
         choices = np.asarray(choices)
         on = self.devices_on(chain)
-        knob_mask, choice_mask = on[..., self.device_of_knob], on[..., self.device_of_choice]
+        knob_mask = on[..., self.device_of_knob]
+        choice_mask = on[..., self.device_of_choice]
         for mask, gates in ((knob_mask, self._knob_gates), (choice_mask, self._choice_gates)):
             for gate in gates:
                 mask[..., gate.controls] &= gate.allowed[
@@ -139,7 +152,7 @@ class Rack:
 
     @cached_property
     def _amounts(self) -> list[list[int]]:
-        """Per knob, the columns of the amounts that make it heard."""
+        """Per knob, the columns of the amounts that make it audible."""
         return [
             [
                 self.knob_index[f"{self.devices[ref.device].key}.{key}"]

@@ -84,8 +84,3 @@ class Majority:
 
 def _most_frequent(values: np.ndarray, default: int) -> int:
     return int(np.bincount(values).argmax()) if len(values) else int(default)
-
-
-def fit_length(audio: np.ndarray, samples: int) -> np.ndarray:
-    """[channel, time] cut or padded with silence to `samples`."""
-    return np.pad(audio[:, :samples], [(0, 0), (0, max(0, samples - audio.shape[-1]))])

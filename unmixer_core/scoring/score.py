@@ -14,11 +14,13 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from unmixer_core import config
+from unmixer_core.audio import fit_length
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.dataset.patch_table import PatchTable
 from unmixer_core.errors import StageError
@@ -26,7 +28,7 @@ from unmixer_core.live.host import Host
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.metrics import statistics
 from unmixer_core.schema.patch import PHASES, Patch, Patches
-from unmixer_core.scoring.baselines import UNHEARD_DB, Majority, at_note, fit_length, random_patches
+from unmixer_core.scoring.baselines import UNHEARD_DB, Majority, at_note, random_patches
 from unmixer_core.scoring.retrieval import Retrieval
 
 #: Rows of the table in reading order. `nearest` is the better of the training render as it is and
@@ -44,17 +46,6 @@ Progress = Callable[
 def quietly(items: Iterable[Any], total: int, words: str) -> Iterable[Any]:
     """Progress that says nothing."""
     return items
-
-
-class Settings(Protocol):
-    """The part of the `evaluate` section that is read here."""
-
-    n_dry: int
-    n_nonlinear: int
-    n_full: int
-    n_baseline: int
-    n_detail: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -85,7 +76,7 @@ class ScoreTarget:
     detail: bool
 
 
-def choose(patches: Patches | PatchTable, settings: Settings) -> dict[str, np.ndarray]:
+def choose(patches: Patches | PatchTable, settings: config.Evaluate) -> dict[str, np.ndarray]:
     """The judged test clips of every phase.
 
     The first n_<phase> of the frozen split (0 = all), as row numbers.
@@ -99,7 +90,7 @@ def targets(
     audio_of: Callable[[int], np.ndarray],
     patches: Patches | PatchTable,
     chosen: Mapping[str, np.ndarray],
-    settings: Settings,
+    settings: config.Evaluate,
     sample_rate: int,
 ) -> list[ScoreTarget]:
     """Targets of all phases, in order. Raises StageError when there is no test clip."""
@@ -177,11 +168,7 @@ def measure(
     """
     sound = fit_length(sound, target.audio.shape[-1])
     values = dict.fromkeys(MEASURES, float("nan"))
-    values["mss_db"] = float(
-        metrics_sound.mss_from_features(
-            target.features, metrics_sound.mss_features(sound, sample_rate)
-        )
-    )
+    values["mss_db"] = metrics_sound.mss_to(target.features, sound, sample_rate)
     if detail:
         values["wmfcc"] = float(metrics_sound.wmfcc(sound, target.audio, sample_rate))
         values["sot"] = float(metrics_sound.sot(sound, target.audio, sample_rate))

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from unmixer_core import audio
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.errors import HostError
 from unmixer_core.features.store import FeatureTable
@@ -326,12 +327,8 @@ class Search:
 
     def _mss_db(self, sound: NDArray[np.float32]) -> float:
         n = self.heard.clip.shape[1]
-        fitted = np.pad(sound[:, :n], [(0, 0), (0, max(0, n - sound.shape[1]))])
-        return float(
-            metrics_sound.mss_from_features(
-                self.features, metrics_sound.mss_features(fitted, self.heard.rate)
-            )
-        )
+        fitted = audio.fit_length(sound, n)
+        return metrics_sound.mss_to(self.features, fitted, self.heard.rate)
 
     # --- refine, change, polish ---------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from unmixer_core.headless.song import companion, live_api, template
 from unmixer_core.headless.song.recorder import HostRecorder
 from unmixer_core.headless.song.song import Song, make_device
 from unmixer_core.headless.sound.pool import RenderPool
+from unmixer_core.headless.sound.voice import check_effects
 
 log = logging.getLogger(__name__)
 IDLE_S = 0.25
@@ -51,11 +52,12 @@ class OscServer:
         latency_samples: int = 0,
         auto_filter_2: bool = False,
     ) -> None:
-        """Binds and starts the render workers. Raises PortBusy, OSError.
+        """Binds and starts the render workers. Raises PortBusy, OSError, HostError.
 
         `layout`: template tracks are in the set (one of template.TEMPLATES); `has_companion` False:
         no /unmixer addresses; `auto_filter_2`: Auto Filter is the class of Live 12.2 and later.
         """
+        check_effects()
         recordings.mkdir(parents=True, exist_ok=True)
         udp = UdpLink(host, port, reply_port)
         self.link: Link = udp

@@ -1,6 +1,6 @@
 """The set that a user of stock AbletonOSC prepares by hand (docs/live.md).
 
-Template tracks that hold the nine devices.
+Template tracks that hold every device of the schema.
 """
 
 from __future__ import annotations

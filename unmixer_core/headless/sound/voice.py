@@ -59,6 +59,7 @@ from unmixer_core.headless.sound.device_state import (
     to_note,
 )
 from unmixer_core.headless.sound.vital import chain_code, fm_sample, lfo_shape, skeleton, table
+from unmixer_core.schema.devices import EFFECTS as SCHEMA_EFFECTS
 from unmixer_core.schema.devices import WAVETABLES
 
 LAST_FRAME, SUB_LAST_FRAME = 124, 32
@@ -130,6 +131,19 @@ def voice(devices: Sequence[DeviceState], tempo_bpm: float = 120.0) -> VitalVoic
         result.controls.update({f"{slot}_on": 1.0}, **controls)
     result.controls["effect_chain_order"] = chain_code(slots)
     return result
+
+
+def check_effects() -> None:
+    """Check that every effect of the schema has a mapping to Vital.
+
+    Raises HostError that names the first effect without one.
+    """
+    for device in SCHEMA_EFFECTS:
+        if device.name not in EFFECTS:
+            raise HostError(
+                f'the headless voice has no mapping for the effect "{device.name}"; add one to '
+                f"EFFECTS in unmixer_core/headless/sound/voice.py."
+            )
 
 
 def preset(

@@ -34,6 +34,8 @@ SINCE = {
     "Delay": "Live 10.1",
     "Reverb": "any Live",
 }
+#: What errors say of a device that is not in `SINCE`.
+UNLISTED = "a version that is not listed"
 #: Device → the Live whose parameters schema/devices.py lists: dumps of about 12.1, and presets of
 #: 12.2 for the Chorus. Older ones may lack some (Saturator was redesigned in 12.1), newer ones may
 #: have changed.
@@ -315,10 +317,11 @@ def _missing(
             "conversion knows another range; please report it with the output of `python -m "
             "unmixer_core.live doctor`."
         )
+    table_from = drift.since or TABLE_FROM.get(device.name, UNLISTED)
     return (
         f"{device.name}{version} has no parameter {ours!r} on this host; it has "
         f"{', '.join(sorted(index)[:12])}, …; "
-        f"{device.name} of Live {drift.since or TABLE_FROM[device.name]} has it, which is what "
+        f"{device.name} of Live {table_from} has it, which is what "
         f"this code was written for "
         "(`python -m unmixer_core.live doctor` lists all)."
     )

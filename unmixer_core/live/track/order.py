@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from unmixer_core.errors import DeviceMissing, HostError, HostRefused, ReadbackMismatch
 from unmixer_core.live.osc.client import Client
-from unmixer_core.live.track.names import DEVICE_OF_CLASS, SINCE, device_names
+from unmixer_core.live.track.names import DEVICE_OF_CLASS, SINCE, UNLISTED, device_names
 
 ATTEMPTS = 4
 
@@ -53,9 +53,10 @@ class CompanionOrder:
             if refused := [
                 (name, text) for name, text in zip(missing, refusals, strict=True) if text
             ]:
-                needed = ", ".join(f"{name} (in {SINCE[name]})" for name, _ in refused)
+                versions = [(name, SINCE.get(name, UNLISTED)) for name, _ in refused]
+                needed = ", ".join(f"{name} (in {version})" for name, version in versions)
                 raise DeviceMissing(
-                    f"this Live cannot insert {needed}: {refused[0][1]} Wavetable and all eight "
+                    f"this Live cannot insert {needed}: {refused[0][1]} Wavetable and all "
                     f"effects are in Live 12.3 Suite."
                 )
             classes = await self._classes(track)

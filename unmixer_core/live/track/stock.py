@@ -20,7 +20,7 @@ from typing import Any
 from unmixer_core.errors import DeviceMissing, HostError, HostRefused, ReadbackMismatch
 from unmixer_core.live.osc.client import Client
 from unmixer_core.live.osc.wire import Message
-from unmixer_core.live.track.names import SINCE, device_names
+from unmixer_core.live.track.names import SINCE, UNLISTED, device_names
 from unmixer_core.live.track.placement import check_names
 from unmixer_core.live.track.tracks import (
     CAPTURE,
@@ -241,7 +241,7 @@ async def find_template(client: Client) -> dict[str, Original]:
         )
     missing = [device for device in DEVICES if device not in found]
     if missing:
-        needed = ", ".join(f"{device} ({SINCE[device]})" for device in missing)
+        needed = ", ".join(f"{device} ({SINCE.get(device, UNLISTED)})" for device in missing)
         raise DeviceMissing(
             f"the set has no template track named 'Unmixer …' with {needed}; {GUIDE}."
         )

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from unmixer_core.dsp.fft import Circle, circle, filter_on_circle
+from unmixer_core.errors import StageError
 from unmixer_core.proxy.controls import Controls, KnobCalibration
 from unmixer_core.proxy.parts import Positive, ResidualFilter
 from unmixer_core.schema.devices import Device
@@ -43,10 +44,10 @@ class Effect(nn.Module):
         raise NotImplementedError
 
     def require_items(self, choice_key: str, count: int) -> None:
-        """Raise NotImplementedError unless the device's choice has `count` items."""
+        """Raise StageError unless the device's choice has `count` items."""
         choice = next(choice for choice in self.device.choices if choice.key == choice_key)
         if len(choice.items) != count:
-            raise NotImplementedError(
+            raise StageError(
                 f"{self.device.name}'s {choice_key} has {len(choice.items)} items in the schema, "
                 f"but the proxy plays {count}."
             )

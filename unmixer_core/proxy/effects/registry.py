@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from unmixer_core.errors import StageError
 from unmixer_core.proxy.effects.base import Effect
 from unmixer_core.proxy.effects.modulated import ChorusEnsemble, PhaserFlanger
 from unmixer_core.proxy.effects.space import Delay, Reverb
@@ -24,13 +25,12 @@ def make_effects(devices: tuple[Device, ...] = EFFECTS) -> list[Effect]:
     """One module for each effect, in the order of the devices.
 
     Raises:
-        NotImplementedError: the proxy has no module for an effect, or a module for none.
+        StageError: the proxy has no module for an effect.
     """
-    keys = {device.key for device in devices}
-    unmatched = sorted(keys ^ MODULES.keys())
-    if unmatched:
-        raise NotImplementedError(
-            f"schema/devices.py and proxy/effects/registry.py differ in the effects "
-            f"{', '.join(unmatched)}; give each effect of the schema a module in MODULES."
-        )
+    for device in devices:
+        if device.key not in MODULES:
+            raise StageError(
+                f'the proxy has no module for the effect "{device.name}"; add one to MODULES in '
+                f"unmixer_core/proxy/effects/registry.py."
+            )
     return [MODULES[device.key](device) for device in devices]
