@@ -361,7 +361,8 @@ class FakeHost:
         self.loop.call_later(0.01, self._end, track - 1, clip, self.takes)
 
     def _end(self, lane: int, clip: FakeClip, number: int) -> None:
-        path = self.folder / f"take {number}.wav"
+        capture = self.tracks[lane + 1].name if lane + 1 < len(self.tracks) else "take"
+        path = self.folder / f"{capture} {number}.wav"
         preroll = round(0.01 * RATE)
         if lane < len(self.tracks) and not self.faults.no_file:
             track = self.tracks[lane]

@@ -13,8 +13,8 @@ from unmixer_core.live import __main__ as program
 from unmixer_core.live import doctor
 from unmixer_core.live.osc.client import Client, Timing
 from unmixer_core.live.session import session
-from unmixer_core.live.session.recorder import Take
 from unmixer_core.live.session.session import HostInfo
+from unmixer_core.live.session.take import Take
 
 embedded = pytest.mark.skipif(
     find_spec("vita") is None, reason="the embedded host sounds through vita"

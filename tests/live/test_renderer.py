@@ -202,6 +202,8 @@ def test_recordings_are_deleted_on_request_only(delete, monkeypatch):
 
     async def main():
         async with as_live(monkeypatch) as host:
+            folder = host.recordings
+            monkeypatch.setenv("UNMIXER_LIVE_RECORDINGS", f"{folder}={folder}")
             clips = await asyncio.to_thread(_render, patches(3))
             return clips, list(host._recordings.glob("*.wav"))
 

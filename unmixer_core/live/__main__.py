@@ -14,7 +14,7 @@ from pathlib import Path
 
 from unmixer_core.errors import UnmixerError
 from unmixer_core.live import doctor
-from unmixer_core.live.session.recorder import Take
+from unmixer_core.live.session.take import Take
 
 
 def main(arguments: list[str] | None = None) -> int:

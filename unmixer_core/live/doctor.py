@@ -24,8 +24,8 @@ from unmixer_core.live.farm.hosts import EmbeddedHost
 from unmixer_core.live.osc.client import Client
 from unmixer_core.live.osc.transport import Endpoint, Transport, connect, traced
 from unmixer_core.live.repeatability import compare
-from unmixer_core.live.session.recorder import Clip, Take
 from unmixer_core.live.session.session import COUNT_IN_S, INSERTS_SINCE, HostInfo, Session, probe
+from unmixer_core.live.session.take import Clip, Take
 from unmixer_core.live.track.stock import INSTALL
 from unmixer_core.live.track.tracks import left_behind, track_names
 from unmixer_core.schema.patch import Patch
@@ -69,7 +69,7 @@ async def examine(question: Question) -> list[Finding]:
     """
     findings: list[Finding] = []
     try:
-        async with _connected(question) as (transport, endpoint):
+        async with _connected(question) as (transport, endpoint, own_folder):
             client = Client(transport, str(endpoint))
             try:
                 session = Session(client, question.take, await probe(client, endpoint))
@@ -80,7 +80,7 @@ async def examine(question: Question) -> list[Finding]:
                 findings += await _who_answers(session.client, session.info)
                 drifted: list[HostError] = []
                 try:
-                    await session.build(lanes=1, delete_files=question.starts_host, drifted=drifted)
+                    await session.build(lanes=1, own_folder=own_folder, drifted=drifted)
                 finally:
                     findings += [Finding(False, str(error)) for error in drifted]
                 findings += await _what_it_can(session)
@@ -95,15 +95,16 @@ async def examine(question: Question) -> list[Finding]:
 
 
 @asynccontextmanager
-async def _connected(question: Question) -> AsyncIterator[tuple[Transport, Endpoint]]:
-    """A transport to the host; the session closes it."""
+async def _connected(question: Question) -> AsyncIterator[tuple[Transport, Endpoint, Path | None]]:
+    """A transport to the host, which the session closes, and the folder of its recordings."""
     if not question.starts_host:
         endpoint = Endpoint.from_environment()
-        yield connect(endpoint, question.trace), endpoint
+        yield connect(endpoint, question.trace), endpoint, None
         return
     host = EmbeddedHost(question.take.sample_rate, question.host_options)
     try:
-        yield traced(await host.start(), question.trace), host.endpoint
+        transport = await host.start()
+        yield traced(transport, question.trace), host.endpoint, host.recordings
     finally:
         await host.stop()
 

@@ -33,7 +33,7 @@ from unmixer_core.live.farm.supervisor import HostSupervisor
 from unmixer_core.live.farm.workers import HostWorker
 from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.ray.engine import RayEngine
-from unmixer_core.live.session.recorder import Take
+from unmixer_core.live.session.take import Take
 from unmixer_core.live.track.frozen import FrozenTrack
 from unmixer_core.schema.patch import Patch
 

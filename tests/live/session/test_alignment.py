@@ -13,8 +13,8 @@ import pytest
 from unmixer_core.errors import RecordingError
 from unmixer_core.live.farm.hosts import EmbeddedHost
 from unmixer_core.live.session.alignment import REFERENCE_S, RISE, onset_offset
-from unmixer_core.live.session.recorder import Take
 from unmixer_core.live.session.session import Session
+from unmixer_core.live.session.take import Take
 from unmixer_core.schema.patch import Patch
 
 RATE = 44100
@@ -61,7 +61,12 @@ async def takes(options, lanes=1):
         transport = await host.start()
         take = Take(RATE, 0.4)
         async with await Session.open(
-            host.endpoint, take, lanes=lanes, transport=transport, calibrate=True, delete_files=True
+            host.endpoint,
+            take,
+            lanes=lanes,
+            transport=transport,
+            calibrate=True,
+            own_folder=host.recordings,
         ) as session:
             offsets = [recorder.offset_samples for recorder in session.recorders]
             return offsets, await session.render(lanes - 1, PATCH)

@@ -28,8 +28,8 @@ from unmixer_core.live.osc import client, wire
 from unmixer_core.live.osc.client import Timing
 from unmixer_core.live.osc.transport import Endpoint
 from unmixer_core.live.session import session
-from unmixer_core.live.session.recorder import Take
 from unmixer_core.live.session.session import Session
+from unmixer_core.live.session.take import Take
 from unmixer_core.schema.patch import Patch
 
 PATCH, TURNED = (

@@ -25,9 +25,9 @@ from unmixer_core.errors import (
 )
 from unmixer_core.live.osc.client import Timing
 from unmixer_core.live.osc.transport import Endpoint
-from unmixer_core.live.session import recorder
-from unmixer_core.live.session.recorder import Take
+from unmixer_core.live.session import recorder, recordings
 from unmixer_core.live.session.session import Session
+from unmixer_core.live.session.take import Take
 from unmixer_core.schema.patch import Patch
 
 TAKE = Take(RATE, CLIP_S, VELOCITY)
@@ -62,7 +62,7 @@ def patches(n, seed=0):
 
 async def opened(host, lanes=1, timing=QUICK):
     return await Session.open(
-        Endpoint(), TAKE, lanes=lanes, transport=host, timing=timing, delete_files=True
+        Endpoint(), TAKE, lanes=lanes, transport=host, timing=timing, own_folder=host.folder
     )
 
 
@@ -134,7 +134,7 @@ def test_a_fault_ends_in_the_right_sound_or_a_named_error(fault, seed, tmp_path)
     ids=["wrong rate", "short file", "no file", "never ends"],
 )
 def test_a_bad_recording_is_named(fault, error, words, tmp_path, monkeypatch):
-    monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.1)
+    monkeypatch.setattr(recordings, "FILE_WITHIN_S", 0.1)
     monkeypatch.setattr(recorder, "SLACK_S", 0.0)
     host = FakeHost(tmp_path)
 
@@ -412,13 +412,13 @@ def test_recordings_of_a_live_elsewhere_are_read_through_the_path_map(tmp_path, 
         ) as live:
             return await live.render(0, patches(1)[0])
 
-    monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.05)
+    monkeypatch.setattr(recordings, "FILE_WITHIN_S", 0.05)
     with pytest.raises(
         RecordingError, match="if Live runs on another machine, set UNMIXER_LIVE_RECORDINGS"
     ):
         asyncio.run(main())
     np.testing.assert_array_equal(
-        asyncio.run(main(paths=recorder.PathMap.parse(f"D:\\Sets={tmp_path}"))),
+        asyncio.run(main(paths=recordings.PathMap.parse(f"D:\\Sets={tmp_path}"))),
         expected(patches(1)[0]),
     )
     monkeypatch.setenv("UNMIXER_LIVE_RECORDINGS", f"D:\\Sets={tmp_path}")

@@ -17,8 +17,8 @@ from unmixer_core.live.farm.hosts import EmbeddedHost
 from unmixer_core.live.osc.client import Client
 from unmixer_core.live.osc.transport import Endpoint, UdpTransport
 from unmixer_core.live.session import session as sessions
-from unmixer_core.live.session.recorder import Take
 from unmixer_core.live.session.session import Session
+from unmixer_core.live.session.take import Take
 from unmixer_core.live.track.lane import Lane
 from unmixer_core.live.track.tracks import track_names
 from unmixer_core.schema.patch import Patch
@@ -86,7 +86,7 @@ def test_a_session_leaves_everything_as_it_was(options):
     async def main():
         async with users_set(options) as endpoint:
             before = await everything(endpoint)
-            async with await Session.open(endpoint, TAKE, lanes=2, delete_files=True) as session:
+            async with await Session.open(endpoint, TAKE, lanes=2) as session:
                 for lane in (0, 1):
                     await session.render(lane, Patch.init(60, 0.1, ["Delay", "Reverb"]))
             return before, await everything(endpoint)

@@ -25,8 +25,8 @@ from unmixer_core.live.farm.hosts import EmbeddedHost
 from unmixer_core.live.osc.client import Timing
 from unmixer_core.live.repeatability import compare
 from unmixer_core.live.session import session as sessions
-from unmixer_core.live.session.recorder import Take
 from unmixer_core.live.session.session import Session
+from unmixer_core.live.session.take import Take
 from unmixer_core.live.track.frozen import AMOUNTS, UNREACHABLE, FrozenTrack, named_tables
 from unmixer_core.live.track.stock import CAPTURE, DEVICES, NO_INPUT, SYNTH, RoutingLane
 from unmixer_core.live.track.tracks import track_names
@@ -74,7 +74,7 @@ async def session_on(*options, lanes=1):
     try:
         transport = await host.start()
         async with await Session.open(
-            host.endpoint, TAKE, lanes=lanes, transport=transport, delete_files=True
+            host.endpoint, TAKE, lanes=lanes, transport=transport, own_folder=host.recordings
         ) as session:
             yield session
     finally:
@@ -169,7 +169,7 @@ def test_loss_ends_in_the_right_sound_or_a_named_error():
                 lanes=1,
                 transport=lossy,
                 timing=Timing(0.15, 4),
-                delete_files=True,
+                own_folder=host.recordings,
             ) as session:
                 whole = [await session.render(0, patch) for patch in patches]
                 lossy.loss = 0.02

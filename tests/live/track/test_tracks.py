@@ -21,8 +21,8 @@ from unmixer_core.live.osc.client import Client, Timing
 from unmixer_core.live.osc.transport import Endpoint
 from unmixer_core.live.push import push_async
 from unmixer_core.live.session import session as sessions
-from unmixer_core.live.session.recorder import Take
 from unmixer_core.live.session.session import Session
+from unmixer_core.live.session.take import Take
 from unmixer_core.live.track.stock import DEVICES
 from unmixer_core.live.track.tracks import CAPTURE, Tracks, input_name, left_behind, track_names
 

@@ -26,7 +26,7 @@ from typing import Any
 from unmixer_core.config.yaml12 import read_yaml
 from unmixer_core.errors import ConfigError
 from unmixer_core.live.osc.transport import Endpoint
-from unmixer_core.live.session.recorder import PathMap
+from unmixer_core.live.session.recordings import PathMap
 
 EMBEDDED_LANES, LIVE_LANES = 2, 4
 FILE = Path(__file__).resolve().parents[3] / "hosts.yaml"

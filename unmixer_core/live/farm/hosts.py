@@ -90,6 +90,12 @@ class EmbeddedHost:
         return transport
 
     @property
+    def recordings(self) -> Path:
+        """The folder that this object made for the host's recordings and log."""
+        assert self._recordings is not None
+        return self._recordings
+
+    @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
@@ -134,8 +140,7 @@ class EmbeddedHost:
 
     @property
     def _log(self) -> Path:
-        assert self._recordings is not None
-        return self._recordings / "host.log"
+        return self.recordings / "host.log"
 
     def _last_words(self) -> str:
         try:

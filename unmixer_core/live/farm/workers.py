@@ -8,6 +8,7 @@ The same worker serves both engines: in this process, and inside a Ray actor.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,9 +20,12 @@ from unmixer_core.live.farm.hosts import EmbeddedHost
 from unmixer_core.live.farm.pool import PATCH_TRIES, Clip, SessionLost, Standing
 from unmixer_core.live.farm.supervisor import named
 from unmixer_core.live.osc.transport import traced
-from unmixer_core.live.session.recorder import PathMap, Take
+from unmixer_core.live.session.recordings import PathMap
 from unmixer_core.live.session.session import Session
+from unmixer_core.live.session.take import Take
 from unmixer_core.schema.patch import Patch
+
+log = logging.getLogger(__name__)
 
 #: Failed takes in a row on one lane before the whole session is built anew: a patch is not given up
 #: for one bad lane.
@@ -131,7 +135,11 @@ async def _embedded(spec: HostSpec, take: Take, trace: Path | None) -> AsyncIter
     try:
         opening = asyncio.create_task(
             Session.open(
-                host.endpoint, take, lanes=spec.lanes, transport=transport, delete_files=True
+                host.endpoint,
+                take,
+                lanes=spec.lanes,
+                transport=transport,
+                own_folder=host.recordings,
             )
         )
         try:
@@ -157,6 +165,16 @@ async def _live(spec: HostSpec, take: Take, trace: Path | None) -> AsyncIterator
     otherwise.
     """
     assert spec.live is not None
+    paths = PathMap.parse(spec.recordings)
+    own_folder = None
+    if spec.delete_recordings and paths.here:
+        own_folder = Path(paths.here)
+    elif spec.delete_recordings:
+        log.warning(
+            "recordings of %s stay: a file is deleted only in a folder that you name. Set "
+            "UNMIXER_LIVE_RECORDINGS=<folder of the recordings>=<the same folder>.",
+            spec.name,
+        )
     never: asyncio.Future[HostDied] = asyncio.get_running_loop().create_future()
     async with await Session.open(
         spec.live,
@@ -164,7 +182,7 @@ async def _live(spec: HostSpec, take: Take, trace: Path | None) -> AsyncIterator
         lanes=spec.lanes,
         trace=trace,
         calibrate=True,
-        delete_files=spec.delete_recordings,
-        paths=PathMap.parse(spec.recordings),
+        own_folder=own_folder,
+        paths=paths,
     ) as session:
         yield session, never

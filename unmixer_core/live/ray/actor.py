@@ -14,7 +14,7 @@ from unmixer_core.live.farm.host_list import HostSpec
 from unmixer_core.live.farm.pool import SessionLost
 from unmixer_core.live.farm.supervisor import named
 from unmixer_core.live.farm.workers import HostWorker
-from unmixer_core.live.session.recorder import Take
+from unmixer_core.live.session.take import Take
 from unmixer_core.schema.patch import Patch
 
 #: ("done", value), ("failed", HostError) or ("lost", HostError).

@@ -26,7 +26,7 @@ from unmixer_core.errors import HostDied, HostError
 from unmixer_core.live.farm.host_list import HostSpec
 from unmixer_core.live.ray.actor import HostActor
 from unmixer_core.live.ray.engine import HEADER_BYTES, START_HEAD, packed
-from unmixer_core.live.session.recorder import Take
+from unmixer_core.live.session.take import Take
 
 PLACED_WITHIN_S = 60.0
 TOKEN = "; where its head asks for a token, ~/.ray/auth_token here must be the head's"

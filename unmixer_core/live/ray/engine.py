@@ -29,7 +29,7 @@ from unmixer_core.errors import HostDied, HostError
 from unmixer_core.live.farm.host_list import HostSpec
 from unmixer_core.live.farm.hosts import REPOSITORY
 from unmixer_core.live.farm.pool import Clip, SessionLost, Standing
-from unmixer_core.live.session.recorder import Take
+from unmixer_core.live.session.take import Take
 from unmixer_core.schema.patch import Patch
 
 DRIVER = "unmixer_core.live.ray.driver"

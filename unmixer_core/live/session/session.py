@@ -27,15 +27,11 @@ from unmixer_core.live.osc import wire
 from unmixer_core.live.osc.client import Client, Timing
 from unmixer_core.live.osc.transport import Endpoint, Transport, connect
 from unmixer_core.live.session.alignment import CLICK, EARLY_S, LATEST_S, onset_offset
-from unmixer_core.live.session.recorder import (
-    NO_QUANTIZATION,
-    TEMPO_BPM,
-    Clip,
-    PathMap,
-    Recorder,
-    Take,
-)
+from unmixer_core.live.session.note_clip import NoteClip
+from unmixer_core.live.session.recorder import NO_QUANTIZATION, Recorder
+from unmixer_core.live.session.recordings import PathMap, Recordings
 from unmixer_core.live.session.setup import Drifted, companion_lanes, stock_lanes
+from unmixer_core.live.session.take import TEMPO_BPM, Clip, Take
 from unmixer_core.live.track.frozen import FrozenTrack, read_frozen
 from unmixer_core.live.track.lane import Lane
 from unmixer_core.live.track.placement import OneTrack
@@ -56,6 +52,8 @@ from unmixer_core.schema.rack import RACK
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 4
+#: Hosts on this machine: their files are stamped by the same clock as ours.
+LOCAL = ("127.0.0.1:", "localhost:")
 #: Clip slots used in turn per capture track, if the set has as many scenes.
 SCENES = 8
 OLDEST, INSERTS_SINCE = (12, 0), (12, 3)
@@ -106,7 +104,7 @@ class Session:
         lanes: int,
         transport: Transport | None = None,
         timing: Timing | None = None,
-        delete_files: bool = False,
+        own_folder: Path | None = None,
         calibrate: bool = False,
         trace: Path | None = None,
         paths: PathMap | None = None,
@@ -115,15 +113,15 @@ class Session:
 
         With the companion where it answers, of the set's template otherwise.
 
-        `delete_files` deletes each recording once it is read; `calibrate` aligns the lanes by a
-        click first; `paths` says where Live's files are found here (default: as the environment
-        says). Raises a HostError that says what is missing.
+        `own_folder`: recordings in this folder are deleted after they were read (None: all stay);
+        `calibrate` aligns the lanes by a click first; `paths` maps Live's folder to the same folder
+        here (default: UNMIXER_LIVE_RECORDINGS). Raises a HostError that says what is missing.
         """
         client = Client(transport or connect(endpoint, trace), str(endpoint), timing)
         session = None
         try:
             session = cls(client, take, await probe(client, endpoint))
-            await session.build(lanes, delete_files=delete_files, paths=paths)
+            await session.build(lanes, own_folder=own_folder, paths=paths)
             if calibrate:
                 await session.calibrate()
         except BaseException:
@@ -150,13 +148,13 @@ class Session:
             await self.lanes[lane].inspect()
             await asyncio.gather(
                 self.lanes[lane].apply(patch),
-                recorder.set_note(patch.note, patch.gate_s),
+                recorder.note.set(patch.note, patch.gate_s),
                 recorder.next_slot(),
             )
             return await recorder.record()
         except BaseException:
             self.lanes[lane].forget()
-            recorder.note = None
+            recorder.note.note = None
             raise
 
     async def close(self) -> None:
@@ -217,7 +215,7 @@ class Session:
         self,
         lanes: int,
         *,
-        delete_files: bool = False,
+        own_folder: Path | None = None,
         paths: PathMap | None = None,
         drifted: Drifted = None,
     ) -> None:
@@ -235,22 +233,22 @@ class Session:
             lanes, drifted
         )
         paths = paths or PathMap.from_environment()
-        self.recorders = [
-            Recorder(
-                self.client,
-                lane,
-                self.take,
-                paths,
-                min(SCENES, int(scenes)),
-                delete_files=delete_files,
-            )
-            for lane in self.lanes
-        ]
+        slots = min(SCENES, int(scenes))
+        self.recorders = [self._recorder(lane, slots, paths, own_folder) for lane in self.lanes]
         await asyncio.gather(
             *(self._wire_capture(lane) for lane in self.lanes if isinstance(lane.place, OneTrack)),
             *(lane.prepare() for lane in self.lanes),
-            *(recorder.prepare() for recorder in self.recorders),
+            *(recorder.note.prepare() for recorder in self.recorders),
         )
+
+    def _recorder(
+        self, lane: Lane, slots: int, paths: PathMap, own_folder: Path | None
+    ) -> Recorder:
+        _, capture_name = lane.names
+        same_clock = self.client.where.startswith(LOCAL)
+        files = Recordings(self.take, paths, capture_name, own_folder, same_clock)
+        note = NoteClip(self.client, lane, self.take)
+        return Recorder(self.client, lane, self.take, note, files, slots)
 
     async def _companion_lanes(self, lanes: int, drifted: Drifted) -> list[Lane]:
         names = [(self.tracks.name(i), self.tracks.name(i, CAPTURE)) for i in range(lanes)]
