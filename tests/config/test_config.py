@@ -54,7 +54,7 @@ def test_the_committed_parameters_are_valid_and_frozen(params):
         ("optim__percentile", 101, ["optim.percentile", "101", "> 0.0 and ≤ 100.0", "null"]),
         ("score__coverage", [0.5, 2], ["score.coverage.1", "2", "a number > 0.0 and < 1.0"]),
         ("score__coverage", [], ["score.coverage", "[]", "at least 1 items"]),
-        ("sample__note_low", 100, ["sample", "note_low = 100", "note_high"]),
+        ("sample__note_low", 100, ["sample.note_low = 100", "note_high"]),
         ("loss", 3, ["loss", "3", "a section with lambda_p"]),
         ("loss__audio_to_chain", "on", ["loss.audio_to_chain", "'on'", "true or false"]),
     ],
@@ -64,6 +64,46 @@ def test_a_bad_value_is_named_with_what_is_allowed(written, key, value, words):
         config.load(written(**{key: value}))
     assert all(word in str(caught.value) for word in ["params.yaml", *words]), str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"audio.clip_s": 0.3, "itf.clip_s": 0.3}, ["audio.clip_s = 0.3", "0.4 s"]),
+        ({"sample.gate_low_s": 2.0, "sample.gate_high_s": 3.0}, ["sample.gate_low_s = 2.0"]),
+        ({"itf.clip_s": 2.5}, ["itf.clip_s = 2.5", "audio.clip_s = 2.0"]),
+        ({"features.hop": 90_000}, ["features.hop = 90000", "88200 samples"]),
+        ({"audio.clip_s": 1.0, "itf.clip_s": 1.0, "features.n_fft": 65536}, ["features.n_fft"]),
+        ({"features.fmax_hz": 22_051.0}, ["features.fmax_hz = 22051.0", "22050.0 Hz"]),
+        ({"features.fmin_hz": 18_000.0}, ["features.fmin_hz = 18000.0", "features.fmax_hz"]),
+        ({"features.n_fft": 128}, ["features.n_mels = 96", "features.n_fft = 128"]),
+        ({"augment.mask_mels": 97}, ["augment.mask_mels = 97", "features.n_mels = 96"]),
+        ({"itf.clip_s": 0.05}, ["proxy.n_ffts holds 2048", "itf.clip_s = 0.05"]),
+        ({"sample.chain_length_weights": [0.0, 0.0]}, ["sample.chain_length_weights"]),
+        (
+            {f"sample.n_test_{split}": 0 for split in ("dry", "nonlinear", "full")},
+            ["sample.n_test_dry", "sample.n_test_full"],
+        ),
+        ({"sample.n_nonlinear": 0}, ["train.fx", "sample.n_nonlinear = 0"]),
+        ({"sample.n_valid_full": 0}, ["train.full", "sample.n_valid_full = 0"]),
+        ({f"loss.lambda_{name}": 0.0 for name in "pcoes"}, ["loss.lambda_p", "all zero"]),
+        ({"loss.spectral_start": 0.9}, ["loss.spectral_start = 0.9", "loss.spectral_ramp = 0.2"]),
+        ({"loss.temperature_end": 2.0}, ["loss.temperature_end = 2.0", "loss.temperature_start"]),
+        ({"unmix.itf_seconds": 45.0}, ["unmix.itf_seconds = 45.0", "unmix.seconds = 44.0"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_values_that_contradict_each_other_are_named_in_one_sentence(params, changes, words):
+    with pytest.raises(ConfigError) as caught:
+        config.with_values(params, changes)
+    message = str(caught.value)
+    assert all(word in message for word in words), message
+    assert ";" not in message and "\n" not in message
+
+
+def test_shares_may_come_to_exactly_one(params):
+    changes = {"loss.spectral_start": 0.7, "loss.spectral_ramp": 0.3}
+    assert config.with_values(params, changes).loss.spectral_ramp == 0.3
 
 
 def test_a_missing_key_says_what_belongs_there(tmp_path):

@@ -95,6 +95,16 @@ def test_dvc_runs_stages_once_and_a_loss_weight_reruns_what_reads_it(project):
     }
 
 
+def test_a_download_without_git_runs_the_stages_too(project):
+    shutil.rmtree(project / ".git")
+    recipe = (REPO / "Makefile").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^\t@(test -e \.git .*no_scm true)", recipe, re.MULTILINE)
+    assert run("sh", "-c", line, cwd=project).returncode == 0
+    done = run("dvc", "repro", cwd=project)
+    assert done.returncode == 0, done.stderr
+    assert (project / "metrics/take.json").is_file()
+
+
 def test_a_wrong_parameter_stops_repro_with_its_name(project):
     text = (project / "params.yaml").read_text(encoding="utf-8")
     (project / "params.yaml").write_text(

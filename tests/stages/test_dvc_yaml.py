@@ -196,6 +196,10 @@ class TestTheImportGraph:
 
 
 def test_the_readme_quotes_the_committed_metrics():
-    assert readme.wanted() == (REPO / "README.md").read_text(encoding="utf-8"), (
-        "python tools/readme.py --write mends it"
+    # Of HEAD: `make repro` may have written other metrics into the working tree.
+    metrics = readme.committed_metrics()
+    if metrics is None:
+        pytest.skip("no git repository: the committed metrics are not known")
+    assert readme.wanted(metrics) == (REPO / "README.md").read_text(encoding="utf-8"), (
+        "python tools/readme.py --write corrects it"
     )

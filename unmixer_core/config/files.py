@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from functools import reduce
 from operator import getitem
@@ -11,10 +10,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from unmixer_core.config.contradictions import contradictions
 from unmixer_core.config.sections import Params
 from unmixer_core.config.sentences import sentences
 from unmixer_core.config.yaml12 import read_yaml
 from unmixer_core.errors import ConfigError
+from unmixer_core.system import files
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -39,11 +40,19 @@ def with_values(params: Params, values: Mapping[str, Any]) -> Params:
 
 
 def validate(data: Mapping[str, Any], *, source: str) -> Params:
-    """Sections from plain nested data; `source` names it in the error."""
+    """Return the sections of plain nested data; `source` names the data in the error.
+
+    Raises:
+        ConfigError: a key or a value is wrong, or two values contradict each other.
+    """
     try:
-        return Params.model_validate(_tuples(data))
+        params = Params.model_validate(_tuples(data))
     except ValidationError as error:
         raise ConfigError(f"{source}: {'; '.join(sentences(error, Params))}") from None
+    wrong = list(contradictions(params))
+    if wrong:
+        raise ConfigError(f"{source}: {'; '.join(wrong)}")
+    return params
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
@@ -102,8 +111,7 @@ def apply_profile(profile: str | Path, params_path: str | Path = "params.yaml") 
     for dotted, value in over.items():
         *parents, last = dotted.split(".")
         reduce(getitem, parents, document)[last] = value
-    temporary = Path(f"{params_path}.tmp")
-    editor.dump(document, temporary)
-    load(temporary)
-    os.replace(temporary, params_path)
+    with files.replacing(Path(params_path)) as temporary:
+        editor.dump(document, temporary)
+        load(temporary)
     return {key: value for key, value in over.items() if before.get(key) != value}

@@ -27,7 +27,8 @@ def sentences(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
         elif found["type"] == "missing":
             yield f"{dotted} is missing, it must be {_allowed(_annotation(root, path))}"
         elif found["type"] == "value_error":
-            yield f"{dotted}: {found['msg'].removeprefix('Value error, ')}"
+            # Our own validators begin their sentence with the field's name.
+            yield f"{dotted}.{found['msg'].removeprefix('Value error, ')}"
         else:
             yield (
                 f"{dotted} = {_shown(value)} is not allowed, it must be "

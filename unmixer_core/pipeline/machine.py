@@ -11,6 +11,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from unmixer_core.errors import ConfigError
+from unmixer_core.system import environment
 
 if TYPE_CHECKING:
     import torch
@@ -53,11 +54,7 @@ def threads() -> int:
     )
     cores = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     given = os.environ.get("UNMIXER_THREADS", "")
-    if given and not (given.isdigit() and int(given) > 0):
-        raise ConfigError(
-            f"UNMIXER_THREADS = {given!r} is not allowed, it must be a whole number ≥ 1."
-        )
-    count = int(given) if given else cores
+    count = environment.integer("UNMIXER_THREADS", cores, 1)
     os.environ.setdefault("GOMP_SPINCOUNT", SPIN)
     if given:
         os.environ["OMP_NUM_THREADS"] = given  # for a torch that is imported later

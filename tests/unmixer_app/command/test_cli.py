@@ -20,7 +20,7 @@ import psutil
 import pytest
 import soundfile
 
-from tests import hostile
+from tests import hostile, processes
 from tests.model import tiny
 from unmixer_app.answer import folder as answer_folder
 from unmixer_app.answer import patch_file
@@ -175,7 +175,12 @@ def test_ctrl_c_writes_the_best_so_far_and_leaves_no_process(
     out = tmp_path / "answer"
     words = command(sample, "--out", out, "--model", model, "--polish", 300, "--no-itf")
     process = subprocess.Popen(
-        words, cwd=REPO, stderr=subprocess.PIPE, text=True, start_new_session=True
+        words,
+        cwd=REPO,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=processes.default_interrupt,
     )
     assert process.stderr is not None
     begun = time.perf_counter()
