@@ -136,6 +136,9 @@ def _summary(report: Report, document: Mapping[str, Any]) -> None:
         f'style="width:{found["percent"]:.0f}%"></div></div><small>{scale}</small>'
     )
     report.blocks.append((meter, f"{scale}\n"))
+    if "model" in document:
+        model = document["model"]
+        report.text(f"Model: {model['origin']}, {model['folder']}, sha256 {model['sha256']}.")
     for line in (document["verdict"], *document["input"]["remarks"]):
         if line:
             report.blocks.append((f'<p class="warn">{html.escape(line)}</p>', f"> {line}\n"))

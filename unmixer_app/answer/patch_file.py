@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import numpy as np
 from unmixer_core.errors import ConfigError
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
+from unmixer_core.system import files
 
 if TYPE_CHECKING:
     from unmixer_core.inference.marginals import Intervals
@@ -59,12 +59,7 @@ def _physical(intervals: Intervals, identity: str) -> dict[str, list[float]]:
 
 def write(path: Path, data: Mapping[str, Any]) -> None:
     """JSON without NaN, written to a temporary name, then moved."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(
-        json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
-    os.replace(temporary, path)
+    files.write_text(path, json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read(path: Path) -> Patch:

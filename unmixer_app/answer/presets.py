@@ -12,6 +12,7 @@ from unmixer_core.headless.sound.voice import preset
 from unmixer_core.live.track.targets import FIXED_PROPERTIES, DeviceTarget, baseline, targets
 from unmixer_core.schema.devices import WAVETABLES
 from unmixer_core.schema.patch import Patch
+from unmixer_core.system import files
 
 
 def text(patch: Patch) -> str:
@@ -23,10 +24,7 @@ def text(patch: Patch) -> str:
 
 
 def write(path: Path, patch: Patch) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text(patch), encoding="utf-8")
-    temporary.replace(path)
+    files.write_text(path, text(patch))
 
 
 def _state(name: str, target: DeviceTarget) -> DeviceState:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +20,7 @@ from unmixer_app.answer.progress import Progress
 from unmixer_app.command import single
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording import sound_file
+from unmixer_core.system import files
 
 COLUMNS = (
     "file",
@@ -60,7 +60,9 @@ def run(folder: Path, out: Path | None, request: answer_request.Request) -> int:
     failed = False
     try:
         if waiting:
-            with tools.tools(request, Progress(folder.name)) as ready:
+            tell = Progress(folder.name)
+            tell.done(tools.model_sentence(tools.model_identity(request.model)))
+            with tools.tools(request, tell) as ready:
                 for path in waiting:
                     failed |= not _one(path, folder, target, request, ready, rows)
                     _summary(target, rows)
@@ -115,9 +117,7 @@ def _one(
     if document["interrupted"]:
         raise KeyboardInterrupt
     if document["failure"] is None:
-        (place / answer_folder.ASKED).write_text(
-            json.dumps(_asked(path, request)), encoding="utf-8"
-        )
+        files.write_text(place / answer_folder.ASKED, json.dumps(_asked(path, request)))
     rows[path] = _row(path, folder, document)
     if request.push:
         try:
@@ -212,6 +212,9 @@ def _place(path: Path, folder: Path, target: Path) -> Path:
 
 def _ours(summary: Path) -> None:
     """Refuse to replace a table that is not ours."""
+    for path in (summary.parent, summary):
+        if path.is_symlink():
+            raise ConfigError(f"{sound_file.shown(path)} is a link; choose another --out.")
     try:
         with summary.open(newline="", encoding="utf-8", errors="replace") as file:
             first = file.readline(1000).strip()
@@ -225,10 +228,10 @@ def _ours(summary: Path) -> None:
 
 
 def _summary(target: Path, rows: dict[Path, dict[str, Any]]) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    temporary = target / ".summary.csv.tmp"
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with (
+        files.replacing(target / "summary.csv") as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows[path] for path in sorted(rows))
-    os.replace(temporary, target / "summary.csv")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from unmixer_app.answer import patch_file
+from unmixer_app.answer import patch_file, sounds
 from unmixer_app.service import heard_file
 from unmixer_core import audio, config
 from unmixer_core.errors import UnmixerError
@@ -47,7 +47,7 @@ def _one(asked: dict[str, Any], params: config.Params, host: Renderer) -> dict[s
         if isinstance(sound, RenderFailure):
             return {"failed": str(sound)}
         rate, out = params.audio.sample_rate, Path(asked["out"])
-        audio.write(out, sound, rate, "FLOAT" if audio.peak(sound) > 1.0 else "PCM_24")
+        sounds.write(out, sound, rate, "FLOAT" if audio.peak(sound) > 1.0 else "PCM_24")
         return {"done": _distance(sound, asked["like"], params) if asked["like"] else {}}
     except (UnmixerError, OSError) as error:
         return {"failed": " ".join(str(error).split())}

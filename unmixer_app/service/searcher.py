@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unmixer_app.answer import sounds
 from unmixer_app.answer import tools as answer_tools
 from unmixer_app.answer.progress import Progress
 from unmixer_app.service import heard_file, options
@@ -45,7 +46,7 @@ def main() -> None:
     wire, stop = Wire(), _Stop()
     try:
         params = config.load(ROOT / "params.yaml")
-        request = options.request({}, params, answer_tools.find_models(models=Path(sys.argv[1]))[0])
+        request = options.request({}, params, answer_tools.service_model(Path(sys.argv[1])))
         with answer_tools.tools(
             request, Progress("searcher", io.StringIO()), int(os.environ["UNMIXER_THREADS"])
         ) as tools:
@@ -81,7 +82,8 @@ def _search(
     from unmixer_core.search import search as search_search
     from unmixer_core.system import limits
 
-    request = options.request(asked["options"], params)
+    model = answer_tools.service_model(Path(sys.argv[1]))
+    request = options.request(asked["options"], params, model)
     heard, begun = heard_file.read(Path(asked["folder"])), time.perf_counter()
     itf = (
         params.itf
@@ -187,7 +189,7 @@ class _Tell:
 
         if best.mss_db < self.written_db and now - self.written_s > SOUND_EVERY_S:
             self.written_db, self.written_s = best.mss_db, now
-            audio.write(
+            sounds.write(
                 self.path, write.matched(best.audio, self.heard.clip), self.heard.rate, "FLOAT"
             )
 

@@ -23,8 +23,9 @@ MIB = 1 << 20
 class ServiceSettings:
     """`token`: what a client must send; "" = none is asked for, which only loopback allows.
 
-    `names`: Host headers that are answered besides the address itself. `models`: folder with full/
-    and proxy/, or pretrained/. `rate`: requests a second and client, five times as many at once.
+    `names`: Host headers that are answered besides the address itself. `models`: a model's
+    folder, or a folder with full/ and proxy/, or with pretrained/. `rate`: requests a second and
+    client, five times as many at once.
     """
 
     host: str = "127.0.0.1"
@@ -32,7 +33,7 @@ class ServiceSettings:
     token: str = ""
     names: tuple[str, ...] = ()
     folder: Path = ROOT / ".unmixer" / "service"
-    models: Path = ROOT / "models"
+    models: Path = ROOT / "models" / "pretrained"
     workers: int = 1
     threads: int = 1
     queue: int = 64
