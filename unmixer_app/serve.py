@@ -1,11 +1,12 @@
-"""`make serve`: the service and its page at http://127.0.0.1:8000. `main` only assembles."""
+"""`unmix serve`: the service and its page at http://127.0.0.1:8000. `main` only assembles."""
 
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -81,11 +82,11 @@ async def _index() -> FileResponse:
     return FileResponse(PAGE / "index.html")
 
 
-def main() -> int:
+def main(environ: Mapping[str, str] = os.environ) -> int:
     """The exit status: 0 after Ctrl-C, 1 when it cannot start (one sentence on stderr)."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     try:
-        settings = ServiceSettings.from_environment()
+        settings = ServiceSettings.from_environment(environ)
         with Store.open(settings.folder, settings.queue) as store:
             server = HttpServer(settings, Service(settings, store))
             with suppress(KeyboardInterrupt):  # uvicorn has shut down and raises it again

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from unmixer_core.errors import ConfigError
 from unmixer_core.recording.sound_file import shown
+from unmixer_core.system import files
 
 MARKER, ASKED, CANDIDATES = ".unmix-answer", "asked.json", "candidates"
 SOUNDS = ("input.wav", "rerender.wav")
@@ -50,11 +51,11 @@ def claim(folder: Path, sound: Path) -> None:
         raise ConfigError(
             f"the answer would replace {shown(sound)} itself; choose another folder with --out."
         )
-    if (folder / CANDIDATES).is_symlink():
-        raise ConfigError(
-            f"{shown(folder / CANDIDATES)} is a link, so what it names could be replaced; choose "
-            f"another folder with --out."
-        )
+    for name in ("", CANDIDATES, MARKER):
+        if (folder / name).is_symlink():
+            raise ConfigError(
+                f"{shown(folder / name)} is a link; choose another folder with --out."
+            )
     there = next((name for name in names if os.path.lexists(folder / name)), None)
     if there is not None and not is_answer(folder):
         raise ConfigError(
@@ -63,14 +64,15 @@ def claim(folder: Path, sound: Path) -> None:
         )
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MARKER).touch()
+        if not (folder / MARKER).exists():
+            files.write_bytes(folder / MARKER, b"")
     except OSError as error:
         raise ConfigError(f"{shown(folder)} cannot be written ({error.strerror}).") from None
 
 
 def is_answer(folder: Path) -> bool:
     """Whether an answer was written, or begun, in `folder`."""
-    if (folder / MARKER).exists():
+    if (folder / MARKER).is_file() and not (folder / MARKER).is_symlink():
         return True
     try:
         path = folder / "patch.json"

@@ -129,9 +129,6 @@ def _summary(report: Report, document: Mapping[str, Any]) -> None:
         f"Similarity {found['percent']:.0f} % (MSS {found['mss_db']:.2f} dB), found in "
         f"{document['seconds']:.1f} s."
     )
-    model = document["model"]
-    weights = "the shipped weights" if model["kind"] == "shipped" else "local weights"
-    words += f" Answered by {weights} of {model['folder']} ({model['sha256'][:12]})."
     scale = "0 %: a random patch of this synth · 100 %: the same sound"
     report.text(words)
     meter = (
@@ -139,6 +136,9 @@ def _summary(report: Report, document: Mapping[str, Any]) -> None:
         f'style="width:{found["percent"]:.0f}%"></div></div><small>{scale}</small>'
     )
     report.blocks.append((meter, f"{scale}\n"))
+    if "model" in document:
+        model = document["model"]
+        report.text(f"Model: {model['origin']}, {model['folder']}, sha256 {model['sha256']}.")
     for line in (document["verdict"], *document["input"]["remarks"]):
         if line:
             report.blocks.append((f'<p class="warn">{html.escape(line)}</p>', f"> {line}\n"))

@@ -59,8 +59,7 @@ def _physical(intervals: Intervals, identity: str) -> dict[str, list[float]]:
 
 def write(path: Path, data: Mapping[str, Any]) -> None:
     """JSON without NaN, written to a temporary name, then moved."""
-    text = json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False)
-    files.write_text(path, text + "\n")
+    files.write_text(path, json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 
 
 def read(path: Path) -> Patch:

@@ -24,7 +24,6 @@ def text(patch: Patch) -> str:
 
 
 def write(path: Path, patch: Patch) -> None:
-    """Write the preset in place of `path`."""
     files.write_text(path, text(patch))
 
 

@@ -14,11 +14,8 @@ from unmixer_app.answer.request import ROOT, Request
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording.sound_file import shown
 
-MODELS = ("full", "pretrained")
-#: What answers unless another model is asked for.
-SHIPPED = ROOT / "models" / "pretrained"
-#: The word of --model for the model that `make repro` trained in this checkout.
-LOCAL = Path("local")
+SHIPPED_MODEL = ROOT / "models" / "pretrained"
+LOCAL_MODEL = ROOT / "models" / "full"
 
 
 @contextmanager
@@ -78,41 +75,53 @@ def _known(spec: Any) -> tuple[Any, Any]:
         return known, None
 
 
-def find_models(folder: Path | None = None, models: Path | None = None) -> tuple[Path, Path]:
-    """Find (network, proxy), two folders.
+def find_models(folder: Path | None = None, models: Path = ROOT / "models") -> tuple[Path, Path]:
+    """Find the network's folder and the proxy's folder.
 
-    `folder`: the model that was asked for; `local` is models/full of this checkout. `models`: a
-    folder that holds one in full/ or pretrained/ (its proxy in proxy/), or is one itself. With
-    neither: the shipped weights, whatever was trained here.
-
-    Raises:
-        ConfigError: there is none.
+    The network is that of `folder`, else the shipped one. The proxy is in `proxy/` in or beside
+    the network's folder. Raises ConfigError where there is none.
     """
-    if folder is not None:
-        names = [ROOT / "models" / "full" if folder == LOCAL else folder]
-    elif models is not None:
-        names = [models, *(models / name for name in MODELS)]
+    path = models / "pretrained" if folder is None else folder
+    proxies = [path / "proxy", path.parent / "proxy", models / "proxy"]
+    proxy = next((p for p in proxies if (p / "proxy.json").exists()), None)
+    if not (path / "model.json").exists() or proxy is None:
+        raise ConfigError(
+            f"there is no trained model in {shown(path)}; run `make repro` to train one."
+        )
+    return path, proxy
+
+
+def service_model(folder: Path) -> Path:
+    """The network's folder that UNMIXER_SERVE_MODELS asks for: `folder`, its full/ or pretrained/.
+
+    full/ counts only where it has a proxy. Raises ConfigError where there is none.
+    """
+    for path in (folder, folder / "full", folder / "pretrained"):
+        proxies = (path / "proxy", path.parent / "proxy")
+        has_proxy = any((proxy / "proxy.json").exists() for proxy in proxies)
+        if has_proxy and (path / "model.json").exists():
+            return path
+    raise ConfigError(
+        f"there is no trained model in {shown(folder)}; run `make repro` to train one."
+    )
+
+
+def model_identity(folder: Path | None) -> dict[str, Any]:
+    """Which model answers, as patch.json says it: origin, folder and digest of the weights.
+
+    A folder outside this checkout is named by its last two parts, since the answer may be shared.
+    """
+    path = find_models(folder)[0].resolve()
+    if path.is_relative_to(ROOT):
+        name = path.relative_to(ROOT).as_posix()
     else:
-        names = [SHIPPED]
-    for path in names:
-        proxies = [path / "proxy", path.parent / "proxy", ROOT / "models" / "proxy"]
-        proxy = next((p for p in proxies if (p / "proxy.json").exists()), None)
-        if (path / "model.json").exists() and proxy is not None:
-            return path, proxy
-    looked = " or ".join(shown(path) for path in names)
-    raise ConfigError(f"there is no trained model in {looked}; run `make repro` to train one.")
-
-
-def model_card(folder: Path) -> dict[str, str]:
-    """What patch.json says of the model that answered: kind, folder, SHA-256 of its weights."""
-    with (folder / "model.safetensors").open("rb") as file:
+        name = "/".join(path.parts[-2:])
+    with (path / "model.safetensors").open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    shipped = folder.resolve() == SHIPPED.resolve()
-    kind = "shipped" if shipped else "local"
-    return {"kind": kind, "folder": shown(folder), "sha256": digest}
+    origin = "shipped" if path == SHIPPED_MODEL else "local"
+    return {"origin": origin, "folder": shown(Path(name)), "sha256": digest}
 
 
-def model_sentence(card: Mapping[str, str]) -> str:
-    """The same in words."""
-    weights = "the shipped weights" if card["kind"] == "shipped" else "local weights"
-    return f"model: {weights} of {card['folder']} ({card['sha256'][:12]})"
+def model_sentence(identity: Mapping[str, Any]) -> str:
+    """One line about `model_identity`."""
+    return f"{identity['origin']} model, {identity['folder']}, sha256 {identity['sha256'][:12]}"

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unmixer_app.answer import folder, patch_file, presets
+from unmixer_app.answer import folder, patch_file, presets, sounds, tools
 from unmixer_app.answer import page as answer_page
-from unmixer_app.answer import tools as answer_tools
 from unmixer_core import audio
 from unmixer_core.recording import sound_file
 from unmixer_core.recording.note import RecordedNote
@@ -50,12 +49,12 @@ def write(
         "verdict": answer_page.verdict(
             found.best.mss_db, found.renders, settings.poor_db, thorough=found.thorough
         ),
+        "model": tools.model_identity(request.model),
         "source": found.best.source,
         "curve": [[round(s, 3), n, round(db, 4)] for s, n, db in found.curve],
         "renders": found.renders,
         "interrupted": found.interrupted,
         "failure": found.failure,
-        "model": answer_tools.model_card(answer_tools.find_models(request.model)[0]),
         "input": heard.about
         | {"remarks": remarks, "notes": list(heard.notes), "gate_s": heard.gate_s},
     }
@@ -81,14 +80,14 @@ def write(
 def matched(sound: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The sound [2, time], cut or padded to the target's length, at the target's RMS level."""
     n = target.shape[1]
-    fitted = audio.fit_length(sound, n)
+    fitted = np.pad(sound[:, :n], [(0, 0), (0, max(0, n - sound.shape[1]))])
     rms, wanted = (float(np.sqrt(np.square(x, dtype=np.float64).mean())) for x in (fitted, target))
     return (fitted * (wanted / rms if rms > 1e-12 else 1.0)).astype(np.float32)
 
 
 def _sound(path: Path, clip: np.ndarray, rate: int) -> None:
     """24 bits, or floating point where that would clip."""
-    sound_file.write(path, clip, rate, "FLOAT" if audio.peak(clip) > 1.0 else "PCM_24")
+    sounds.write(path, clip, rate, "FLOAT" if audio.peak(clip) > 1.0 else "PCM_24")
 
 
 def _distinct(found: search.Answer) -> list[search.Candidate]:
@@ -112,12 +111,12 @@ def _report(
     chance_db: float,
 ) -> None:
     rows = [(c.source, " > ".join(c.patch.effects) or "no effects", c.mss_db) for c in shown]
-    sounds = {answer_page.RECORDING: heard.clip, answer_page.PATCH: rerender}
-    sounds |= {
+    played = {answer_page.RECORDING: heard.clip, answer_page.PATCH: rerender}
+    played |= {
         f"candidate {i}: {rows[i - 1][1]}, {c.mss_db:.1f} dB": matched(c.audio, heard.clip)
         for i, c in enumerate(shown[:PLAYED], start=1)
     }
-    listed = {
+    beside = {
         folder.preset_name(out): "the patch as a preset; open it in Vital and play the note above",
         "patch.json": (
             "all of it as data; `unmix push patch.json` sets it in Live, `unmix render "
@@ -127,6 +126,6 @@ def _report(
         "candidates/": "the other candidates, each a .wav and a .json like patch.json",
     }
     page = answer_page.page(
-        sound_file.shown(Path(name)), document, sounds, heard.rate, rows, chance_db, listed
+        sound_file.shown(Path(name)), document, played, heard.rate, rows, chance_db, beside
     )
     files.write_text(out / "report.html", page.html())

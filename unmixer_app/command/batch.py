@@ -41,15 +41,15 @@ def run(folder: Path, out: Path | None, request: answer_request.Request) -> int:
     The exit status: 0 when every file has an answer (in Live too, where that was asked), else 1.
     """
     target = out or single.DEFAULT_OUT / folder.resolve().name
-    sounds = sorted(_sounds(folder, target))
-    if not sounds:
+    files = sorted(_sounds(folder, target))
+    if not files:
         raise ConfigError(
             f"{sound_file.shown(folder)} holds no sound files ({', '.join(sound_file.SUFFIXES)})."
         )
     _ours(target / "summary.csv")
     rows: dict[Path, dict[str, Any]] = {}
     waiting = []
-    for path in sounds:
+    for path in files:
         known = _known(path, folder, target, request)
         if known is None:
             waiting.append(path)
@@ -60,17 +60,16 @@ def run(folder: Path, out: Path | None, request: answer_request.Request) -> int:
     failed = False
     try:
         if waiting:
-            progress = Progress(folder.name)
-            card = tools.model_card(tools.find_models(request.model)[0])
-            progress.done(tools.model_sentence(card))
-            with tools.tools(request, progress) as ready:
+            tell = Progress(folder.name)
+            tell.done(tools.model_sentence(tools.model_identity(request.model)))
+            with tools.tools(request, tell) as ready:
                 for path in waiting:
                     failed |= not _one(path, folder, target, request, ready, rows)
                     _summary(target, rows)
     except KeyboardInterrupt:
         done = sum(row["status"] == "ok" for row in rows.values())
         raise KeyboardInterrupt(
-            f"interrupted with {done} of {len(sounds)} sounds done; run it again to go on."
+            f"interrupted with {done} of {len(files)} sounds done; run it again to go on."
         ) from None
     return 1 if failed or any(row["status"] != "ok" for row in rows.values()) else 0
 
@@ -118,9 +117,7 @@ def _one(
     if document["interrupted"]:
         raise KeyboardInterrupt
     if document["failure"] is None:
-        (place / answer_folder.ASKED).write_text(
-            json.dumps(_asked(path, request)), encoding="utf-8"
-        )
+        files.write_text(place / answer_folder.ASKED, json.dumps(_asked(path, request)))
     rows[path] = _row(path, folder, document)
     if request.push:
         try:
@@ -215,6 +212,9 @@ def _place(path: Path, folder: Path, target: Path) -> Path:
 
 def _ours(summary: Path) -> None:
     """Refuse to replace a table that is not ours."""
+    for path in (summary.parent, summary):
+        if path.is_symlink():
+            raise ConfigError(f"{sound_file.shown(path)} is a link; choose another --out.")
     try:
         with summary.open(newline="", encoding="utf-8", errors="replace") as file:
             first = file.readline(1000).strip()

@@ -1,28 +1,26 @@
-"""`unmix render patch.json out.wav`: play a patch into a sound file."""
+"""`unmix render`."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
-from unmixer_app.command.parsing import TRACE, Command
+TRACE_HELP = "write every datagram to and from the host to this file, one JSON object a line"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """A patch and a sound file."""
+def run(words: Sequence[str]) -> int:
+    """Render a patch file to a sound file; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="unmix render", description="What a patch sounds like, by the host."
+    )
     parser.add_argument("patch", type=Path, help="a patch.json")
     parser.add_argument("out", type=Path, help="the sound file to write (.wav, .flac, .ogg, .aiff)")
-    parser.add_argument("--trace", type=Path, metavar="FILE", help=TRACE)
-
-
-def run(options: argparse.Namespace) -> int:
-    """Render the patch by the host."""
+    parser.add_argument("--trace", type=Path, metavar="FILE", help=TRACE_HELP)
+    options = parser.parse_args(words)
     logging.basicConfig(level=logging.CRITICAL)
     from unmixer_app.command import single
 
     single.render(options.patch, options.out, options.trace)
     return 0
-
-
-COMMAND = Command("Play a patch into a sound file, by the host", add_arguments, run)

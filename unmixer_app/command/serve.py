@@ -1,34 +1,34 @@
-"""`unmix serve`: the page and the API on this machine."""
+"""`unmix serve`: the service and its web page."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from importlib import import_module, util
+from collections.abc import Sequence
 
-from unmixer_app.command.parsing import Command, port
 from unmixer_core.errors import UnmixerError
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Address and port; everything else is named by UNMIXER_SERVE_* (docs/environment.md)."""
-    parser.add_argument("--host", help="address to listen on (default: UNMIXER_SERVE_HOST)")
-    parser.add_argument("--port", type=port, help="port (default: UNMIXER_SERVE_PORT, else 8000)")
-
-
-def run(options: argparse.Namespace) -> int:
-    """Serve until Ctrl-C."""
-    if util.find_spec("fastapi") is None or util.find_spec("uvicorn") is None:
-        raise UnmixerError(
-            "the page needs more packages: run `pip install -r requirements-serve.txt`."
-        )
-    if options.host:
-        os.environ["UNMIXER_SERVE_HOST"] = options.host
+def run(words: Sequence[str]) -> int:
+    """Run the service until Ctrl-C; returns the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="unmix serve",
+        description="The service and its web page. UNMIXER_SERVE_* in the environment set the "
+        "rest; docs/service.md lists them.",
+    )
+    parser.add_argument("--host", help="address to listen on (UNMIXER_SERVE_HOST, 127.0.0.1)")
+    parser.add_argument("--port", help="port to listen on (UNMIXER_SERVE_PORT, 8000)")
+    options = parser.parse_args(words)
+    environ = dict(os.environ)
+    if options.host is not None:
+        environ["UNMIXER_SERVE_HOST"] = options.host
     if options.port is not None:
-        os.environ["UNMIXER_SERVE_PORT"] = str(options.port)
-    # Imported by name: the layers of the command stand below the service's.
-    status: int = import_module("unmixer_app.serve").main()
-    return status
-
-
-COMMAND = Command("Start the page and the API, at http://127.0.0.1:8000", add_arguments, run)
+        environ["UNMIXER_SERVE_PORT"] = options.port
+    try:
+        from unmixer_app import serve
+    except ModuleNotFoundError as error:
+        raise UnmixerError(
+            f"the service needs the package {error.name}; "
+            f"run `pip install -r requirements-serve.txt`."
+        ) from None
+    return serve.main(environ)

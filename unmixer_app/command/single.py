@@ -14,7 +14,7 @@ from typing import Any
 from unmixer_app.answer import folder as answer_folder
 from unmixer_app.answer.progress import Progress
 from unmixer_app.answer.request import ROOT, Request
-from unmixer_app.answer.tools import find_models, model_card, model_sentence, tools
+from unmixer_app.answer.tools import find_models, model_identity, model_sentence, tools
 from unmixer_core import config
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording import note as recording_note
@@ -30,12 +30,12 @@ def run(path: Path, out: Path | None, request: Request) -> dict[str, Any]:
     heard = request.listen(path)  # a bad file is refused before anything is started
     for remark in heard.remarks:
         tell.done(remark)
-    model, _ = find_models(request.model)
-    tell.done(model_sentence(model_card(model)))
+    find_models(request.model)
     folder = place(path, out)
     answer_folder.claim(
         folder, path
     )  # a folder that cannot be written is refused before the search
+    tell.done(model_sentence(model_identity(request.model)))
     with tools(request, tell) as ready:
         return answer(path, heard, folder, request, ready, tell)
 
@@ -119,14 +119,14 @@ def save(path: Path, sound: Any, rate: int) -> str:
 
     A format that has none is scaled down where it must be. Returns a sentence about that, or "".
     """
+    from unmixer_app.answer import sounds
     from unmixer_core import audio
-    from unmixer_core.recording import sound_file
 
     if path.suffix.lower() in FLOAT_FORMATS:
-        sound_file.write(path, sound, rate, "FLOAT")
+        sounds.write(path, sound, rate, "FLOAT")
         return ""
     peak = max(1.0, audio.peak(sound))
-    sound_file.write(path, sound / peak, rate)
+    sounds.write(path, sound / peak, rate)
     if peak == 1.0:
         return ""
     quieter_db = 20.0 * math.log10(peak)

@@ -5,32 +5,54 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from unmixer_app.command.parsing import (
-    budget_seconds,
-    candidate_count,
-    gate_seconds,
-    midi_note,
-    step_count,
-)
+
+def run(words: Sequence[str]) -> int:
+    """Un-mix a file or a folder; returns the exit status."""
+    options = parser().parse_args(words)
+    logging.basicConfig(
+        level=logging.INFO if options.verbose else logging.CRITICAL, format="%(name)s: %(message)s"
+    )
+    from unmixer_app.answer import request as answer_request
+    from unmixer_app.answer.progress import Progress
+    from unmixer_app.command import batch, single
+
+    request = answer_request.Request.of(options)
+    if options.input.is_dir():
+        return batch.run(options.input, options.out, request)
+    document = single.run(options.input, options.out, request)
+    if options.json:
+        sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
+        sys.stdout.flush()
+    if options.push:
+        single.pushed(single.place(options.input, options.out), Progress(options.input.name))
+    return 0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of an un-mixing."""
-    add = parser.add_argument
+def parser(commands: str = "") -> argparse.ArgumentParser:
+    """The options of un-mixing; `commands` is the list of commands below them."""
+    options = argparse.ArgumentParser(
+        prog="unmix",
+        description="From a sound to the Ableton Live patch that makes it.",
+        epilog=commands,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = options.add_argument
     add("input", type=Path, help="a sound file (WAV, AIFF, FLAC, OGG, MP3), or a folder of them")
     add("--out", type=Path, default=None, help="where answers go (default: unmixed/<name>)")
-    add("--note", type=midi_note, help="MIDI note that is played, instead of detecting it")
+    add("--note", type=_note, help="MIDI note that is played, instead of detecting it")
     add(
         "--gate",
-        type=gate_seconds,
+        type=_seconds,
         metavar="SECONDS",
         help="how long the key is held, instead of detecting it",
     )
-    add("--candidates", type=candidate_count, help="candidates that are refined and rendered")
-    add("--itf-steps", type=step_count, metavar="N", help="refinement steps, at most")
+    add("--candidates", type=_count, help="candidates that are refined and rendered")
+    add("--itf-steps", type=_steps, metavar="N", help="refinement steps, at most")
     add("--no-itf", action="store_true", help="no refinement through the proxy")
     add(
         "--fast",
@@ -39,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--polish",
-        type=budget_seconds,
+        type=_budget,
         metavar="SECONDS",
         help="time of the last search on the host; 0: none (default: what is left)",
     )
@@ -59,29 +81,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--model",
-        type=Path,
+        type=_model,
         default=None,
-        help="folder of the model, or `local` for models/full, which `make repro` trains "
-        "(default: the shipped models/pretrained)",
+        metavar="FOLDER",
+        help="folder of the model, or local: models/full of this checkout "
+        "(default: models/pretrained)",
     )
     add("--verbose", action="store_true", help="say what happens inside")
+    return options
 
 
-def run(options: argparse.Namespace) -> int:
-    """Un-mix a sound, or every sound of a folder."""
-    level = logging.INFO if options.verbose else logging.CRITICAL
-    logging.basicConfig(level=level, format="%(name)s: %(message)s")
-    from unmixer_app.answer import request as answer_request
-    from unmixer_app.answer.progress import Progress
-    from unmixer_app.command import batch, single
+def _model(text: str) -> Path:
+    from unmixer_app.answer.tools import LOCAL_MODEL
 
-    request = answer_request.Request.of(options)
-    if options.input.is_dir():
-        return batch.run(options.input, options.out, request)
-    document = single.run(options.input, options.out, request)
-    if options.json:
-        sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
-        sys.stdout.flush()
-    if options.push:
-        single.pushed(single.place(options.input, options.out), Progress(options.input.name))
-    return 0
+    return LOCAL_MODEL if text == "local" else Path(text)
+
+
+def _number(text: str, low: float, high: float, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return value
+
+
+def _note(text: str) -> int:
+    return int(_whole(text, 0, 127, "a MIDI note from 0 to 127"))
+
+
+def _count(text: str) -> int:
+    return _whole(text, 1, 64, "a whole number from 1 to 64")
+
+
+def _steps(text: str) -> int:
+    return _whole(text, 0, 10_000, "a whole number from 0 to 10000")
+
+
+def _seconds(text: str) -> float:
+    return _number(text, 0.01, 60.0, "a time from 0.01 to 60 seconds")
+
+
+def _budget(text: str) -> float:
+    return _number(text, 0.0, 86_400.0, "a time from 0 to 86400 seconds")
+
+
+def _whole(text: str, low: int, high: int, what: str) -> int:
+    value = _number(text, low, high, what)
+    if value != int(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+    return int(value)

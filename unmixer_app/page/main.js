@@ -14,7 +14,8 @@ const STEPS = {
   polished: "Polishing on the host", write: "Writing the answer",
 };
 const player = new Player();
-const shown = { job: null, answer: null, bestDb: null, following: null, uploadBytes: 0 };
+// `played`: the document on the page, the answer or the candidate in use; `playedName`: how the header calls it.
+const shown = { job: null, answer: null, played: null, playedName: "", bestDb: null, following: null, uploadBytes: 0 };
 let schema = null;
 
 const edits = new Edits(player, { rendered, failed: (error) => notice(error.message) });
@@ -92,7 +93,7 @@ async function open(id) {
   const { signal } = (shown.following = new AbortController()); // aborted: another job was opened meanwhile
   player.stop();
   edits.forget();
-  Object.assign(shown, { job: null, answer: null, bestDb: null });
+  Object.assign(shown, { job: null, answer: null, played: null, playedName: "", bestDb: null });
   byId("answer").hidden = true;
   const job = await attempt(() => api.job(id));
   if (signal.aborted) return;
@@ -174,15 +175,18 @@ async function showAnswer(id) {
   byId("pushed").replaceChildren();
 }
 
-function use(document) {
+function use(document, name = "the answer") {
+  shown.played = document;
+  shown.playedName = name;
   rack.show(edits.open(document, schema), edits.home(shown.answer, schema));
   showEdited();
 }
 
 function showEdited(words = "") {
   const { edited } = rack.patch;
-  byId("edited").textContent = words || (edited ? "Edited" : "");
-  byId("undo").disabled = !edited;
+  const own = shown.played === shown.answer ? "Edited" : `Edited ${shown.playedName}`;
+  byId("edited").textContent = edited ? `${own}${words}` : api.capital(shown.playedName);
+  byId("undo").disabled = !edited && shown.played === shown.answer;
   const locked = rack.patch.devices.filter((device) => device.locked).map((device) => device.name);
   byId("again").textContent = locked.length ? `Search again, keeping ${locked.length === 1 ? locked[0] : `${locked.length} devices`}` : "Search again";
 }
@@ -194,7 +198,7 @@ function rendered({ buffer, percent, mssDb, described }) {
   draw("b");
   if (percent !== null) {
     score(percent, `${mssDb.toFixed(1)} dB apart`);
-    showEdited(rack.patch.edited ? `Edited: ${Math.round(percent)} %, the answer has ${Math.round(shown.answer.similarity.percent)} %` : "");
+    showEdited(rack.patch.edited ? `: ${Math.round(percent)} %, the answer has ${Math.round(shown.answer.similarity.percent)} %` : "");
   }
 }
 
@@ -228,7 +232,9 @@ function showCandidates(id, candidates) {
       }),
       share, words,
       action("Use", `Use candidate ${candidate.number}`, async () => {
-        use(await api.getJson(candidate.patch));
+        const found = await api.getJson(candidate.patch);
+        if (shown.job?.id !== id) return;
+        use(found, `candidate ${candidate.number}`);
         edits.changed(id, rack.patch, true, byId("audition").checked);
       }),
     );
@@ -334,7 +340,7 @@ function wire() {
     use(shown.answer);
     edits.changed(shown.job.id, rack.patch, true, false);
   });
-  on("get-patch", async () => api.save(JSON.stringify(rack.patch.edited ? await api.describe(rack.patch.body()) : shown.answer, null, 1), `${base()}.patch.json`, "application/json"));
+  on("get-patch", async () => api.save(JSON.stringify(rack.patch.edited ? await api.describe(rack.patch.body()) : shown.played, null, 1), `${base()}.patch.json`, "application/json"));
   on("get-preset", async () => api.save(await api.preset(rack.patch.body()), `${base()}.vital`, "application/octet-stream"));
   on("get-sound", async () => api.save((await api.render(rack.patch.body())).wav, `${base()}-unmixed.wav`, "audio/wav"));
   on("get-report", async () => api.save(await api.get(`/jobs/${shown.job.id}/report.html`), `${base()}-report.html`, "text/html"));

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from unmixer_app.answer import sounds
 from unmixer_core import audio
 from unmixer_core.recording.note import RecordedNote
+from unmixer_core.system import files
 
 CLIP, ABOUT = "input.wav", "heard.json"
 
@@ -21,7 +23,7 @@ def write(folder: Path, heard: RecordedNote) -> dict[str, Any]:
 
     Returns the latter's content.
     """
-    audio.write(folder / CLIP, heard.clip, heard.rate, "FLOAT")
+    sounds.write(folder / CLIP, heard.clip, heard.rate, "FLOAT")
     about = {
         "note": heard.note,
         "gate_s": heard.gate_s,
@@ -31,7 +33,7 @@ def write(folder: Path, heard: RecordedNote) -> dict[str, Any]:
         "told": list(heard.given),
         "gates_s": list(heard.gates_s),
     }
-    (folder / ABOUT).write_text(json.dumps(about, allow_nan=False), encoding="utf-8")
+    files.write_text(folder / ABOUT, json.dumps(about, allow_nan=False))
     return about
 
 

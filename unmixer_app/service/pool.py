@@ -7,13 +7,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import shutil
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Any
 
+from unmixer_app.service import folder as service_folder
 from unmixer_app.service.meters import Meters
 from unmixer_app.service.searcher import BEST, DROP, KEEP
 from unmixer_app.service.settings import ServiceSettings
@@ -191,7 +191,7 @@ class SearcherPool:
             )
             self._give_up_broken()
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            service_folder.discard(self.settings.folder, work)
             (folder / BEST).unlink(missing_ok=True)
             self._weigh(job.id)
             state = getattr(self.store.get(job.id), "state", CANCELLED)
@@ -214,7 +214,7 @@ class SearcherPool:
             self._end(job.id, CANCELLED)
             return
         target = self.folder(job.id) / ANSWER
-        shutil.rmtree(target, ignore_errors=True)
+        service_folder.discard(self.settings.folder, target)
         (work / ANSWER).replace(target)
         self._end(job.id, DONE)
 
@@ -234,7 +234,7 @@ class SearcherPool:
         self.store.end(identity, state, message)
         self._tell(identity)
         if state == CANCELLED:
-            shutil.rmtree(self.folder(identity) / ANSWER, ignore_errors=True)
+            service_folder.discard(self.settings.folder, self.folder(identity) / ANSWER)
         self._weigh(identity)
 
     def _weigh(self, identity: str) -> None:
@@ -247,7 +247,8 @@ class SearcherPool:
             event.set()
 
     def folder(self, identity: str) -> Path:
-        """A job's folder; `identity` comes from the store, never from a request."""
+        """A job's folder. Raises UnmixerError when the stored id is not a plain name."""
+        service_folder.check_id(identity)
         return self.settings.folder / "jobs" / identity
 
 

@@ -9,7 +9,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from unmixer_app.answer import patch_file
+import numpy as np
+
+from unmixer_app.answer import patch_file, sounds
 from unmixer_app.service import heard_file
 from unmixer_core import audio, config
 from unmixer_core.errors import UnmixerError
@@ -45,7 +47,7 @@ def _one(asked: dict[str, Any], params: config.Params, host: Renderer) -> dict[s
         if isinstance(sound, RenderFailure):
             return {"failed": str(sound)}
         rate, out = params.audio.sample_rate, Path(asked["out"])
-        audio.write(out, sound, rate, "FLOAT" if audio.peak(sound) > 1.0 else "PCM_24")
+        sounds.write(out, sound, rate, "FLOAT" if audio.peak(sound) > 1.0 else "PCM_24")
         return {"done": _distance(sound, asked["like"], params) if asked["like"] else {}}
     except (UnmixerError, OSError) as error:
         return {"failed": " ".join(str(error).split())}
@@ -53,8 +55,10 @@ def _one(asked: dict[str, Any], params: config.Params, host: Renderer) -> dict[s
 
 def _distance(sound: audio.Clip, folder: str, params: config.Params) -> dict[str, float]:
     features, length, rate = _target(folder)
-    fitted = audio.fit_length(sound, length)
-    mss_db = metrics_sound.mss_to(features, fitted, rate)
+    fitted = np.pad(sound[:, :length], [(0, 0), (0, max(0, length - sound.shape[1]))])
+    mss_db = float(
+        metrics_sound.mss_from_features(features, metrics_sound.mss_features(fitted, rate))
+    )
     percent = search.similarity(mss_db, params.unmix.chance_db)
     return {"mss_db": round(mss_db, 4), "similarity_percent": round(percent, 2)}
 

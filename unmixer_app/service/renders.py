@@ -6,11 +6,11 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import shutil
 import time
 from pathlib import Path
 
 from unmixer_app.answer import patch_file
+from unmixer_app.service import folder as service_folder
 from unmixer_app.service.meters import Meters
 from unmixer_core.errors import UnmixerError
 from unmixer_core.schema.patch import Patch
@@ -47,8 +47,10 @@ class Renders:
         return self._child.pid is not None and self._starting is not None and self._starting.done()
 
     def start(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)
-        self._folder.mkdir(parents=True)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        for left in self._folder.iterdir():
+            if service_folder.RENDER.fullmatch(left.name) and not left.is_dir():
+                left.unlink()
         self._keeper = asyncio.create_task(self._keep())
 
     async def stop(self) -> None:

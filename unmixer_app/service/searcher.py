@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unmixer_app.answer import sounds
 from unmixer_app.answer import tools as answer_tools
 from unmixer_app.answer.progress import Progress
 from unmixer_app.service import heard_file, options
@@ -45,8 +46,7 @@ def main() -> None:
     wire, stop = Wire(), _Stop()
     try:
         params = config.load(ROOT / "params.yaml")
-        model, _ = answer_tools.find_models(models=Path(sys.argv[1]))
-        request = options.request({}, params, model)
+        request = options.request({}, params, answer_tools.service_model(Path(sys.argv[1])))
         with answer_tools.tools(
             request, Progress("searcher", io.StringIO()), int(os.environ["UNMIXER_THREADS"])
         ) as tools:
@@ -54,21 +54,16 @@ def main() -> None:
             os.nice(PATIENT)
             wire.tell({})
             for asked in wire:
-                wire.tell(_one(asked, params, model, tools, wire, stop))
+                wire.tell(_one(asked, params, tools, wire, stop))
     except UnmixerError as error:
         wire.tell({"failed": " ".join(str(error).split())})
 
 
 def _one(
-    asked: dict[str, Any],
-    params: config.Params,
-    model: Path,
-    tools: Any,
-    wire: Wire,
-    stop: _Stop,
+    asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop
 ) -> dict[str, Any]:
     try:
-        return {"done": _search(asked, params, model, tools, wire, stop)}
+        return {"done": _search(asked, params, tools, wire, stop)}
     except KeyboardInterrupt:
         return {"done": None}
     except UnmixerError as error:
@@ -81,17 +76,13 @@ def _one(
 
 
 def _search(
-    asked: dict[str, Any],
-    params: config.Params,
-    model: Path,
-    tools: Any,
-    wire: Wire,
-    stop: _Stop,
+    asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop
 ) -> dict[str, Any] | None:
     from unmixer_app.answer import patch_file, write
     from unmixer_core.search import search as search_search
     from unmixer_core.system import limits
 
+    model = answer_tools.service_model(Path(sys.argv[1]))
     request = options.request(asked["options"], params, model)
     heard, begun = heard_file.read(Path(asked["folder"])), time.perf_counter()
     itf = (
@@ -198,7 +189,7 @@ class _Tell:
 
         if best.mss_db < self.written_db and now - self.written_s > SOUND_EVERY_S:
             self.written_db, self.written_s = best.mss_db, now
-            audio.write(
+            sounds.write(
                 self.path, write.matched(best.audio, self.heard.clip), self.heard.rate, "FLOAT"
             )
 

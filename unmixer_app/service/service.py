@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from unmixer_app.answer import patch_file
+from unmixer_app.service import folder as service_folder
 from unmixer_app.service import heard_file, options
 from unmixer_app.service.decoder import UPLOAD
 from unmixer_app.service.meters import Meters
@@ -34,6 +35,7 @@ from unmixer_core import config
 from unmixer_core.errors import AudioError, UnmixerError
 from unmixer_core.live import push as pushing
 from unmixer_core.schema.patch import Patch
+from unmixer_core.system import files
 from unmixer_core.system.child import ROOT, Child, ChildEnded, Failed
 
 log = logging.getLogger(__name__)
@@ -114,7 +116,7 @@ class Service:
         self.check()
         identity, shown = secrets.token_hex(8), display(name)
         folder = self.pool.folder(identity)
-        with _on_failure(lambda: shutil.rmtree(folder, ignore_errors=True)):
+        with _on_failure(lambda: self._discard(folder)):
             folder.mkdir(parents=True)
             await asyncio.to_thread(_copy, file, folder / UPLOAD)
             heard = await self._decode(folder, shown, asked)
@@ -126,7 +128,7 @@ class Service:
         self.check()
         old, new = self.get(identity), secrets.token_hex(8)
         source, target = self.pool.folder(old.id), self.pool.folder(new)
-        with _on_failure(lambda: shutil.rmtree(target, ignore_errors=True)):
+        with _on_failure(lambda: self._discard(target)):
             target.mkdir(parents=True)
             with _still_there(identity):
                 for part in (heard_file.CLIP, heard_file.ABOUT):
@@ -311,10 +313,16 @@ class Service:
         known, jobs = self.store.ids(), self.settings.folder / "jobs"
         jobs.mkdir(exist_ok=True)
         for left in jobs.iterdir():
+            if not service_folder.JOB_ID.fullmatch(left.name) or left.is_symlink():
+                continue  # not ours
             if left.name not in known:
-                shutil.rmtree(left, ignore_errors=True)
+                self._discard(left)
+                continue
             for work in left.glob("work-*"):
-                shutil.rmtree(work, ignore_errors=True)
+                self._discard(work)
+
+    def _discard(self, path: Path) -> None:
+        service_folder.discard(self.settings.folder, path)
 
     async def _keep_clear(self) -> None:
         while True:
@@ -328,7 +336,7 @@ class Service:
         """Removes results beyond the time and the size that are kept."""
         for job in self.store.overdue(self.settings.keep_s, self.settings.keep_bytes):
             self.store.remove(job.id)
-            shutil.rmtree(self.pool.folder(job.id), ignore_errors=True)
+            self._discard(self.pool.folder(job.id))
 
 
 def display(name: str) -> str:
@@ -357,7 +365,7 @@ def _played(about: Path, asked: dict[str, Any]) -> dict[str, Any]:
     heard["told"] = [
         name for name in ("note", "gate_s") if asked.get(name) is not None or name in told
     ]
-    about.write_text(json.dumps(heard), encoding="utf-8")
+    files.write_text(about, json.dumps(heard))
     return heard
 
 

@@ -21,12 +21,11 @@ MIB = 1 << 20
 
 @dataclass(frozen=True)
 class ServiceSettings:
-    """What a service is started with.
+    """`token`: what a client must send; "" = none is asked for, which only loopback allows.
 
-    `token`: what a client must send; "" = none is asked for, which only loopback allows. `names`:
-    Host headers that are answered besides the address itself. `models`: a model's folder, or one
-    that holds full/ and proxy/, or pretrained/. `rate`: requests a second and client; five times
-    as many may come at once.
+    `names`: Host headers that are answered besides the address itself. `models`: a model's
+    folder, or a folder with full/ and proxy/, or with pretrained/. `rate`: requests a second and
+    client, five times as many at once.
     """
 
     host: str = "127.0.0.1"

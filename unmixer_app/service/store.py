@@ -19,6 +19,7 @@ from typing import Any, Final, Literal, get_args
 
 from filelock import FileLock, Timeout
 
+from unmixer_app.service import folder as service_folder
 from unmixer_core.errors import ConfigError, UnmixerError
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
@@ -94,10 +95,12 @@ class Store:
         Raises ConfigError when it is in use, damaged or not writable.
         """
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            service_folder.claim(folder)
             with FileLock(folder / "lock", timeout=0):
                 store = cls(folder / "jobs.sqlite", limit)
                 try:
+                    for identity in store.ids():
+                        service_folder.check_id(identity)
                     yield store
                 finally:
                     store.close()

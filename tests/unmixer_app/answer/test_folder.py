@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from unmixer_app.answer import folder as answer_folder
-from unmixer_app.answer import patch_file
+from unmixer_app.answer import patch_file, presets, sounds
 from unmixer_core.errors import ConfigError
 from unmixer_core.schema.patch import Patch
 
@@ -107,14 +108,33 @@ def test_the_preset_has_a_name_that_every_folder_can_have(
         )
 
 
-def test_candidates_that_are_a_link_are_refused_and_kept(tmp_path: Path):
-    album, out = tmp_path / "album", tmp_path / "answer"
-    album.mkdir()
-    (album / "01.wav").write_bytes(b"song")
-    out.mkdir()
-    (out / answer_folder.MARKER).touch()
-    (out / answer_folder.CANDIDATES).symlink_to(album)
+@pytest.mark.parametrize("name", ["", "candidates", ".unmix-answer"])
+def test_an_answer_folder_that_is_a_link_is_refused(tmp_path: Path, sound: Path, name: str):
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album" / "01.wav").write_bytes(b"somebody's")
+    out = tmp_path / "out"
+    if name:
+        answer_folder.claim(out, sound)
+        (out / name).unlink(missing_ok=True)
+    (out / name).symlink_to(tmp_path / "album", target_is_directory=True)
     with pytest.raises(ConfigError, match="is a link"):
-        answer_folder.claim(out, tmp_path / "kick.wav")
-    answer_folder.clear(out)
-    assert (album / "01.wav").read_bytes() == b"song"
+        answer_folder.claim(out, sound)
+    if name:
+        answer_folder.clear(out)
+    assert [path.name for path in (tmp_path / "album").iterdir()] == ["01.wav"]
+
+
+def test_nothing_is_written_through_links_of_temporary_names(tmp_path: Path, sound: Path):
+    out, target = tmp_path / "out", tmp_path / "profile"
+    answer_folder.claim(out, sound)
+    target.write_text("mine")
+    names = ("patch.json", "rerender.wav", "out.vital", "asked.json")
+    for name in names:
+        (out / f".{name}.tmp").symlink_to(target)
+        (out / name).symlink_to(target)
+    patch_file.write(out / "patch.json", {})
+    presets.write(out / "out.vital", Patch.init())
+    sounds.write(out / "rerender.wav", np.zeros((2, 100), np.float32), 8000)
+    assert target.read_text() == "mine"
+    for name in names[:3]:
+        assert (out / name).is_file() and not (out / name).is_symlink()

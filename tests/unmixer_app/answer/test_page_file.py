@@ -26,7 +26,6 @@ def page(**changes: object) -> str:
         "similarity": {"percent": 71.3, "mss_db": 4.4},
         "seconds": 41.0,
         "verdict": None,
-        "model": {"kind": "shipped", "folder": "models/pretrained", "sha256": "c0ffee" * 10},
         "input": {"remarks": ["It is <clipped>."]},
     }
     sounds = {answer_page.RECORDING: TONE, answer_page.PATCH: 0.25 * TONE}
@@ -44,7 +43,6 @@ def test_it_names_what_a_musician_looks_for_and_fetches_nothing():
         "Saturator",
         "Reverb",
         "71 %",
-        "the shipped weights of models/pretrained (c0ffeec0ffee)",
         "width:71%",
         'href="a.vital"',
         "Oscillator 1 wavetable",

@@ -25,6 +25,7 @@ from tests.model import tiny
 from unmixer_app.answer import folder as answer_folder
 from unmixer_app.answer import patch_file
 from unmixer_app.command import cli, single
+from unmixer_app.command import unmix as unmix_command
 from unmixer_core import config
 from unmixer_core.errors import UnmixerError
 from unmixer_core.model import checkpoint
@@ -104,6 +105,8 @@ def test_an_answer_is_a_folder_with_everything_in_it(sample: Path, model: Path, 
     )
     document = json.loads(done.stdout)
     assert document == json.loads((out / "patch.json").read_text(encoding="utf-8"))
+    assert document["model"]["origin"] == "local" and "local model, " in done.stderr
+    assert document["model"]["sha256"] in (out / "report.html").read_text(encoding="utf-8")
     assert (
         document["chain"] == ["Saturator", "Reverb"]
         and document["seconds"] > 0
@@ -328,7 +331,7 @@ def test_every_error_is_one_short_line(
     def fail(words: object) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "_unmix", fail)
+    monkeypatch.setattr(unmix_command, "run", fail)
     assert cli.run(["sample.wav"]) == 1
     said = capsys.readouterr().err
     assert (
@@ -377,3 +380,38 @@ def test_a_missing_patch_is_one_sentence(words: list[str], capsys: pytest.Captur
 
 def test_the_similarity_scale_is_that_of_params(params: config.Params):
     assert params.unmix.poor_db < params.unmix.chance_db
+
+
+def test_help_lists_the_commands(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit) as end:
+        cli.run(["--help"])
+    said = capsys.readouterr().out
+    assert end.value.code == 0
+    for name, command in cli.COMMANDS.items():
+        assert f"  {name:<8} {command.summary}\n" in said
+
+
+@pytest.mark.parametrize("name", ["render", "push", "serve"])
+def test_a_file_named_like_a_command_can_be_unmixed(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    (tmp_path / name).write_bytes(b"no sound")
+    monkeypatch.chdir(tmp_path)
+    assert cli.run([f"./{name}"]) == 1
+    assert f"{name} cannot be read as audio" in capsys.readouterr().err
+
+
+def test_serve_takes_host_and_port(monkeypatch: pytest.MonkeyPatch):
+    from unmixer_app import serve
+
+    seen: list[Any] = []
+    monkeypatch.setenv("UNMIXER_SERVE_QUEUE", "7")
+    monkeypatch.setattr(serve, "main", lambda environ: seen.append(environ) or 0)
+    assert cli.run(["serve", "--host", "::1", "--port", "81"]) == 0
+    assert seen[0]["UNMIXER_SERVE_HOST"] == "::1" and seen[0]["UNMIXER_SERVE_PORT"] == "81"
+    assert seen[0]["UNMIXER_SERVE_QUEUE"] == "7"
+
+
+def test_local_is_the_model_of_this_checkout():
+    options = unmix_command.parser().parse_args(["a.wav", "--model", "local"])
+    assert options.model == REPO / "models" / "full"

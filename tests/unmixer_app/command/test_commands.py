@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
+from collections.abc import Mapping, Sequence
 
 import pytest
 
 from unmixer_app.command import cli, unmix
+from unmixer_app.service.settings import ServiceSettings
 
 
 @pytest.fixture
-def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, argparse.Namespace]]:
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, list[str]]]:
     """What was run, in place of the commands themselves."""
-    made: list[tuple[str, argparse.Namespace]] = []
+    made: list[tuple[str, list[str]]] = []
 
     def recorder(name: str):
-        def run(options: argparse.Namespace) -> int:
-            made.append((name, options))
+        def run(words: Sequence[str]) -> int:
+            made.append((name, list(words)))
             return 0
 
         return run
 
     for name, command in cli.COMMANDS.items():
-        replaced = cli.Command(command.summary, command.add_arguments, recorder(name))
-        monkeypatch.setitem(cli.COMMANDS, name, replaced)
+        monkeypatch.setitem(cli.COMMANDS, name, cli.Command(command.summary, recorder(name)))
     monkeypatch.setattr(unmix, "run", recorder("unmix"))
     return made
 
@@ -50,27 +50,28 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]):
         cli.run(["--help"])
     told = capsys.readouterr().out
     assert ended.value.code == 0
-    assert all(f"unmix {name}" in told and c.summary in told for name, c in cli.COMMANDS.items())
+    assert all(f"  {name} " in told and c.summary in told for name, c in cli.COMMANDS.items())
 
 
 def test_serve_hands_address_and_port_to_the_service(monkeypatch: pytest.MonkeyPatch):
     seen = {}
 
-    def main() -> int:
-        from unmixer_app.service.settings import ServiceSettings
-
-        settings = ServiceSettings.from_environment()
+    def main(environ: Mapping[str, str]) -> int:
+        settings = ServiceSettings.from_environment(environ)
         seen.update(host=settings.host, port=settings.port)
         return 0
 
-    for name in ("UNMIXER_SERVE_HOST", "UNMIXER_SERVE_PORT"):
-        monkeypatch.setenv(name, "")
     monkeypatch.setattr(importlib.import_module("unmixer_app.serve"), "main", main)
     assert cli.run(["serve", "--host", "localhost", "--port", "0"]) == 0
     assert seen == {"host": "localhost", "port": 0}
 
 
-@pytest.mark.parametrize("words", [[], ["serve", "--port", "70000"], ["render", "p.json"]])
+def test_a_port_that_is_none_is_one_sentence(capsys: pytest.CaptureFixture[str]):
+    assert cli.run(["serve", "--port", "70000"]) == 1
+    assert "UNMIXER_SERVE_PORT is '70000'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [[], ["render", "p.json"]])
 def test_wrong_usage_is_status_2(words, capsys: pytest.CaptureFixture[str]):
     with pytest.raises(SystemExit) as ended:
         cli.run(words)

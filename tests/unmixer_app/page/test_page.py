@@ -347,6 +347,25 @@ def test_candidates_are_auditioned_and_used(page: Any):
     assert asked["chain"] == chain(page)
 
 
+def test_a_candidate_in_use_is_what_is_saved_and_named(page: Any, answered: str, server: Server):
+    def saved() -> Any:
+        with page.expect_download() as got:
+            page.click("#get-patch")
+        return json.loads(Path(got.value.path()).read_bytes())
+
+    assert page.text_content("#edited") == "The answer"
+    rerendered(page, lambda: page.click("#candidates button[aria-label='Use candidate 1']"))
+    wanted = server.client.get(f"/jobs/{answered}/candidates").json()[0]
+    candidate = server.client.get(wanted["patch"]).json()
+    assert saved() == candidate and page.text_content("#edited") == "Candidate 1"
+    with page.expect_request("**/push") as asked:
+        page.click("#push")
+    assert asked.value.post_data_json["chain"] == candidate["chain"]
+    rerendered(page, lambda: page.click("#undo"))
+    assert page.text_content("#edited") == "The answer"
+    assert saved() == server.client.get(f"/jobs/{answered}/patch.json").json()
+
+
 def test_patch_preset_sound_and_report_are_downloaded(page: Any, answered: str, server: Server):
     def download(button: str) -> tuple[str, bytes]:
         with page.expect_download() as got:

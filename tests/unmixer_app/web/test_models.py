@@ -1,6 +1,6 @@
 """Which network and proxy a search takes.
 
-The one trained here, else the one that ships with the project.
+The one that ships with the project, or a local one where it is asked for.
 """
 
 from __future__ import annotations
@@ -33,16 +33,27 @@ def test_a_fresh_clone_uses_what_ships(models: Path):
     )
 
 
-def test_what_was_trained_here_comes_first_and_brings_its_own_proxy(models: Path):
+def test_what_was_trained_here_is_used_only_where_it_is_asked_for(models: Path):
     place(models / "full", models / "proxy")
-    assert tools.find_models(models=models) == (models / "full", models / "proxy")
+    assert tools.find_models(models=models)[0] == models / "pretrained"
+    assert tools.find_models(models / "full", models) == (models / "full", models / "proxy")
+    assert tools.service_model(models) == models / "full"
+    assert tools.service_model(models / "pretrained") == models / "pretrained"
 
 
 @pytest.mark.parametrize("missing", ["full/model.json", "proxy/proxy.json"])
 def test_half_a_training_is_not_used(models: Path, missing: str):
     place(models / "full", models / "proxy")
     (models / missing).unlink()
-    assert tools.find_models(models=models)[0] == models / "pretrained"
+    assert tools.service_model(models) == models / "pretrained"
+
+
+def test_the_answer_names_its_model(models: Path):
+    (models / "pretrained" / "model.safetensors").write_bytes(b"weights")
+    named = tools.model_identity(models / "pretrained")
+    assert named["origin"] == "local" and named["folder"].endswith("/pretrained")
+    assert named["folder"].count("/") == 1 and named["sha256"][:12] in tools.model_sentence(named)
+    assert tools.model_identity(None)["origin"] == "shipped"
 
 
 def test_a_folder_that_is_named_is_the_only_one(models: Path, tmp_path: Path):
@@ -55,33 +66,6 @@ def test_a_folder_that_is_named_is_the_only_one(models: Path, tmp_path: Path):
         tools.find_models(tmp_path / "other", models)
 
 
-def test_the_shipped_weights_answer_unless_another_model_is_asked_for(
-    models: Path, monkeypatch: pytest.MonkeyPatch
-):
-    place(models / "full", models / "proxy")
-    monkeypatch.setattr(tools, "SHIPPED", models / "pretrained")
-    monkeypatch.setattr(tools, "ROOT", models.parent)
-    models.rename(models.parent / "models")
-    here = models.parent / "models"
-    monkeypatch.setattr(tools, "SHIPPED", here / "pretrained")
-    assert tools.find_models()[0] == here / "pretrained"
-    assert tools.find_models(Path("local")) == (here / "full", here / "proxy")
-
-
-def test_a_service_may_be_given_the_models_folder_itself(models: Path):
-    assert tools.find_models(models=models / "pretrained")[0] == models / "pretrained"
-
-
-def test_the_card_names_the_weights(tmp_path: Path):
-    (tmp_path / "model.safetensors").write_bytes(b"abc")
-    card = tools.model_card(tmp_path)
-    assert card["kind"] == "local" and card["sha256"].startswith("ba7816bf8f01")
-    assert "local weights" in tools.model_sentence(card) and str(tmp_path) in card["folder"]
-    assert tools.model_card(tools.SHIPPED)["kind"] == "shipped"
-
-
 def test_without_any_model_it_says_where_it_looked(tmp_path: Path):
-    with pytest.raises(
-        ConfigError, match=r"full or .+pretrained; run `make repro` to train one\.$"
-    ):
+    with pytest.raises(ConfigError, match=r"pretrained; run `make repro` to train one\.$"):
         tools.find_models(models=tmp_path)
