@@ -44,8 +44,10 @@ def tools() -> methods.BenchmarkResources:
     host = LinearHost()
     known = Patches.stack([patch(0.9, 0.05)], "full", "train")
     clips = SimpleNamespace(patches=known, audio=lambda clip: host.render([known[clip]])[0])
-    options = settings(steps=40, lr=0.2, clip_s=0.5)
-    vars(options).update(
+    options = settings(
+        steps=40,
+        lr=0.2,
+        clip_s=0.5,
         seeds=1,
         candidates=2,
         proposals=3,

@@ -6,20 +6,20 @@ import numpy as np
 
 from tests.comparison.test_methods import LinearHost
 from tests.inference.test_finetune import RATE, patch, settings
+from unmixer_core import config
 from unmixer_core.comparison import sensitivity
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.scoring.score import ScoreTarget
 
 
-def itf() -> object:
-    found = settings(steps=30, lr=0.2, lambda_b=0.01, clip_s=0.5)
-    vars(found).update(try_steps=(0, 5), try_lr=(0.2, 0.001), try_lambda_b=(100.0,))
-    return found
+def itf() -> config.Itf:
+    tried = {"try_steps": (0, 5), "try_lr": (0.2, 0.001), "try_lambda_b": (100.0,)}
+    return settings(steps=30, lr=0.2, lambda_b=0.01, clip_s=0.5, **tried)
 
 
 def test_one_setting_moves_at_a_time_and_the_sections_own_is_among_each() -> None:
     found = [
-        (one.name, one.value, one.steps, one.lr, one.lambda_b)
+        (one.name, one.value, one.itf.steps, one.itf.lr, one.itf.lambda_b)
         for one in sensitivity.settings(itf())
     ]
     assert found == [

@@ -14,11 +14,12 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from unmixer_core import config
 from unmixer_core.comparison import cma_es
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.errors import StageError
@@ -49,17 +50,6 @@ CONTESTANTS = (
 INSIDE = "full"
 
 
-class Settings(finetune.Settings, Protocol):
-    """The part of the `itf` section that is read here."""
-
-    seeds: int
-    candidates: int
-    cma_population: int
-    cma_sigma: float
-    cma_max_seconds: float
-    seed: int
-
-
 @dataclass(frozen=True)
 class BenchmarkResources:
     """What the contestants work with.
@@ -78,7 +68,7 @@ class BenchmarkResources:
     retrieval: scoring_retrieval.Retrieval
     clips: Clips
     sample_rate: int
-    settings: Settings
+    settings: config.Itf
     threads: int = 1
     rows: Collection[str] = CONTESTANTS
 

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pandas as pd
 
+from unmixer_core import config
 from unmixer_core.inference import finetune
 from unmixer_core.live.host import Host
 from unmixer_core.metrics import sound as metrics_sound
@@ -27,41 +27,27 @@ from unmixer_core.scoring.score import ScoreTarget
 MOVED = ("steps", "lr", "lambda_b")
 
 
-class Settings(finetune.Settings, Protocol):
-    """The part of the `itf` section that is read here."""
-
-    try_steps: tuple[int, ...]
-    try_lr: tuple[float, ...]
-    try_lambda_b: tuple[float, ...]
-
-
-@dataclass
+@dataclass(frozen=True)
 class Moved:
-    """`finetune.Settings` with one value replaced, and which one."""
+    """The `itf` section with one value replaced, and which one."""
 
     name: str
     value: float
-    steps: int
-    lr: float
-    lambda_b: float
-    clip_norm: float
-    logit_limit: float
-    clip_s: float
+    itf: config.Itf
 
 
-def settings(itf: Settings) -> Iterator[Moved]:
+def settings(itf: config.Itf) -> Iterator[Moved]:
     """The section's own values and those to try, each setting by itself, in rising order."""
-    own = {name: getattr(itf, name) for name in (*MOVED, "clip_norm", "logit_limit", "clip_s")}
     for name in MOVED:
-        for value in sorted({own[name], *getattr(itf, f"try_{name}")}):
-            yield Moved(name, float(value), **(own | {name: value}))
+        for value in sorted({getattr(itf, name), *getattr(itf, f"try_{name}")}):
+            yield Moved(name, float(value), itf.model_copy(update={name: value}))
 
 
 def measure(
     renderer: Host,
     proxy: Proxy,
     targets: Sequence[tuple[ScoreTarget, Patch]],
-    itf: Settings,
+    itf: config.Itf,
     rate: int,
     threads: int,
 ) -> pd.DataFrame:
@@ -73,7 +59,7 @@ def measure(
     for target, patch in targets:
 
         def refined(one: Moved, target: ScoreTarget = target, patch: Patch = patch) -> Patch:
-            return finetune.refine(proxy, target.audio, [patch], one, sample_rate=rate)[0].patch
+            return finetune.refine(proxy, target.audio, [patch], one.itf, sample_rate=rate)[0].patch
 
         with (
             finetune.frozen(proxy),

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
+from unmixer_core import config
 from unmixer_core.comparison import cma_es, encoder_tuning, methods
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.features.store import FeatureTable
@@ -28,14 +28,6 @@ from unmixer_core.scoring.score import ScoreTarget
 from unmixer_core.search import search as search_search
 
 
-class Settings(methods.Settings, Protocol):
-    """The part of the `itf` section that is read here."""
-
-    proposals: int
-    encoder_steps: int
-    encoder_lr: float
-
-
 @dataclass(frozen=True)
 class BenchmarkHosts:
     """Everything that stays the same from clip to clip.
@@ -49,8 +41,8 @@ class BenchmarkHosts:
     clips: Clips
     host: Host
     heard: Mapping[int, RecordedNote]
-    itf: Settings
-    unmix: search_search.Settings
+    itf: config.Itf
+    unmix: config.Unmix
     rate: int
 
     def tools(
