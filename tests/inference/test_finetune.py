@@ -4,13 +4,15 @@ optimum is known).
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from unmixer_core import config
 from unmixer_core.errors import HostError
 from unmixer_core.inference import finetune
 from unmixer_core.metrics import sound as metrics_sound
@@ -19,6 +21,7 @@ from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
 RATE = 8000
+ITF = config.load(Path(__file__).resolve().parents[2] / "params.yaml").itf
 FIRST, SECOND = RACK.knob_index["wavetable.osc_1_pos"], RACK.knob_index["wavetable.amp_attack"]
 UNHEARD = RACK.knob_index["reverb.decay_time"]
 
@@ -57,8 +60,8 @@ def patch(first: float, second: float) -> Patch:
     )
 
 
-def settings(**changes: float) -> SimpleNamespace:
-    defaults = {
+def settings(**changes: Any) -> config.Itf:
+    defaults: dict[str, Any] = {
         "steps": 60,
         "lr": 0.1,
         "lambda_b": 0.0,
@@ -66,7 +69,7 @@ def settings(**changes: float) -> SimpleNamespace:
         "logit_limit": 5.2,
         "clip_s": 0.05,
     }
-    return SimpleNamespace(**(defaults | changes))
+    return ITF.model_copy(update=defaults | changes)
 
 
 def to(proxy: LinearProxy, goal: Patch) -> finetune.Distance:

@@ -20,14 +20,16 @@ from unmixer_core.errors import HostError
 from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import finetune
 from unmixer_core.inference.constraints import Constraints
+from unmixer_core.inference.posterior import PatchPosterior
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.recording.note import RecordedNote
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
-from unmixer_core.search import refinement
+from unmixer_core.search import context, line_search, polish, ranking, refinement
 from unmixer_core.search import search as search_search
+from unmixer_core.search.candidates import Candidate
 
 RATE = 44100
 #: What a render and a look at the refinement take by the clock of these tests.
@@ -49,9 +51,9 @@ CLOCK = Clock()
 
 @pytest.fixture(autouse=True)
 def clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search and its refinement go by CLOCK."""
-    monkeypatch.setattr(search_search, "time", CLOCK)
-    monkeypatch.setattr(refinement, "time", CLOCK)
+    """The search's budget, its ranking and its refinement use CLOCK."""
+    for module in (context, ranking, refinement):
+        monkeypatch.setattr(module, "time", CLOCK)
 
 
 class Host:
@@ -79,7 +81,7 @@ def renderer(params: config.Params) -> Iterator[Renderer]:
 
 
 @pytest.fixture(scope="module")
-def heard(params: config.Params, renderer: Renderer) -> RecordedNote:
+def note(params: config.Params, renderer: Renderer) -> RecordedNote:
     patch = sampling.draw("nonlinear", "test", 3, 5, params.sample)
     clip = renderer.render([patch])[0]
     assert isinstance(clip, np.ndarray)
@@ -93,7 +95,7 @@ def parts() -> tuple[Any, Any]:
 
 def search(
     params: config.Params,
-    heard: RecordedNote,
+    note: RecordedNote,
     parts: tuple[Any, Any],
     host: Any,
     known: FeatureTable | None = None,
@@ -101,8 +103,8 @@ def search(
     clips: Any = None,
     **options: Any,
 ) -> tuple[search_search.Search, list[tuple[str, float]]]:
-    """A search and what it told: (step, best MSS)."""
-    told: list[tuple[str, float]] = []
+    """A search and its progress reports: (step, best MSS)."""
+    reports: list[tuple[str, float]] = []
     small = {
         "candidates": 3,
         "proposals": 4,
@@ -114,31 +116,31 @@ def search(
     }
     settings = params.unmix.model_copy(update=small | (changes or {}))
     itf = params.itf.model_copy(update={"steps": 3, "clip_s": 0.3})
-    tools = search_search.SearchResources(*parts, host, known, clips)
+    resources = search_search.SearchResources(*parts, host, known, clips)
 
-    def tell(step: str, best: search_search.Candidate | None) -> None:
-        told.append((step, np.inf if best is None else best.mss_db))
+    def report(step: str, best: Candidate | None) -> None:
+        reports.append((step, np.inf if best is None else best.mss_db))
 
     return search_search.Search(
-        heard, tools, settings, itf, search_search.SearchOptions(**options), tell
-    ), told
+        note, resources, settings, itf, search_search.SearchOptions(**options), report
+    ), reports
 
 
-def test_the_answer_is_the_nearest_of_all_that_was_rendered(params, heard, parts, renderer):
+def test_the_answer_is_the_nearest_of_all_that_was_rendered(params, note, parts, renderer):
     host = Host(renderer)
-    found, told = search(params, heard, parts, host, polish_s=1.0)
+    found, reports = search(params, note, parts, host, polish_s=1.0)
     answer = found.run()
     assert answer.renders == len(host.patches) and not answer.interrupted
     proposals = [c.mss_db for c in answer.candidates if c.source == "proposal"]
     assert len(proposals) == 3 and answer.best.mss_db <= min(proposals)
     assert answer.best.mss_db == pytest.approx(
-        metrics_sound.mss(answer.best.audio, heard.clip, RATE), abs=1e-3
+        metrics_sound.mss(answer.best.audio, note.clip, RATE), abs=1e-3
     )
     assert answer.best.patch.digest in {p.digest for p in host.patches}
-    values = [mss for _, mss in told if np.isfinite(mss)]
+    values = [mss for _, mss in reports if np.isfinite(mss)]
     assert values == sorted(values, reverse=True), "the best never gets worse"
     assert [db for *_, db in answer.curve] == sorted((db for *_, db in answer.curve), reverse=True)
-    assert list(dict.fromkeys(step for step, _ in told))[:4] == [
+    assert list(dict.fromkeys(step for step, _ in reports))[:4] == [
         "propose",
         "proposal",
         "refine",
@@ -146,33 +148,31 @@ def test_the_answer_is_the_nearest_of_all_that_was_rendered(params, heard, parts
     ]
 
 
-def test_nothing_begins_when_the_time_is_up(params, heard, parts, renderer):
-    """However little time there is, one proposal is heard.
+def test_nothing_begins_when_the_time_is_up(params, note, parts, renderer):
+    """However little time there is, one proposal is rendered.
 
     However slow the host, no more is waited for after the time.
     """
-    found, told = search(params, heard, parts, Host(renderer), changes={"seconds": 0.0})
+    found, reports = search(params, note, parts, Host(renderer), changes={"seconds": 0.0})
     answer = found.run()
-    assert [step for step, _ in told] == ["propose", "proposal"]
+    assert [step for step, _ in reports] == ["propose", "proposal"]
     assert answer.renders == 1 and not answer.interrupted and answer.best.source == "proposal"
 
 
-def test_the_best_patch_rendered_again_is_the_sound_it_was_judged_by(
-    params, heard, parts, renderer
-):
-    found, _ = search(params, heard, parts, Host(renderer), polish_s=0.0)
+def test_the_best_patch_rendered_again_is_the_sound_it_was_judged_by(params, note, parts, renderer):
+    found, _ = search(params, note, parts, Host(renderer), polish_s=0.0)
     best = found.run().best
     again = renderer.render([best.patch.canonical()])[0]
     assert metrics_sound.mss(again, best.audio, RATE) < 0.05
 
 
-def test_every_render_of_a_constrained_search_keeps_the_constraints(params, heard, parts, renderer):
+def test_every_render_of_a_constrained_search_keeps_the_constraints(params, note, parts, renderer):
     constraints = Constraints.parse(
         ["saturator.drive=12", "wavetable.filter_1_type=Highpass", "wavetable.amp_attack=0.01"],
         "Saturator>Reverb",
     )
     host = Host(renderer)
-    found, _ = search(params, heard, parts, host, constraints=constraints, polish_s=2.0)
+    found, _ = search(params, note, parts, host, constraints=constraints, polish_s=2.0)
     answer = found.run()
     assert len(host.patches) > 6
     for patch in host.patches:
@@ -184,14 +184,14 @@ def test_every_render_of_a_constrained_search_keeps_the_constraints(params, hear
 
 
 @pytest.mark.parametrize("renders", [1, 2, 4])
-def test_ctrl_c_returns_the_best_so_far(params, heard, parts, renderer, renders: int):
+def test_ctrl_c_returns_the_best_so_far(params, note, parts, renderer, renders: int):
     host = Host(renderer, stop_after=renders)
-    answer = search(params, heard, parts, host)[0].run()
+    answer = search(params, note, parts, host)[0].run()
     assert answer.interrupted and answer.renders == renders
     assert answer.best.mss_db == min(c.mss_db for c in answer.candidates)
 
 
-def test_a_host_that_fails_later_leaves_the_best_so_far(params, heard, parts, renderer):
+def test_a_host_that_fails_later_leaves_the_best_so_far(params, note, parts, renderer):
     class Failing(Host):
         def map(self, patches: list[Patch]) -> Iterator[tuple[int, Any]]:
             try:
@@ -199,16 +199,16 @@ def test_a_host_that_fails_later_leaves_the_best_so_far(params, heard, parts, re
             except KeyboardInterrupt:
                 raise HostError("no host is left.") from None
 
-    answer = search(params, heard, parts, Failing(renderer, stop_after=2))[0].run()
+    answer = search(params, note, parts, Failing(renderer, stop_after=2))[0].run()
     assert answer.renders == 2 and not answer.interrupted and not answer.thorough
     assert answer.failure is not None and answer.failure.endswith("no host is left.")
     assert answer.best.mss_db == min(c.mss_db for c in answer.candidates)
     with pytest.raises(HostError, match="no host is left"):
-        search(params, heard, parts, Failing(renderer, stop_after=0))[0].run()
+        search(params, note, parts, Failing(renderer, stop_after=0))[0].run()
 
 
 def test_a_search_cancelled_from_another_thread_ends_with_the_best_so_far(
-    params, heard, parts, renderer
+    params, note, parts, renderer
 ):
     class Cancelling(Host):
         def map(self, patches: list[Patch]) -> Iterator[tuple[int, Any]]:
@@ -220,62 +220,62 @@ def test_a_search_cancelled_from_another_thread_ends_with_the_best_so_far(
                     thread.join()
 
     host = Cancelling(renderer)
-    found, told = search(params, heard, parts, host, polish_s=300.0)
+    found, reports = search(params, note, parts, host, polish_s=300.0)
     answer = found.run()
     assert answer.interrupted and answer.renders == len(host.patches) == 3, (
         "it ends within one render"
     )
-    assert answer.best.mss_db == min(db for *_, db in answer.curve) and told
+    assert answer.best.mss_db == min(db for *_, db in answer.curve) and reports
 
 
-def test_a_search_cancelled_before_it_began_is_an_interrupt(params, heard, parts, renderer):
-    found, _ = search(params, heard, parts, Host(renderer))
+def test_a_search_cancelled_before_it_began_is_an_interrupt(params, note, parts, renderer):
+    found, _ = search(params, note, parts, Host(renderer))
     found.cancel()
     with pytest.raises(KeyboardInterrupt):
         found.run()
 
 
-def test_ctrl_c_before_the_first_render_is_an_interrupt(params, heard, parts, renderer):
+def test_ctrl_c_before_the_first_render_is_an_interrupt(params, note, parts, renderer):
     with pytest.raises(KeyboardInterrupt):
-        search(params, heard, parts, Host(renderer, stop_after=0))[0].run()
+        search(params, note, parts, Host(renderer, stop_after=0))[0].run()
 
 
-def test_fast_renders_a_few_proposals_and_nothing_else(params, heard, parts, renderer):
+def test_fast_renders_a_few_proposals_and_nothing_else(params, note, parts, renderer):
     host = Host(renderer)
-    answer = search(params, heard, parts, host, fast=True)[0].run()
+    answer = search(params, note, parts, host, fast=True)[0].run()
     assert answer.renders == params.unmix.fast_candidates and answer.best.source == "proposal"
     assert not answer.thorough
 
 
-def test_fast_hears_as_many_candidates_as_are_asked_for(params, heard, parts, renderer):
+def test_fast_renders_as_many_candidates_as_are_asked_for(params, note, parts, renderer):
     asked = params.unmix.fast_proposals * params.unmix.fast_notes + 2
     assert (
-        search(params, heard, parts, Host(renderer), fast=True, candidates=asked)[0].run().renders
+        search(params, note, parts, Host(renderer), fast=True, candidates=asked)[0].run().renders
         == asked
     )
 
 
 def test_changes_are_refined_for_no_more_steps_than_the_person_allows(
-    params, heard, parts, renderer, monkeypatch
+    params, note, parts, renderer, monkeypatch
 ):
     found, _ = search(
-        params, heard, parts, Host(renderer), changes={"changes_refined": 1, "changes_steps": 15}
+        params, note, parts, Host(renderer), changes={"changes_refined": 1, "changes_steps": 15}
     )
     asked: list[int] = []
     monkeypatch.setattr(
-        found,
-        "_refined",
+        found.refiner,
+        "refine",
         lambda patches, seconds, itf, distances: asked.append(itf.steps) or list(patches),
     )
-    found._hear([Patch.init(heard.note, heard.gate_s)], "proposal")
-    found._improve(found.seconds + 0.5)
-    assert asked and set(asked) == {found.itf.steps} and found.itf.steps < 15
+    found.pool.render([Patch.init(note.note, note.gate_s)], "proposal")
+    found.local_search.run(found.seconds + 0.5)
+    assert asked and set(asked) == {found.context.itf.steps} and found.context.itf.steps < 15
 
 
 def test_a_gate_that_was_misheard_is_found(params, renderer, parts):
     """An echo or a reverb hides when the key was let go.
 
-    Other gates are changes like any other, unless one was told.
+    Other gates are changes like any other, unless the user gave the gate.
     """
     true = Patch.init(50, 0.5).with_values({"wavetable.amp_release": 0.1})
     clip = renderer.render([true])[0]
@@ -284,41 +284,41 @@ def test_a_gate_that_was_misheard_is_found(params, renderer, parts):
         found, _ = search(
             params, wrong, parts, Host(renderer), changes={"seconds": 60.0, "changes": 8}
         )
-        found._hear([replace(true, gate_s=1.0)], "proposal")
-        found._improve(found.seconds + 20.0)
-        assert (found.best.patch.gate_s == 0.5) is (not told)
-        assert not told or found.best.patch.gate_s == 1.0
+        found.pool.render([replace(true, gate_s=1.0)], "proposal")
+        found.local_search.run(found.seconds + 20.0)
+        assert (found.pool.best.patch.gate_s == 0.5) is (not told)
+        assert not told or found.pool.best.patch.gate_s == 1.0
 
 
 def test_a_step_of_refinement_is_judged_by_the_host_and_ends_where_it_no_longer_helps(
-    params, heard, parts, renderer
+    params, note, parts, renderer
 ):
     host = Host(renderer)
-    found, _ = search(params, heard, parts, host, changes={"seconds": 300.0})
-    start = found._hear([Patch.init(heard.note, heard.gate_s)], "proposal")[0]
+    found, _ = search(params, note, parts, host, changes={"seconds": 300.0})
+    start = found.pool.render([Patch.init(note.note, note.gate_s)], "proposal")[0]
     (line,), rounds = [start], 0
-    while line.patch.digest not in found.settled:
-        (line,), before, rounds = found._correct([line], 300.0), line, rounds + 1
+    while line.patch.digest not in found.refiner.converged:
+        (line,), before, rounds = found.refiner.refine_round([line], 300.0), line, rounds + 1
         assert line.mss_db <= before.mss_db and np.array_equal(
             line.patch.choices, start.patch.choices
         )
-    assert rounds < 200 and found.best.mss_db == line.mss_db
-    assert line.mss_db == pytest.approx(metrics_sound.mss(line.audio, heard.clip, RATE), abs=1e-3)
+    assert rounds < 200 and found.pool.best.mss_db == line.mss_db
+    assert line.mss_db == pytest.approx(metrics_sound.mss(line.audio, note.clip, RATE), abs=1e-3)
 
 
-def test_the_way_to_a_refinement_starts_and_ends_there():
+def test_interpolation_starts_and_ends_at_the_two_patches():
     start, end = (Patch.init(50, 0.5).with_values({"wavetable.osc_1_pos": x}) for x in (0.2, 0.6))
     column = RACK.knob_index["wavetable.osc_1_pos"]
-    way = [search_search._between(start, end, share) for share in (0.0, 0.5, 1.0, 2.0)]
-    values = [patch.knobs[column] for patch in way]
+    line = [line_search.interpolate(start, end, share) for share in (0.0, 0.5, 1.0, 2.0)]
+    values = [patch.knobs[column] for patch in line]
     assert values[0] == pytest.approx(0.2, abs=1e-5) and values[2] == pytest.approx(0.6, abs=1e-5)
     assert values == sorted(values) and values[3] < 1.0
     others = np.arange(RACK.n_knobs) != column
-    assert all(np.array_equal(patch.knobs[others], start.knobs[others]) for patch in way)
+    assert all(np.array_equal(patch.knobs[others], start.knobs[others]) for patch in line)
 
 
-def test_without_itf_and_polish_only_proposals_are_rendered(params, heard, parts, renderer):
-    answer = search(params, heard, parts, Host(renderer), itf=False, polish_s=0.0, candidates=5)[
+def test_without_itf_and_polish_only_proposals_are_rendered(params, note, parts, renderer):
+    answer = search(params, note, parts, Host(renderer), itf=False, polish_s=0.0, candidates=5)[
         0
     ].run()
     assert answer.renders == 5 and {c.source for c in answer.candidates} == {"proposal"}
@@ -334,28 +334,28 @@ def test_polish_of_the_true_patch_with_moved_knobs_comes_nearer(params, renderer
     found, _ = search(
         params, RecordedNote(clip, RATE, 50, 0.5, (50,), ()), parts, Host(renderer), polish_s=6.0
     )
-    found._hear([start], "proposal")
-    before = found.best.mss_db
-    found.end_s = found.seconds + 6.0
-    found._polish()
-    assert found.best.mss_db < 0.95 * before and found.best.source == "polished"
+    found.pool.render([start], "proposal")
+    before = found.pool.best.mss_db
+    found.budget.end_s = found.seconds + 6.0
+    polish.polish(found.context, found.budget, found.pool)
+    assert found.pool.best.mss_db < 0.95 * before and found.pool.best.source == "polished"
 
 
-def test_the_nearest_training_render_of_a_training_clip_is_itself(parts, params, heard, renderer):
+def test_the_nearest_training_render_of_a_training_clip_is_itself(parts, params, note, renderer):
     """So a sound of the training set is found again, whatever the network thinks of it."""
     table = Patches.stack(
         [sampling.draw("full", "train", i, 9, params.sample) for i in range(3)], "full", "train"
     )
     sounds = renderer.render(list(table))
-    ears = [search_search.Ear.of(parts[0], sound) for sound in sounds]
+    posteriors = [PatchPosterior.of(parts[0], sound) for sound in sounds]
     known = FeatureTable(
         table,
-        (np.concatenate([e.features.numpy() for e in ears]).astype(np.float16),),
+        (np.concatenate([e.features.numpy() for e in posteriors]).astype(np.float16),),
         parts[0].spec,
     )
-    assert [int(ear.nearest(known, 1, 0)[0]) for ear in ears] == [0, 1, 2]
+    assert [int(posterior.nearest(known, 1, 0)[0]) for posterior in posteriors] == [0, 1, 2]
     again = replace(
-        heard, clip=sounds[1], note=table[1].note, notes=(table[1].note,), gate_s=table[1].gate_s
+        note, clip=sounds[1], note=table[1].note, notes=(table[1].note,), gate_s=table[1].gate_s
     )
     host = Host(renderer)
     found, _ = search(
@@ -371,10 +371,10 @@ def training(parts, params, renderer) -> tuple[FeatureTable, Any]:
         [sampling.draw("full", "train", i, 21, params.sample) for i in range(5)], "full", "train"
     )
     sounds = renderer.render(list(table))
-    ears = [search_search.Ear.of(parts[0], sound) for sound in sounds]
+    posteriors = [PatchPosterior.of(parts[0], sound) for sound in sounds]
     known = FeatureTable(
         table,
-        (np.concatenate([e.features.numpy() for e in ears]).astype(np.float16),),
+        (np.concatenate([e.features.numpy() for e in posteriors]).astype(np.float16),),
         parts[0].spec,
     )
     return known, SimpleNamespace(patches=table, audio=lambda row: sounds[row])
@@ -384,44 +384,44 @@ NEAR = {"neighbours": 1, "shortlist": 5, "proposals": 2}
 
 
 def test_the_answer_is_never_further_than_the_nearest_training_render(
-    parts, params, heard, renderer, training
+    parts, params, note, renderer, training
 ):
-    """Whatever network and proxy think, its patch is heard as it is.
+    """Whatever network and proxy think, its patch is rendered as it is.
 
     With sounds at hand, nearest means by MSS.
     """
     known, clips = training
-    nearest_db = min(metrics_sound.mss(clips.audio(row), heard.clip, RATE) for row in range(5))
-    wrong = replace(heard, note=heard.note + 5, notes=(heard.note + 5,))
+    nearest_db = min(metrics_sound.mss(clips.audio(row), note.clip, RATE) for row in range(5))
+    wrong = replace(note, note=note.note + 5, notes=(note.note + 5,))
     host = Host(renderer)
     found, _ = search(
         params, wrong, parts, host, known, NEAR, polish_s=0.0, itf=False, candidates=1, clips=clips
     )
     assert found.run().best.mss_db <= nearest_db + 0.05
-    heard_first = {patch.digest for patch in host.patches}
-    assert len(heard_first) == 2 and heard_first & {patch.digest for patch in known.patches}
+    rendered_first = {patch.digest for patch in host.patches}
+    assert len(rendered_first) == 2 and rendered_first & {patch.digest for patch in known.patches}
 
 
-def test_a_note_and_a_gate_that_a_person_told_stay(parts, params, heard, renderer, training):
+def test_a_note_and_a_gate_that_a_person_told_stay(parts, params, note, renderer, training):
     known, clips = training
-    told = replace(heard, note=47, notes=(47,), gate_s=0.4, given=("note", "gate_s"))
+    told = replace(note, note=47, notes=(47,), gate_s=0.4, given=("note", "gate_s"))
     host = Host(renderer)
     search(params, told, parts, host, known, NEAR, clips=clips, polish_s=1.0)[0].run()
     assert len(host.patches) > 6 and {(p.note, p.gate_s) for p in host.patches} == {(47, 0.4)}
 
 
-def test_a_host_that_renders_nothing_is_an_error(params, heard, parts):
+def test_a_host_that_renders_nothing_is_an_error(params, note, parts):
     class Deaf:
         def map(self, patches: list[Patch]) -> Iterator[tuple[int, Any]]:
             return iter((i, "refused") for i in range(len(patches)))
 
     with pytest.raises(HostError, match="rendered none"):
-        search(params, heard, parts, Deaf(), polish_s=0.0)[0].run()
+        search(params, note, parts, Deaf(), polish_s=0.0)[0].run()
 
 
-def test_refinement_stops_in_time_with_states_no_further_than_their_start(params, heard, parts):
+def test_refinement_stops_in_time_with_states_no_further_than_their_start(params, note, parts):
     patches = [sampling.draw("dry", "train", i, 4, params.sample) for i in range(2)]
-    distance = finetune.target_distance(parts[1], heard.clip, RATE, 0.3)
+    distance = finetune.target_distance(parts[1], note.clip, RATE, 0.3)
     itf = params.itf.model_copy(update={"steps": 10_000, "clip_s": 0.3})
     locked = np.zeros(RACK.n_knobs, dtype=bool)
     locked[RACK.knob_index["wavetable.osc_1_pos"]] = True
@@ -433,7 +433,7 @@ def test_refinement_stops_in_time_with_states_no_further_than_their_start(params
 
     refined = refinement.refine(
         parts[1],
-        heard.clip,
+        note.clip,
         patches,
         itf,
         locked,
@@ -444,7 +444,7 @@ def test_refinement_stops_in_time_with_states_no_further_than_their_start(params
     )
     assert len(looks) >= 10 and len(refined) == 2
     before, after = (
-        finetune.rank(parts[1], heard.clip, p, sample_rate=RATE, clip_s=0.3, distance=distance)
+        finetune.rank(parts[1], note.clip, p, sample_rate=RATE, clip_s=0.3, distance=distance)
         for p in (patches, refined)
     )
     assert (after <= before + 1e-5).all() and (after < before).any()

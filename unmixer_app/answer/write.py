@@ -36,9 +36,9 @@ def write(
     folder.clear(out)
     settings = request.params.unmix
     patch = request.constraints.apply(found.best.patch.canonical())
-    probabilities = found.ear.probabilities(patch.note, patch.gate_s)
+    probabilities = found.posterior.probabilities(patch.note, patch.gate_s)
     remarks = [*heard.remarks, *([found.failure] if found.failure else [])]
-    document = patch_file.describe(patch, found.ear.intervals(patch), probabilities)
+    document = patch_file.describe(patch, found.posterior.intervals(patch), probabilities)
     document |= {
         "effects": probabilities["present"],
         "chains": probabilities["chains"],

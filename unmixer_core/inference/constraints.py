@@ -1,11 +1,9 @@
-"""What a person has decided already.
-
-Controls held at a value (`--lock`) and the effect chain (`--chain`).
+"""Constraints of a search: locked controls (`--lock`) and the effect chain (`--chain`).
 
     settings = ["wavetable.filter_1_type=Lowpass", "saturator.drive=12"]
     Constraints.parse(settings, "Saturator > Reverb")
 
-Knobs are given in physical units (the ones patch.json shows), choices by Live's item name.
+Knobs are in physical units (as in patch.json), choices have Live's item names.
 """
 
 from __future__ import annotations
@@ -25,9 +23,10 @@ from unmixer_core.schema.rack import RACK
 
 @dataclass(frozen=True)
 class Constraints:
-    """`values`: control id → unit value of a knob or item name of a choice; `chain`.
+    """Locked controls and the chain.
 
-    Effect names in order, None = free.
+    `values`: control id → unit value of a knob or item name of a choice. `chain`: effect names in
+    order, None = free.
     """
 
     values: dict[str, float | str] = field(default_factory=dict)
@@ -35,25 +34,26 @@ class Constraints:
 
     @classmethod
     def parse(cls, locks: Sequence[str] = (), chain: str | None = None) -> Constraints:
-        """From the command line's words. Raises ConfigError naming what is allowed."""
+        """Read the values of the command line. Raises ConfigError that names what is allowed."""
         return cls(dict(_lock(text) for text in locks), None if chain is None else _chain(chain))
 
     @property
     def knobs(self) -> NDArray[np.bool_]:
-        """Mask [K] of the knobs that must keep their value."""
+        """Mask [K] of the locked knobs."""
         return np.array([ref.id in self.values for ref in RACK.knobs])
 
     @property
     def choices(self) -> NDArray[np.bool_]:
-        """Mask [C] of the choices that must keep their item."""
+        """Mask [C] of the locked choices."""
         return np.array([ref.id in self.values for ref in RACK.choices])
 
     @property
     def any(self) -> bool:
+        """Whether there is a constraint."""
         return bool(self.values) or self.chain is not None
 
     def apply(self, patch: Patch) -> Patch:
-        """The patch with these controls and this chain."""
+        """The patch with the locked controls and the chain."""
         chain = patch.chain if self.chain is None else chains.encode(self.chain)
         return replace(patch, chain=chain).with_values(self.values)
 

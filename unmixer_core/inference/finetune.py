@@ -1,15 +1,13 @@
-"""Inference-time finetuning: refine proposals for one sound by gradient through the frozen proxy.
-
-The host decides.
+"""Inference-time finetuning (ITF): refine proposals for one sound through the frozen proxy.
 
     theta_final = argmin  L_spectral(G_proxy(theta), x_t)
                           + lambda_B ||logit(theta) - logit(theta_0)||^2   (spec eq. 2)
 
-The knobs are optimised directly, in logit space, from several proposals at once, discrete parts
-fixed per proposal (the variant that the authors of InverSynth II moved to: 100 steps at 1e-2;
-Barkan et al., ISMIR 2023, tune the encoder instead). Refinement under a proxy can be worse on the
-real engine, so `verify` renders proposals and refinements through the host and keeps the best real
-one: the result is never worse than the best proposal.
+The knobs are optimised directly, in logit space, from several proposals at once. The discrete parts
+of a proposal are fixed. The authors of InverSynth II moved to this variant (100 steps at 1e-2);
+Barkan et al., ISMIR 2023, tune the encoder instead. A refinement under a proxy can be worse on the
+host. So `verify` renders proposals and refinements and returns the one with the smallest MSS: the
+result is never worse than the best proposal.
 """
 
 from __future__ import annotations
@@ -18,61 +16,38 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from unmixer_core import audio as unmixer_core_audio
+from unmixer_core import config
 from unmixer_core.dsp import spectral
 from unmixer_core.errors import HostError
+from unmixer_core.inference.optimiser import LogitOptimiser, Refined
 from unmixer_core.live.host import Host
 from unmixer_core.metrics import sound as metrics_sound
-from unmixer_core.model.mixture import to_logit, to_unit
 from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
-MSS_WEIGHT, LINEAR_WEIGHT = (
-    0.1,
-    0.3,
-)  # per dB of MSS, and of the multi-scale distance (about 1 for unlike sounds)
-Distance = Callable[[Tensor], Tensor]  # predicted audio [batch, 2, time] -> [batch]
-Progress = Callable[[int, np.ndarray], None]  # (step, best loss per candidate)
-
-
-class Settings(Protocol):
-    """The part of the `itf` section that refinement reads."""
-
-    steps: int
-    lr: float
-    lambda_b: float
-    clip_norm: float
-    logit_limit: float
-    clip_s: float
-
-
-@dataclass(frozen=True)
-class Refined:
-    """One refined candidate.
-
-    Losses are proxy distances without the anchor; `curve` has one loss per evaluated step.
-    """
-
-    patch: Patch
-    loss: float
-    initial_loss: float
-    best_step: int
-    finite: bool
-    curve: np.ndarray
+#: Weight of MSS in the refined distance, per dB.
+MSS_WEIGHT = 0.1
+#: Weight of the multi-scale distance, which is about 1 for unlike sounds.
+LINEAR_WEIGHT = 0.3
+#: Predicted audio [batch, 2, time] -> distances [batch].
+Distance = Callable[[Tensor], Tensor]
+#: Receives the step and the best loss of each candidate.
+Progress = Callable[[int, np.ndarray], None]
 
 
 @dataclass(frozen=True)
 class Verified:
-    """The host's verdict: index of the best candidate, its patch and sound, and every
-    candidate's true MSS in dB (nan: no render).
+    """The candidate whose render is nearest, and the MSS of all candidates.
+
+    `mss_db`: in dB, one a candidate, nan where the host did not render it.
     """
 
     index: int
@@ -83,29 +58,32 @@ class Verified:
 
 @dataclass(frozen=True)
 class Batch:
-    """Patches as the proxy takes them."""
+    """Patches as tensors, as the proxy takes them.
 
-    knobs: Tensor  # [batch, K] unit
-    choices: Tensor  # [batch, C] int64
-    chain: Tensor  # [batch, 8] int64, -1 = none
-    note: Tensor  # [batch]
-    gate_s: Tensor  # [batch]
+    knobs [batch, K] in unit terms; choices int64 [batch, C]; chain int64 [batch, 8], -1 = no
+    effect; note [batch] (MIDI); gate_s [batch].
+    """
+
+    knobs: Tensor
+    choices: Tensor
+    chain: Tensor
+    note: Tensor
+    gate_s: Tensor
 
     def render(self, proxy: Proxy, knobs: Tensor, clip_s: float | None) -> Tensor:
-        """Audio [batch, 2, time] of these discrete parts with other knobs."""
+        """Audio [batch, 2, time] of the discrete parts of this batch with the given knobs."""
         return proxy(knobs, self.choices, self.chain, self.note, self.gate_s, clip_s=clip_s)
 
 
 def batch(patches: Sequence[Patch], device: torch.device | str = "cpu") -> Batch:
     """Stack patches into tensors on `device`."""
+    knobs = np.stack([p.knobs for p in patches])
+    choices = np.stack([p.choices for p in patches]).astype(np.int64)
+    chain = np.stack([p.chain for p in patches]).astype(np.int64)
     return Batch(
-        knobs=torch.as_tensor(
-            np.stack([p.knobs for p in patches]), dtype=torch.float32, device=device
-        ),
-        choices=torch.as_tensor(
-            np.stack([p.choices for p in patches]).astype(np.int64), device=device
-        ),
-        chain=torch.as_tensor(np.stack([p.chain for p in patches]).astype(np.int64), device=device),
+        knobs=torch.as_tensor(knobs, dtype=torch.float32, device=device),
+        choices=torch.as_tensor(choices, device=device),
+        chain=torch.as_tensor(chain, device=device),
         note=torch.as_tensor([p.note for p in patches], dtype=torch.float32, device=device),
         gate_s=torch.as_tensor([p.gate_s for p in patches], dtype=torch.float32, device=device),
     )
@@ -115,7 +93,7 @@ def refine(
     proxy: Proxy,
     target_audio: np.ndarray,
     patches: Sequence[Patch],
-    settings: Settings,
+    settings: config.Itf,
     locked: np.ndarray | None = None,
     *,
     sample_rate: int,
@@ -123,42 +101,42 @@ def refine(
     distance: Distance | None = None,
     progress: Progress | None = None,
 ) -> list[Refined]:
-    """Refine the active, unlocked knobs of every candidate at once; keep the best step of each.
+    """Refine the active, unlocked knobs of all candidates at once; return the best step of each.
 
-    target_audio: [2, time] at `sample_rate`. locked: bool [K] or [batch, K], True = keep. sigma:
-    [batch, K] spread of the proposal in logit units, which scales the anchor. distance: replaces
-    the multi-scale spectral distance to the target. A candidate whose loss or gradient stops being
-    finite stops there with its best finite state (`finite` is False).
+    target_audio: [2, time] at `sample_rate`. locked: bool [K] or [batch, K], True = unchanged.
+    sigma: [batch, K], spread of the proposal in logits, which scales the anchor. distance: used
+    instead of the spectral distance to the target. A candidate whose loss or gradient is no longer
+    finite stops with its best finite state (`finite` is False).
     """
     if not patches:
         return []
     with frozen(proxy):
         start = batch(patches, _device(proxy))
         measure = distance or target_distance(proxy, target_audio, sample_rate, settings.clip_s)
-        search = _Search(start, _free(patches, locked), settings, sigma)
+        optimiser = LogitOptimiser(start.knobs, _free(patches, locked), settings, sigma)
         for step in range(settings.steps + 1):
-            search.step(
+            optimiser.step(
                 lambda knobs: measure(start.render(proxy, knobs, settings.clip_s)),
                 last=step == settings.steps,
             )
             if progress is not None:
-                progress(step, search.best_loss.cpu().numpy())
-    return search.results(patches)
+                progress(step, optimiser.best_loss.cpu().numpy())
+    return optimiser.results(patches)
 
 
 def refine_side_by_side(
     proxy: Proxy,
     target_audio: np.ndarray,
     patches: Sequence[Patch],
-    settings: Settings,
+    settings: config.Itf,
     *,
     sample_rate: int,
     threads: int,
 ) -> list[Refined]:
-    """`refine`, the candidates shared out over `threads`.
+    """`refine` with the candidates divided among `threads`.
 
-    Candidates do not touch each other, and the proxy's many small steps gain less from two compute
-    threads than from two candidates at a time.
+    Candidates are independent. The proxy's many small operations gain less from two compute threads
+    than from two candidates at a time.
     """
     parts = [part for part in np.array_split(np.arange(len(patches)), max(1, threads)) if len(part)]
 
@@ -180,13 +158,10 @@ def rank(
     clip_s: float | None = None,
     distance: Distance | None = None,
 ) -> np.ndarray:
-    """Proxy distance of each candidate to the target without optimisation.
+    """Proxy distance [batch] of each candidate to the target; inf where it is not finite.
 
-    [batch], inf where it is not finite.
-
-    The distance is MSS itself, by which the host's sounds will be judged, unless another is given:
-    on validation clips it orders 18 candidates as the host does with a rank correlation of .85, the
-    distance that refinement descends .43.
+    The distance is MSS, as on the host, unless another is given. On validation clips its rank
+    correlation with the host's order of 18 candidates is .85; that of the refined distance is .43.
     """
     with torch.no_grad():
         measure = distance or mss_distance(proxy, target_audio, sample_rate, clip_s)
@@ -198,37 +173,35 @@ def rank(
 def verify(
     renderer: Host, target_audio: np.ndarray, patches: Sequence[Patch], *, sample_rate: int
 ) -> Verified:
-    """Render every patch through the host.
+    """Render every patch through the host; return the one with the smallest MSS.
 
-    The smallest real MSS wins, the first of equals (so put proposals first).
-
-    Raises HostError when the host renders none of them.
+    The first of equals wins, so put proposals first. Raises HostError when the host renders none.
     """
     sounds = renderer.render(list(patches))
-    heard = [sound if isinstance(sound, np.ndarray) else None for sound in sounds]
-    mss_db = np.array(
-        [math.nan if s is None else metrics_sound.mss(s, target_audio, sample_rate) for s in heard]
-    )
+    mss_db = np.full(len(patches), math.nan)
+    for i, sound in enumerate(sounds):
+        if isinstance(sound, np.ndarray):
+            mss_db[i] = metrics_sound.mss(sound, target_audio, sample_rate)
     if np.isnan(mss_db).all():
         raise HostError(
             f"the host rendered none of the {len(patches)} candidates; its first answer was: "
             f"{sounds[0]}"
         )
     index = int(np.nanargmin(mss_db))
-    return Verified(index, patches[index], np.asarray(heard[index]), mss_db)
+    return Verified(index, patches[index], np.asarray(sounds[index]), mss_db)
 
 
 def target_distance(
     proxy: Proxy, target_audio: np.ndarray, sample_rate: int, clip_s: float | None
 ) -> Distance:
-    """L_spectral to the target at the proxy's rate, prepared once, both sides at unit peak
-    (level-blind).
+    """L_spectral to the target at the proxy's rate; both sounds at unit peak, so level-invariant.
 
-    The sum of what the host is judged by (MSS, its floor softened so that quiet bins keep a
-    gradient) and of a linear and logarithmic distance of mid and side, which hears stereo and does
-    not saturate far from the target.
+    The weighted sum of two distances. MSS is the measure of the host's sounds; its floor is
+    softened so that quiet bins have a gradient. The linear and logarithmic distance of mid and side
+    measures stereo, and does not saturate far from the target.
     """
-    target, rate = _heard(proxy, target_audio, sample_rate, clip_s), int(proxy.sample_rate)
+    rate = int(proxy.sample_rate)
+    target = _as_rendered(proxy, target_audio, sample_rate, clip_s)
     levels_db = spectral.mss_spectra(spectral.mix_down(target), rate, soft_floor=True)
     spectra = spectral.prepare(target, rate)
 
@@ -243,8 +216,9 @@ def target_distance(
 def mss_distance(
     proxy: Proxy, target_audio: np.ndarray, sample_rate: int, clip_s: float | None
 ) -> Distance:
-    """MSS in dB to the target at the proxy's rate, as the host's sounds are judged."""
-    target, rate = _heard(proxy, target_audio, sample_rate, clip_s), int(proxy.sample_rate)
+    """MSS in dB to the target at the proxy's rate, the measure of the host's sounds."""
+    rate = int(proxy.sample_rate)
+    target = _as_rendered(proxy, target_audio, sample_rate, clip_s)
     levels_db = spectral.mss_spectra(spectral.mix_down(target), rate, soft_floor=False)
 
     def distance(predicted: Tensor) -> Tensor:
@@ -264,58 +238,49 @@ def corrected_distances(
     sample_rate: int,
     clip_s: float | None,
 ) -> Callable[[Sequence[int]], Distance]:
-    """Distances near patches whose true sounds are known ([2, time] at `sample_rate`).
+    """Distances to the target with a zero-order bias correction at each patch.
 
-    What the proxy is off there, in dB of every band and frame, is taken off wherever it goes from
-    there.
-
-    At a patch itself the distance is the host's (at the proxy's rate); away from it the proxy tells
-    the difference only. That is the first-order condition under which a search through a cheap
-    model ends where the costly one says (space mapping; Alexandrov, Lewis, 2001). Asked with
-    indices into `patches`, one for each row of a batch, or a single one for all rows.
+    sounds: the host's renders of the patches, [2, time] at `sample_rate`. The proxy's error at a
+    patch, in dB of every band and frame, is subtracted everywhere. So at the patch the distance is
+    the host's (at the proxy's rate), and the proxy gives only the change from there: the
+    consistency condition of a search through a cheap model (space mapping; Alexandrov, Lewis,
+    2001). The result takes indices into `patches`, one a row of the batch, or one for all rows.
     """
     rate = int(proxy.sample_rate)
     with torch.no_grad():
-        target = _heard(proxy, target_audio, sample_rate, clip_s)
+        target = _as_rendered(proxy, target_audio, sample_rate, clip_s)
+        n = target.shape[-1]
         start = batch(patches, _device(proxy))
-        made = _fit(start.render(proxy, start.knobs, clip_s), target.shape[-1])
-        true = torch.cat(
-            [_fit(_heard(proxy, sound, sample_rate, clip_s), target.shape[-1]) for sound in sounds]
-        )
+        predicted = _fit(start.render(proxy, start.knobs, clip_s), n)
+        rendered = [_fit(_as_rendered(proxy, sound, sample_rate, clip_s), n) for sound in sounds]
         levels = [
-            spectral.mss_spectra(spectral.mix_down(unit_peak(x)), rate, soft_floor=True)
-            for x in (target, made, true)
+            spectral.mss_spectra(spectral.mix_down(unit_peak(sound)), rate, soft_floor=True)
+            for sound in (target, predicted, torch.cat(rendered))
         ]
-        wanted = [
-            of_target + of_made - of_true
-            for of_target, of_made, of_true in zip(*levels, strict=True)
-        ]
+        corrected: list[Tensor] = []
+        for target_db, predicted_db, rendered_db in zip(*levels, strict=True):
+            corrected.append(target_db + predicted_db - rendered_db)
 
-    def of(rows: Sequence[int]) -> Distance:
-        mine = tuple(levels_db[list(rows)] for levels_db in wanted)
+    def distances(rows: Sequence[int]) -> Distance:
+        row_levels = tuple(levels_db[list(rows)] for levels_db in corrected)
 
         def distance(predicted: Tensor) -> Tensor:
             sound = unit_peak(_fit(predicted, target.shape[-1]))
-            return MSS_WEIGHT * spectral.mss(sound, mine, rate, soft_floor=True)
+            return MSS_WEIGHT * spectral.mss(sound, row_levels, rate, soft_floor=True)
 
         return distance
 
-    return of
+    return distances
 
 
-def _heard(
-    proxy: Proxy, target_audio: np.ndarray, sample_rate: int, clip_s: float | None
-) -> Tensor:
-    """The target as the proxy would have made it.
-
-    [1, 2, time] at its rate and on its device, unit peak.
-    """
+def _as_rendered(proxy: Proxy, audio: np.ndarray, sample_rate: int, clip_s: float | None) -> Tensor:
+    """Audio [2, time] in the proxy's format: [1, 2, time] at its rate, on its device, unit peak."""
     rate = int(proxy.sample_rate)
-    heard = torch.as_tensor(
-        unmixer_core_audio.resample(target_audio, sample_rate, rate), dtype=torch.float32
+    resampled = torch.as_tensor(
+        unmixer_core_audio.resample(audio, sample_rate, rate), dtype=torch.float32
     )
-    n = heard.shape[-1] if clip_s is None else round(clip_s * rate)
-    return unit_peak(_fit(heard[None], n)).to(_device(proxy))
+    n = resampled.shape[-1] if clip_s is None else round(clip_s * rate)
+    return unit_peak(_fit(resampled[None], n)).to(_device(proxy))
 
 
 def _fit(audio: Tensor, n_samples: int) -> Tensor:
@@ -325,12 +290,13 @@ def _fit(audio: Tensor, n_samples: int) -> Tensor:
 
 def unit_peak(audio: Tensor) -> Tensor:
     """Each clip of [batch, channel, time] divided by its own peak; silence stays silent."""
+    # the lower limit of the peak keeps the division finite
     return audio / audio.abs().amax(dim=(-2, -1), keepdim=True).clamp_min(1e-5)
 
 
 @contextmanager
 def one_thread_each() -> Iterator[None]:
-    """torch computes with one thread per caller; as before afterwards."""
+    """Let torch use one compute thread per caller; restore the number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -341,10 +307,7 @@ def one_thread_each() -> Iterator[None]:
 
 @contextmanager
 def frozen(proxy: Proxy) -> Iterator[None]:
-    """The proxy in eval mode with no parameter asking for a gradient.
-
-    Everything as it was afterwards.
-    """
+    """Put the proxy into eval mode without parameter gradients; restore both afterwards."""
     before = [(p, p.requires_grad) for p in proxy.parameters()]
     training = proxy.training
     proxy.eval()
@@ -358,106 +321,15 @@ def frozen(proxy: Proxy) -> Iterator[None]:
             parameter.requires_grad_(wanted)
 
 
-class _Search:
-    """Adam on knob logits of all candidates, with the best state of each remembered.
-
-    State is [batch, K] tensors.
-    """
-
-    def __init__(
-        self, start: Batch, free: np.ndarray, settings: Settings, sigma: np.ndarray | None
-    ) -> None:
-        self.settings, self.start = settings, start.knobs
-        self.free = torch.as_tensor(free, device=start.knobs.device)
-        self.origin = to_logit(start.knobs).clamp(-settings.logit_limit, settings.logit_limit)
-        self.logits = self.origin.clone().requires_grad_(True)
-        spread = (
-            torch.ones_like(self.origin)
-            if sigma is None
-            else torch.as_tensor(sigma).to(self.origin).clamp_min(1e-2)
-        )
-        self.anchor_weight = (
-            self.free / spread.square() / self.free.sum(dim=1, keepdim=True).clamp_min(1)
-        )
-        self.adam = torch.optim.Adam([self.logits], lr=settings.lr)
-        self.alive = torch.ones(len(free), dtype=torch.bool, device=self.origin.device)
-        self.best_objective = torch.full((len(free),), math.inf, device=self.origin.device)
-        self.best_loss = torch.full_like(self.best_objective, math.nan)
-        self.best_logits, self.last_finite = self.origin.clone(), self.origin.clone()
-        self.best_step = torch.zeros(len(free), dtype=torch.int64, device=self.origin.device)
-        self.curve: list[Tensor] = []
-
-    def knobs(self, logits: Tensor) -> Tensor:
-        """Unit knobs: the proposal's own value, exactly, wherever the logit has not moved."""
-        moved = self.free & (logits != self.origin)
-        return torch.where(moved, to_unit(logits), self.start)
-
-    def step(self, loss_of: Callable[[Tensor], Tensor], last: bool) -> None:
-        """Evaluate the current state; remember it where it is the best so far.
-
-        Then move, unless this is the last evaluation.
-        """
-        # to_unit everywhere on the graph; the proposal's own value is substituted without cutting
-        # the gradient
-        soft = to_unit(self.logits)
-        knobs = soft + (self.knobs(self.logits) - soft).detach()
-        loss = loss_of(torch.where(self.free, knobs, self.start))
-        anchor = (self.anchor_weight * (self.logits - self.origin).square()).sum(dim=1)
-        objective = loss + self.settings.lambda_b * anchor
-        self._remember(loss.detach(), objective.detach())
-        if not last and bool(self.alive.any()):
-            self._move(objective)
-
-    def _remember(self, loss: Tensor, objective: Tensor) -> None:
-        self.alive = self.alive & torch.isfinite(objective)
-        better = self.alive & (objective < self.best_objective)
-        self.best_objective = torch.where(better, objective, self.best_objective)
-        self.best_loss = torch.where(better, loss, self.best_loss)
-        self.best_logits = torch.where(better[:, None], self.logits.detach(), self.best_logits)
-        self.best_step = torch.where(better, len(self.curve), self.best_step)
-        self.curve.append(torch.where(self.alive, loss, math.nan))
-
-    def _move(self, objective: Tensor) -> None:
-        self.adam.zero_grad()
-        torch.where(self.alive, objective, 0.0).sum().backward()
-        gradient = self.logits.grad
-        assert gradient is not None
-        self.alive = self.alive & torch.isfinite(gradient).all(dim=1)
-        gradient.nan_to_num_(0.0, 0.0, 0.0).mul_(self.free & self.alive[:, None])
-        if self.settings.clip_norm > 0:
-            norm = gradient.norm(dim=1, keepdim=True)
-            gradient.mul_((self.settings.clip_norm / norm.clamp_min(1e-12)).clamp_max(1.0))
-        self.last_finite = torch.where(self.alive[:, None], self.logits.detach(), self.last_finite)
-        self.adam.step()
-        with torch.no_grad():
-            self.logits.clamp_(-self.settings.logit_limit, self.settings.logit_limit)
-            keep = self.alive[:, None] & self.free
-            self.logits.copy_(torch.where(keep, self.logits, self.last_finite))
-
-    def results(self, patches: Sequence[Patch]) -> list[Refined]:
-        knobs = self.knobs(self.best_logits).cpu().numpy().astype(np.float32)
-        curves = torch.stack(self.curve, dim=1).cpu().numpy()
-        return [
-            Refined(
-                replace(patch, knobs=knobs[i]),
-                float(self.best_loss[i]),
-                float(curves[i, 0]),
-                int(self.best_step[i]),
-                bool(self.alive[i]),
-                curves[i],
-            )
-            for i, patch in enumerate(patches)
-        ]
-
-
 def _free(patches: Sequence[Patch], locked: np.ndarray | None) -> np.ndarray:
     """Knobs that refinement may move: audible in the patch and not locked. bool [batch, K]."""
-    active, _ = RACK.active(
-        np.stack([p.choices for p in patches]), np.stack([p.chain for p in patches])
-    )
-    return np.asarray(active, dtype=bool) & ~np.asarray(
-        False if locked is None else locked, dtype=bool
-    )
+    choices = np.stack([p.choices for p in patches])
+    chain = np.stack([p.chain for p in patches])
+    active, _ = RACK.active(choices, chain)
+    free = np.asarray(active, dtype=bool)
+    if locked is not None:
+        free = free & ~np.asarray(locked, dtype=bool)
+    return free
 
 
 def _device(proxy: Proxy) -> torch.device:

@@ -1,7 +1,4 @@
-"""Marginal distributions of single knobs under the model.
-
-Central intervals, medians, probability integral transform.
-"""
+"""Marginal distributions of single knobs: intervals, medians, probability integral transform."""
 
 from __future__ import annotations
 
@@ -20,6 +17,7 @@ from unmixer_core.model.unmixer import Unmixer, context_of
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
 
+#: Draws of which modulation amounts move, over which the distributions are averaged.
 MOVING_DRAWS = 16
 #: A modulation amount within this of zero, in logits, is at its atom.
 STILL_LOGIT = float(to_logit(torch.tensor(0.5 + STILL)))
@@ -35,9 +33,6 @@ class Intervals:
     median: NDArray[np.float32]
 
 
-# --- how sure ---------------------------------------------------------------------------------
-
-
 @torch.no_grad()
 def intervals(
     model: Unmixer,
@@ -49,8 +44,10 @@ def intervals(
     levels: tuple[float, ...] = (0.5, 0.9),
     seed: int = 0,
 ) -> Intervals:
-    """Central intervals of the knobs given the classes and the chain of one patch a clip (a
-    proposal, say), or of every patch where there is one clip.
+    """Central intervals of the knobs given the classes and the chain of patches.
+
+    features [b, 2, mels, frames], note [b] (MIDI), gate_s [b]. One patch a clip, or any number of
+    patches where there is one clip.
     """
     marginals = _Marginals.of(model, features, note, gate_s, Targets.of_list(patches), seed)
     edges = {
@@ -76,26 +73,28 @@ def pit(
     given: Sequence[Patch] | None = None,
     seed: int = 0,
 ) -> NDArray[np.float32]:
-    """Where the true knobs lie in their predicted distributions [b, K], uniform in [0, 1] when the
-    model is calibrated; nan for knobs that cannot be heard. A value at an atom gets a random place
-    within the atom's share.
+    """Probability integral transform [b, K] of the true knobs; nan for inaudible knobs.
 
-    `given`: patches whose classes and chain the knobs are conditioned on (default: the truth's).
+    It is uniform in [0, 1] when the model is calibrated. A value at an atom gets a random place
+    within the atom's probability. `given`: patches whose classes and chain the knobs are
+    conditioned on (default: the truth's).
     """
     targets = Targets.of(truth)
     context = Targets.of_list(given) if given is not None else targets
     marginals = _Marginals.of(model, features, note, gate_s, context, seed)
     place = marginals.cdf(to_logit(targets.knobs), torch.Generator().manual_seed(seed + 1))
-    heard = targets.knob_mask & context.knob_mask if given is not None else targets.knob_mask
-    return torch.where(heard, place, torch.nan).numpy().astype(np.float32)
+    audible = targets.knob_mask
+    if given is not None:
+        audible = audible & context.knob_mask
+    return torch.where(audible, place, torch.nan).numpy().astype(np.float32)
 
 
 @dataclass(frozen=True)
 class _Marginals:
     """The knobs' marginal distributions.
 
-    Mixtures in logit space with weights [b, k, n] a device, and for the modulation amounts an atom
-    at zero of probability [b, K].
+    `mixtures`: one a device, in logits; `weights`: theirs [b, k, n]; `atom`: the probability [b, K]
+    that a modulation amount is zero.
     """
 
     model: Unmixer
@@ -113,10 +112,10 @@ class _Marginals:
         given: Targets,
         seed: int,
     ) -> _Marginals:
-        """Averaged over which amounts move, drawn from the prediction.
+        """Average over draws of which amounts move.
 
-        An amount's own density is that of it moving. One clip serves any number of given answers:
-        what is told of each does not depend on the others.
+        The density of an amount is conditioned on its moving. With one clip, `given` may have any
+        number of rows; the rows are independent.
         """
         model.eval()
         belief = model(features, note, gate_s)
@@ -125,18 +124,17 @@ class _Marginals:
         moving = [torch.bernoulli(probability, generator=generator) for _ in range(MOVING_DRAWS)]
         if len(features) == 1:
             n = len(given.knobs)
-            belief, probability, moving = (
-                belief.repeat(n),
-                probability.expand(n, -1),
-                [m.expand(n, -1) for m in moving],
-            )
+            belief = belief.repeat(n)
+            probability = probability.expand(n, -1)
+            moving = [m.expand(n, -1) for m in moving]
         contexts = [_on(replace(context_of(given), moving=m), belief.vector.device) for m in moving]
         drawn = [model.mixtures(belief, context) for context in contexts]
         mixtures = [Mixture.pooled(list(same)).cpu() for same in zip(*drawn, strict=True)]
-        heard = torch.ones(MOVING_DRAWS, len(probability), RACK.n_knobs)
-        heard[:, :, list(AMOUNTS)] = torch.stack(moving).clamp_min(1e-6)
+        draw_weights = torch.ones(MOVING_DRAWS, len(probability), RACK.n_knobs)
+        # an amount that moves in no draw still has a density
+        draw_weights[:, :, list(AMOUNTS)] = torch.stack(moving).clamp_min(1e-6)
         weights = [
-            _reweighted(m, heard[..., c])
+            _reweighted(m, draw_weights[..., c])
             for m, c in zip(mixtures, model.knobs.columns, strict=True)
         ]
         atom = torch.zeros(len(probability), RACK.n_knobs)
@@ -144,14 +142,13 @@ class _Marginals:
         return cls(model, mixtures, weights, atom)
 
     def cdf(self, logit: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """P(knob <= logit) [b, K]; at an atom a random part of its mass where a generator is
-        given, else all of it.
+        """P(knob <= logit) [b, K].
+
+        With a generator, a random part of an atom's probability counts at the atom, else all of it.
         """
-        within = (
-            torch.ones_like(logit)
-            if generator is None
-            else torch.rand(logit.shape, generator=generator)
-        )
+        within = torch.ones_like(logit)
+        if generator is not None:
+            within = torch.rand(logit.shape, generator=generator)
         parts = zip(self.mixtures, self.weights, self.model.knobs.columns, strict=True)
         smooth = self.model.knobs.scatter(
             [m.cdf(logit[:, c], w, within[:, c]) for m, w, c in parts]
@@ -162,7 +159,8 @@ class _Marginals:
         return self.atom * share + (1 - self.atom) * smooth
 
     def quantile(self, level: float, *, steps: int = 30) -> NDArray[np.float32]:
-        """Unit values [b, K] below which a share `level` lies, by bisection."""
+        """Unit values [b, K] below which the probability is `level`, by bisection."""
+        # unit values of 0.0003 and 0.9997
         low = torch.full_like(self.atom, -8.0)
         high = -low
         for _ in range(steps):
@@ -170,17 +168,15 @@ class _Marginals:
             below = self.cdf(middle) < level
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         unit = to_unit((low + high) / 2)
-        near = ((unit - 0.5).abs() < STILL + 1e-4) & (
-            self.atom > 0
-        )  # the atom's mass lies at the edge of its reach
-        return torch.where(near, 0.5, unit).numpy().astype(np.float32)
+        # bisection ends at the edge of the atom's interval
+        at_atom = ((unit - 0.5).abs() < STILL + 1e-4) & (self.atom > 0)
+        return torch.where(at_atom, 0.5, unit).numpy().astype(np.float32)
 
 
-def _reweighted(mixture: Mixture, heard: Tensor) -> Tensor:
-    """Component weights [b, draws * k, n] of a pooled mixture, each draw counted as far as
-    `heard` [draws, b, n].
-    """
-    each = heard.transpose(0, 1).repeat_interleave(mixture.weights.shape[1] // len(heard), dim=1)
+def _reweighted(mixture: Mixture, draw_weights: Tensor) -> Tensor:
+    """Weights [b, draws * k, n] of a pooled mixture times `draw_weights` [draws, b, n]."""
+    n_components = mixture.weights.shape[1] // len(draw_weights)
+    each = draw_weights.transpose(0, 1).repeat_interleave(n_components, dim=1)
     weights = mixture.weights[..., None] * each
     return weights / weights.sum(1, keepdim=True)
 

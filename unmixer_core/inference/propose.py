@@ -1,11 +1,9 @@
-"""From a clip's features, note and gate to patches.
+"""From a clip's features, note and gate to proposals: the point estimate and other patches.
 
-The best guess, other candidates, and how sure the model is of a knob.
-
-Candidates are contexts (a chain from the beam, classes, which amounts move) crossed with components
-of the knobs' mixtures. The first one is the point estimate: the chain that agrees best with the
-whole beam (minimum Bayes risk, Kumar, Byrne, NAACL 2004), the likeliest classes, and the heaviest
-component's mean.
+A proposal is a context (a chain from the beam, classes, which amounts move) with one component of
+each mixture of knobs. The first proposal is the point estimate: the chain that agrees best with the
+whole beam (minimum Bayes risk; Kumar, Byrne, NAACL 2004), the likeliest classes, and the mean of
+the heaviest component.
 """
 
 from __future__ import annotations
@@ -25,22 +23,22 @@ from unmixer_core.schema.chain import LTI
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 
+#: Width of the beam search over chains.
 BEAM = 24
 #: How many of the beam's chains are combined with other classes.
 FLIPPED_CHAINS = 4
-#: Contexts whose knobs are worked out.
+#: Contexts whose knobs are computed.
 RANKED = 48
-#: Drawn contexts per candidate that is still wanted, since some repeat.
+#: Contexts that are drawn for each proposal asked for, since some repeat.
 DRAWS = 3
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A candidate.
+    """A proposed patch.
 
-    `log_prob` is that of its audible discrete parts and of its mixture components; `source` says
-    where it came from: "point", "ranked" (among the likeliest contexts) or "drawn" (from the
-    posterior).
+    `log_prob`: of its audible discrete parts and of its mixture components. `source`: "point" (the
+    point estimate), "ranked" (of the likeliest contexts) or "drawn" (from the posterior).
     """
 
     patch: Patch
@@ -50,9 +48,9 @@ class Proposal:
 
 @dataclass(frozen=True)
 class _Contexts:
-    """m discrete answers for one clip: chain [m, 8], its log-probability [m], answers [m, C + A].
+    """m contexts of one clip: chain [m, 8], its log-probability [m], answers [m, C + A].
 
-    An item for each choice, 0 (still) or 1 (moving) for each modulation amount.
+    An answer is the item of a choice, or 0 (still) or 1 (moving) for a modulation amount.
     """
 
     chain: Tensor
@@ -76,17 +74,16 @@ class _Contexts:
 def propose(
     model: Unmixer, features: Tensor, note: Tensor, gate_s: Tensor, n_candidates: int, seed: int
 ) -> list[list[Proposal]]:
-    """Up to n_candidates different patches a clip, the point estimate first, then ranked and drawn
-    ones in halves.
+    """Up to n_candidates patches a clip: the point estimate, then half ranked, half drawn.
 
     features [b, 2, mels, frames], note [b] (MIDI), gate_s [b] in seconds. Equal inputs and seed
-    give equal proposals.
+    give equal proposals. All patches of a clip sound different.
     """
     model.eval()
     belief = model(features, note, gate_s)
-    chains, scores = (
-        x.cpu() for x in model.chain.beam(belief.vector, belief.classes.present, BEAM)
-    )
+    chains, scores = model.chain.beam(belief.vector, belief.classes.present, BEAM)
+    chains = chains.cpu()
+    scores = scores.cpu()
     return [
         _propose(
             model,
@@ -130,10 +127,7 @@ def _unique(proposals: Sequence[Proposal]) -> list[Proposal]:
 
 
 def _questions(belief: Belief) -> list[Tensor]:
-    """Log-probabilities of each discrete question of one clip.
-
-    [items] a choice, then [2] (still, moving) an amount.
-    """
+    """Log-probabilities of one clip: [items] of each choice, [2] (still, moving) of each amount."""
     choices = [logits[0].log_softmax(-1).cpu() for logits in belief.classes.choices]
     moving = torch.nn.functional.logsigmoid(
         torch.stack([-belief.classes.moving[0], belief.classes.moving[0]], dim=-1)
@@ -142,10 +136,10 @@ def _questions(belief: Belief) -> list[Tensor]:
 
 
 def _ranked(questions: list[Tensor], chains: Tensor, scores: Tensor) -> _Contexts:
-    """The point estimate, then the likeliest.
+    """The point estimate, then the likeliest contexts.
 
-    Each chain with all likeliest answers, the best chains also with one answer replaced by its
-    second choice.
+    These are each chain with all likeliest answers, and the FLIPPED_CHAINS best chains with one
+    answer replaced by the second likeliest.
     """
     best = torch.stack([q.argmax() for q in questions])
     second = torch.stack([q.topk(2).indices[1] for q in questions])
@@ -184,9 +178,9 @@ def _proposals(
     gate_s: float,
     generator: torch.Generator | None = None,
 ) -> list[Proposal]:
-    """Patches of one clip's contexts; knobs are component means.
+    """Proposals of one clip's contexts.
 
-    The heaviest's, or with a generator a drawn one's.
+    Knobs are the means of the heaviest components, or with a generator of drawn ones.
     """
     mixtures = model.mixtures(
         belief.repeat(len(contexts.chain)), contexts.context(belief.vector.device)
@@ -199,9 +193,9 @@ def _proposals(
     weights = torch.stack([log_weight for _, log_weight in picked], dim=-1).cpu().numpy()
     choices, chain = contexts.choices.numpy(), contexts.chain.numpy().astype(np.int8)
     knob_mask, choice_mask = RACK.active(choices, chain, knobs)
-    heard = np.concatenate([choice_mask, knob_mask[:, list(AMOUNTS)]], axis=1)
+    audible = np.concatenate([choice_mask, knob_mask[:, list(AMOUNTS)]], axis=1)
     chosen = [q[contexts.answers[:, i]] for i, q in enumerate(questions)]
-    total = contexts.chain_log_prob.numpy() + (torch.stack(chosen, dim=-1).numpy() * heard).sum(1)
+    total = contexts.chain_log_prob.numpy() + (torch.stack(chosen, dim=-1).numpy() * audible).sum(1)
     total = total + (weights * RACK.devices_on(chain)).sum(1)
     patches = (
         Patch(knobs[i], choices[i], chain[i], note, gate_s).canonical() for i in range(len(knobs))
@@ -223,37 +217,32 @@ def _components(mixture: Mixture, generator: torch.Generator | None) -> tuple[Te
     return index, log_weights.gather(-1, index[:, None])[:, 0]
 
 
-# --- which chain ------------------------------------------------------------------------------
-
-
 def consensus(chains: Tensor, scores: Tensor) -> int:
-    """The row of a beam (chains [w, 8], log-probabilities [w]) with the highest expected agreement
-    with the others.
+    """The row of a beam with the highest expected agreement with the other rows.
 
-    Agreement is the F1 of what two chains say: which effects there are, and for each audible pair
-    which comes first.
+    chains [w, 8], scores: log-probabilities [w]. Agreement is the F1 of the statements of two
+    chains (`statements`).
     """
     weight = torch.where(torch.isfinite(scores), scores, -torch.inf).softmax(0)
-    said = statements(chains)
-    size = said.sum(-1)
-    agreement = 2 * (said @ said.T) / (size[:, None] + size).clamp_min(1)
+    stated = statements(chains)
+    size = stated.sum(-1)
+    agreement = 2 * (stated @ stated.T) / (size[:, None] + size).clamp_min(1)
     agreement = torch.where((size[:, None] + size) == 0, 1.0, agreement)
     return int((agreement @ weight).masked_fill(~torch.isfinite(scores), -1.0).argmax())
 
 
 def statements(chains: Tensor) -> Tensor:
-    """What chains [w, 8] say, float [w, 8 + 64]: presence of each effect.
+    """Statements of chains [w, 8], float [w, 8 + 64]: the present effects and their order.
 
-    "a before b" for each pair whose order can be heard (two linear time-invariant effects commute,
-    but for a third between them that is not).
+    An order is "a before b" for each pair whose order is audible. Two linear time-invariant effects
+    commute, unless an effect of another kind is between them.
     """
     effects = slots_of(chains)[..., :N_EFFECTS]  # w, slot, effect
     before = (effects.cumsum(1) - effects).mT @ effects  # w, a, b
     linear = torch.tensor([name in LTI for name in RACK.effect_names])
     commute = (linear[:, None] & linear).float()
-    loud = effects[..., ~linear].sum(-1)
-    runs = (loud.cumsum(1)[..., None] * effects).sum(
-        1
-    )  # w, effect: how many audible neighbours came before
+    other = effects[..., ~linear].sum(-1)
+    # w, effect: how many effects that are not linear come before it
+    runs = (other.cumsum(1)[..., None] * effects).sum(1)
     same_run = (runs[:, :, None] == runs[:, None]).float()
     return torch.cat([effects.sum(1), (before * (1 - commute * same_run)).flatten(1)], dim=-1)

@@ -1,5 +1,6 @@
-"""Patches that differ from one in a single decision (another item of a choice, one effect more,
-fewer, or moved) or in two.
+"""Patches that differ from one patch in one discrete decision, or in two.
+
+A decision is another item of a choice, or an effect that is added, removed or moved.
 """
 
 from __future__ import annotations
@@ -17,68 +18,89 @@ from unmixer_core.schema.rack import RACK
 
 
 def changes(patch: Patch, constraints: Constraints) -> list[Patch]:
-    """Every audibly different patch one decision away that keeps the constraints.
+    """Every audibly different patch one decision away that meets the constraints.
 
-    Knobs stay as they are.
+    Knobs do not change.
     """
-    found: dict[str, Patch] = {}
-    for other in (
-        *_items(patch, constraints),
-        *(() if constraints.chain is not None else _orders(patch)),
-    ):
-        found.setdefault(other.digest, other)
-    found.pop(patch.digest, None)
-    return list(found.values())
+    different: dict[str, Patch] = {}
+    for other in _other_items(patch, constraints):
+        different.setdefault(other.digest, other)
+    if constraints.chain is None:
+        for other in _other_chains(patch):
+            different.setdefault(other.digest, other)
+    different.pop(patch.digest, None)
+    return list(different.values())
 
 
 def both(patch: Patch, changed: Sequence[Patch]) -> list[Patch]:
-    """Every patch two decisions away.
+    """Every patch two decisions away: two of the changed patches combined.
 
-    Those of two of the changed patches together, unless one undoes the other.
+    Two changes of the same choice, of the chain, or of the gate are not combined.
     """
-    found: dict[str, Patch] = {}
-    for one, other in combinations(changed, 2):
-        items = [p.choices != patch.choices for p in (one, other)]
-        orders = [p.effects != patch.effects for p in (one, other)]
-        gates = [p.gate_s != patch.gate_s for p in (one, other)]
-        if not ((items[0] & items[1]).any() or all(orders) or all(gates)):
-            second = replace(one, choices=np.where(items[1], other.choices, one.choices))
-            second = replace(second, chain=other.chain) if orders[1] else second
-            second = replace(second, gate_s=other.gate_s) if gates[1] else second
-            found.setdefault(second.digest, second)
-    return [
-        second
-        for digest, second in found.items()
-        if digest not in {patch.digest, *(p.digest for p in changed)}
-    ]
+    combined: dict[str, Patch] = {}
+    for first, second in combinations(changed, 2):
+        if not _conflict(patch, first, second):
+            other = _combine(patch, first, second)
+            combined.setdefault(other.digest, other)
+    for nearer in (patch, *changed):
+        combined.pop(nearer.digest, None)
+    return list(combined.values())
 
 
-def _items(patch: Patch, constraints: Constraints) -> Iterator[Patch]:
-    heard, held = RACK.active(patch.choices, patch.chain)[1], constraints.choices
+def _conflict(patch: Patch, first: Patch, second: Patch) -> bool:
+    """Whether two changes of a patch concern the same decision."""
+    first_items = first.choices != patch.choices
+    second_items = second.choices != patch.choices
+    same_choice = bool((first_items & second_items).any())
+    same_chain = first.effects != patch.effects and second.effects != patch.effects
+    same_gate = first.gate_s != patch.gate_s and second.gate_s != patch.gate_s
+    return same_choice or same_chain or same_gate
+
+
+def _combine(patch: Patch, first: Patch, second: Patch) -> Patch:
+    """`first` with what `second` changes of the patch."""
+    items = second.choices != patch.choices
+    other = replace(first, choices=np.where(items, second.choices, first.choices))
+    if second.effects != patch.effects:
+        other = replace(other, chain=second.chain)
+    if second.gate_s != patch.gate_s:
+        other = replace(other, gate_s=second.gate_s)
+    return other
+
+
+def _other_items(patch: Patch, constraints: Constraints) -> Iterator[Patch]:
+    """The patch with each item of each audible, unlocked choice."""
+    _, audible = RACK.active(patch.choices, patch.chain)
+    locked = constraints.choices
     for column, size in enumerate(RACK.sizes):
-        for item in range(size) if heard[column] and not held[column] else ():
+        if locked[column] or not audible[column]:
+            continue
+        for item in range(size):
             choices = patch.choices.copy()
             choices[column] = item
             yield replace(patch, choices=choices)
 
 
-def _orders(patch: Patch) -> Iterator[Patch]:
+def _other_chains(patch: Patch) -> Iterator[Patch]:
+    """The patch with each chain that is one effect shorter, longer, or has two swapped."""
     names = patch.effects
     seen = {chains.canonical(names)}
-    for order in (*_fewer(names), *_more(names), *_swapped(names)):
+    for order in (*_shorter(names), *_longer(names), *_swapped(names)):
         if chains.canonical(order) not in seen:
             seen.add(chains.canonical(order))
             yield replace(patch, chain=chains.encode(order))
 
 
-def _fewer(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _shorter(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for i in range(len(names)):
         yield names[:i] + names[i + 1 :]
 
 
-def _more(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def _longer(names: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     for effect in RACK.effect_names:
-        for i in range(len(names) + 1) if effect not in names else ():
+        if effect in names:
+            continue
+        for i in range(len(names) + 1):
             yield (*names[:i], effect, *names[i:])
 
 

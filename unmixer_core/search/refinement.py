@@ -1,8 +1,8 @@
-"""ITF that stops when its time is up, with the best state of every candidate so far.
+"""ITF within a time limit, with the best state of every candidate so far.
 
-`finetune.refine` runs a number of steps, but how long a step takes depends on the chains. So the
-proxy and the distance are watched while it runs: what was tried and how near it came is remembered
-here, and may be used at any moment.
+`finetune.refine` runs a number of steps, and the time of a step depends on the chains. So the proxy
+and the distance are wrapped: the knobs with the smallest distance of each candidate are recorded
+while it runs, and are the result whenever the time is up.
 """
 
 from __future__ import annotations
@@ -19,44 +19,51 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from unmixer_core import config
 from unmixer_core.inference import finetune
 from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.patch import Patch
 
-EVERY_S = 0.1
-#: Which candidates are in a batch -> the distance of that batch.
+#: Seconds between two calls of `progress`.
+PROGRESS_INTERVAL_S = 0.1
+#: Indices of the candidates in a batch -> the distance of that batch.
 Distances = Callable[[Sequence[int]], finetune.Distance]
+#: Unit knobs [K].
+Knobs = NDArray[np.float32]
 
 
-class _Enough(Exception):
-    """The time is up."""
+class _TimeIsUp(Exception):
+    """Ends `finetune.refine` from its progress callback."""
 
 
-class _Watched:
-    """A proxy that remembers the knobs it was last asked for.
+class _BestStates:
+    """A proxy and a distance that record the best knobs of each candidate.
 
     Everything else is the proxy's own.
     """
 
     def __init__(self, proxy: Proxy, distance: finetune.Distance, n: int) -> None:
-        self._proxy, self._distance = proxy, distance
+        self._proxy = proxy
+        self._distance = distance
         self.losses = np.full(n, np.inf)
-        self.knobs: list[NDArray[np.float32] | None] = [None] * n
-        self._asked: NDArray[np.float32] | None = None
+        self.knobs: list[Knobs | None] = [None] * n
+        self._current: NDArray[np.float32] | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._proxy, name)
 
     def __call__(self, knobs: Tensor, *rest: Any, **named: Any) -> Tensor:
-        self._asked = knobs.detach().cpu().numpy().astype(np.float32)
+        self._current = knobs.detach().cpu().numpy().astype(np.float32)
         return self._proxy(knobs, *rest, **named)
 
     def distance(self, predicted: Tensor) -> Tensor:
+        """The distance of the sound that the proxy made last."""
         losses = self._distance(predicted)
-        assert self._asked is not None
+        assert self._current is not None
         for i, loss in enumerate(losses.detach().cpu().numpy()):
             if loss < self.losses[i]:
-                self.losses[i], self.knobs[i] = loss, self._asked[i].copy()
+                self.losses[i] = loss
+                self.knobs[i] = self._current[i].copy()
         return losses
 
 
@@ -64,7 +71,7 @@ def refine(
     proxy: Proxy,
     target_audio: NDArray[np.float32],
     patches: Sequence[Patch],
-    settings: finetune.Settings,
+    itf: config.Itf,
     locked: NDArray[np.bool_],
     *,
     sample_rate: int,
@@ -73,52 +80,48 @@ def refine(
     progress: Callable[[], None],
     threads: int = 1,
 ) -> list[Patch | None]:
-    """`finetune.refine` for at most about `seconds` (a step is never cut).
+    """Refine patches for about `seconds` at most (a step is never cut); return the best states.
 
-    The nearest state of each candidate by proxy.
-
-    Candidates are shared out over `threads`, one compute thread each
-    (`finetune.refine_side_by_side` says why). `progress` is called in the caller's thread; what it
-    raises ends the refinement. None stands for a candidate that the proxy cannot sound (a distance
-    that is not finite from the start).
+    target_audio: [2, time] at `sample_rate`. locked: bool [K], True = keep. The candidates are
+    divided among `threads`, one compute thread each (`finetune.refine_side_by_side` says why).
+    `progress` is called in the caller's thread; an exception of it ends the refinement. None stands
+    for a candidate whose distance was never finite.
     """
-    end, stop = time.perf_counter() + seconds, threading.Event()
+    end = time.perf_counter() + seconds
+    stop = threading.Event()
     n = max(1, min(threads, len(patches)))
     shares = [list(range(i, len(patches), n)) for i in range(n) if patches]
 
-    def check(*_: Any) -> None:
+    def check_time(*_: Any) -> None:
         if stop.is_set() or time.perf_counter() >= end:
-            raise _Enough
+            raise _TimeIsUp
 
-    def refined(share: list[int]) -> list[NDArray[np.float32] | None]:
-        watched = _Watched(proxy, distances(share), len(share))
-        with suppress(_Enough):
+    def refine_share(share: list[int]) -> list[Knobs | None]:
+        states = _BestStates(proxy, distances(share), len(share))
+        with suppress(_TimeIsUp):
             finetune.refine(
-                watched,
+                states,
                 target_audio,
                 [patches[i] for i in share],
-                settings,
+                itf,
                 locked,
                 sample_rate=sample_rate,
-                distance=watched.distance,
-                progress=check,
+                distance=states.distance,
+                progress=check_time,
             )
-        return watched.knobs
+        return states.knobs
 
     with finetune.frozen(proxy), finetune.one_thread_each(), ThreadPoolExecutor(n) as pool:
-        working = [pool.submit(refined, share) for share in shares]
+        running = [pool.submit(refine_share, share) for share in shares]
         try:
-            while wait(working, EVERY_S).not_done:
+            while wait(running, PROGRESS_INTERVAL_S).not_done:
                 progress()
             progress()
         finally:
             stop.set()
-    knobs = {
-        i: found
-        for share, part in zip(shares, working, strict=True)
-        for i, found in zip(share, part.result(), strict=True)
-    }
-    return [
-        None if (k := knobs[i]) is None else replace(patch, knobs=k)
-        for i, patch in enumerate(patches)
-    ]
+    refined: list[Patch | None] = [None] * len(patches)
+    for share, future in zip(shares, running, strict=True):
+        for i, knobs in zip(share, future.result(), strict=True):
+            if knobs is not None:
+                refined[i] = replace(patches[i], knobs=knobs)
+    return refined
