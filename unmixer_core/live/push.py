@@ -19,13 +19,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unmixer_core import config
 from unmixer_core.errors import HostError, ReadbackMismatch
 from unmixer_core.live.farm.pool import Clip
 from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.osc import wire
 from unmixer_core.live.osc.client import Client, Timing
 from unmixer_core.live.osc.transport import Endpoint, Transport, connect
-from unmixer_core.live.renderer import AudioSection, Renderer
+from unmixer_core.live.renderer import Renderer
 from unmixer_core.live.session.session import probe
 from unmixer_core.live.session.setup import companion_lanes, stock_lanes
 from unmixer_core.live.track.frozen import FrozenTrack, ValueDifference, read_frozen
@@ -100,7 +101,7 @@ def push(
     return asyncio.run(push_async(patch, endpoint, name=name, adapt=adapt, trace=trace))
 
 
-def render(patch: Patch, audio: AudioSection, *, trace: Path | None = None) -> Clip:
+def render(patch: Patch, audio: config.Audio, *, trace: Path | None = None) -> Clip:
     """One patch → float32 [2, samples], through Live when UNMIXER_LIVE_HOST names one, an embedded
     host otherwise.
 

@@ -1,6 +1,4 @@
-"""Patches in, clips out: what a stage uses.
-
-Starts hosts, hands out work, and returns clips as they finish.
+"""Render patches on many hosts, and return the clips as they finish.
 
     with Renderer(params.audio) as renderer:
         for index, clip in renderer.map(patches):        # float32 [2, samples], or RenderFailure
@@ -24,11 +22,12 @@ from collections.abc import Coroutine, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
+from unmixer_core import config
 from unmixer_core.errors import ConfigError, HostError
 from unmixer_core.live.farm.host_list import HostSpec, configured, embedded
-from unmixer_core.live.farm.pool import Clip, HostPool, PatchJob, PooledHost
+from unmixer_core.live.farm.pool import Clip, HostPool, PatchJob, PooledHost, ResultQueue
 from unmixer_core.live.farm.supervisor import HostSupervisor
 from unmixer_core.live.farm.workers import HostWorker
 from unmixer_core.live.host import RenderFailure
@@ -43,14 +42,6 @@ QUEUED_PER_LANE = 2
 ENGINES = ("local", "ray")
 
 
-class AudioSection(Protocol):
-    """What is read of params.yaml's `audio` section."""
-
-    sample_rate: int
-    clip_s: float
-    velocity: int
-
-
 class Renderer:
     """Context manager.
 
@@ -61,7 +52,7 @@ class Renderer:
 
     def __init__(
         self,
-        audio: AudioSection,
+        audio: config.Audio,
         n_hosts: int | None = None,
         *,
         lanes: int | None = None,
@@ -70,12 +61,10 @@ class Renderer:
         engine: str | None = None,
     ) -> None:
         self._take = Take(audio.sample_rate, audio.clip_s, audio.velocity)
-        self._trace, self._lanes, self._options, self._n_hosts = (
-            trace,
-            lanes,
-            tuple(host_options),
-            n_hosts,
-        )
+        self._trace = trace
+        self._lanes = lanes
+        self._options = tuple(host_options)
+        self._n_hosts = n_hosts
         named = None if host_options else configured()
         self._specs = None if named is None else named[:n_hosts]
         self.engine = engine or os.environ.get("UNMIXER_RENDER") or ENGINES[0]
@@ -89,7 +78,7 @@ class Renderer:
             target=self._loop.run_forever, name="unmixer-render", daemon=True
         )
         self._tasks: list[asyncio.Task[None]] = []
-        self._keepers: list[HostSupervisor] = []
+        self._supervisors: list[HostSupervisor] = []
         self._pool = HostPool()
 
     def __enter__(self) -> Renderer:
@@ -128,7 +117,7 @@ class Renderer:
 
         Raises a HostError that says why when no host is left.
         """
-        results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        results: ResultQueue = queue.SimpleQueue()
         self._call(self._register(results))
         waiting: dict[int, PatchJob] = {}
         source = enumerate(patches)
@@ -145,7 +134,7 @@ class Renderer:
         finally:
             for job in waiting.values():
                 job.cancelled = True
-            self._loop.call_soon_threadsafe(self._pool.inboxes.discard, results)
+            self._loop.call_soon_threadsafe(self._pool.result_queues.discard, results)
 
     def render(self, patches: Sequence[Patch]) -> list[Clip | RenderFailure]:
         """All patches, in their order."""
@@ -164,7 +153,7 @@ class Renderer:
         self,
         source: Iterator[tuple[int, Patch]],
         waiting: dict[int, PatchJob],
-        results: queue.SimpleQueue[Any],
+        results: ResultQueue,
     ) -> None:
         new = []
         while (
@@ -184,24 +173,24 @@ class Renderer:
             else:
                 self._loop.call_soon_threadsafe(self._pool.put, job)
 
-    async def _register(self, results: queue.SimpleQueue[Any]) -> None:
-        self._pool.inboxes.add(results)
-        for keeper in self._keepers:
-            keeper.call()
+    async def _register(self, results: ResultQueue) -> None:
+        self._pool.result_queues.add(results)
+        for supervisor in self._supervisors:
+            supervisor.retry_now()
 
     async def _start(self) -> None:
-        """Starts all hosts at once and waits for the first word of each.
+        """Start all hosts at once and wait until each is ready or has failed.
 
-        One that stands is enough.
+        One ready host is enough.
         """
         if self._ray is not None:
             await self._ray.start()
-        self._keepers = [
+        self._supervisors = [
             HostSupervisor(host, self._pool, self._take.clip_s) for host in self._hosts()
         ]
-        self._tasks = [asyncio.create_task(keeper.run()) for keeper in self._keepers]
+        self._tasks = [asyncio.create_task(supervisor.run()) for supervisor in self._supervisors]
         outcomes = await asyncio.gather(
-            *(keeper.started for keeper in self._keepers), return_exceptions=True
+            *(supervisor.started for supervisor in self._supervisors), return_exceptions=True
         )
         failures = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         if len(failures) == len(outcomes):

@@ -20,7 +20,7 @@ from unmixer_core.errors import HostDied, HostError, RecordingError
 from unmixer_core.live import renderer as render
 from unmixer_core.live.farm import supervisor
 from unmixer_core.live.farm.host_list import HostSpec, embedded
-from unmixer_core.live.farm.pool import PATCH_TRIES, SessionLost, Standing
+from unmixer_core.live.farm.pool import PATCH_TRIES, ReadyHost, SessionLost
 from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.live.track.frozen import FrozenTrack
@@ -51,12 +51,12 @@ class FakeHost:
         self.frozen: FrozenTrack | None = None
         self.hangs = self.deaf = self.dead = False
 
-    async def open(self) -> Standing:
+    async def open(self) -> ReadyHost:
         self.opened += 1
         self.times.append(asyncio.get_running_loop().time())
         if self.dead:
             raise HostDied(f"{self.name} is not there.")
-        return Standing(self.spec.lanes, self.frozen)
+        return ReadyHost(self.spec.lanes, self.frozen)
 
     async def render(self, patch: Patch) -> np.ndarray:
         self.under_way += 1

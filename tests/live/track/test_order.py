@@ -65,7 +65,7 @@ def test_a_class_that_we_do_not_know_is_named_and_not_inserted_again_and_again(
     async def main():
         client = Client(host, "test", Timing(5.0))
         try:
-            return await CompanionOrder(client).furnish(0, ("Wavetable", "Delay"))
+            return await CompanionOrder(client).set_devices(0, ("Wavetable", "Delay"))
         finally:
             client.close()
 

@@ -104,7 +104,7 @@ class EmbeddedHost:
         assert self._process is not None
         code = await self._process.wait()
         how = f"by signal {-code}" if code < 0 else f"with status {code}"
-        last = self._last_words()
+        last = self._last_log_line()
         return HostDied(
             f"the embedded host (process {self._process.pid}) ended "
             f"{how}{f': {last}' if last else ''}."
@@ -142,7 +142,7 @@ class EmbeddedHost:
     def _log(self) -> Path:
         return self.recordings / "host.log"
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         try:
             lines = self._log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
         except OSError:

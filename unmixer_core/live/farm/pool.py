@@ -1,10 +1,8 @@
-"""Patches on their way: what waits, who has which patch on lease, and what becomes of a patch whose
-render fails.
+"""The pool of hosts: waiting patches, leases, and retries of failed renders.
 
-Both engines share this: a host is a Desk here, whether its worker lives in this process or in a Ray
-actor. A patch has one outcome, the first that comes. One that failed goes to another host if there
-is one; one whose host was lost with it is tried alone there, so that a patch which kills hosts
-takes no other along.
+Both engines use it. Each host has a JobQueue, whether its worker is in this process or in a Ray
+actor. The first outcome of a patch counts. A failed patch goes to another host if there is one. A
+patch whose host was lost is rendered alone, so that a patch that kills hosts costs no other patch.
 """
 
 from __future__ import annotations
@@ -14,7 +12,7 @@ import logging
 import queue
 from collections import deque
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,20 +26,22 @@ log = logging.getLogger(__name__)
 
 Clip = NDArray[np.float32]
 PATCH_TRIES = 3
+#: (index of the patch, its outcome), or why no host is left.
+ResultQueue: TypeAlias = "queue.SimpleQueue[tuple[int, Clip | RenderFailure] | HostError]"
 
 
 @dataclass(frozen=True)
-class Standing:
-    """A host that is ready: how many patches it takes at a time, and what it cannot set."""
+class ReadyHost:
+    """A host that is ready: its number of lanes, and the choices that it cannot set."""
 
     lanes: int
     frozen: FrozenTrack | None = None
 
 
 class SessionLost(HostError):
-    """What failed speaks against the whole session, not against one take.
+    """The whole session failed, not one take.
 
-    `cause` is the error as the user should see it.
+    `cause` is the error for the user.
     """
 
     def __init__(self, cause: HostError) -> None:
@@ -62,7 +62,7 @@ class PooledHost(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def open(self) -> Standing: ...
+    async def open(self) -> ReadyHost: ...
 
     async def render(self, patch: Patch) -> Clip: ...
 
@@ -73,19 +73,19 @@ class PooledHost(Protocol):
 
 @dataclass(eq=False)
 class PatchJob:
-    """A patch on its way.
+    """One patch to render.
 
-    `results` is where its outcome goes; `alone`: its host was lost with it, so nothing else should
-    be under way beside it; `avoid`: where it failed last; `reserved`: the host that is being
-    emptied for it.
+    `results` receives its outcome; `alone`: its host was lost with it, so it is rendered without
+    another patch beside it; `avoid`: the host on which it failed last; `reserved`: the host that
+    finishes its other patches first.
     """
 
     index: int
     patch: Patch
-    results: queue.SimpleQueue[Any]
+    results: ResultQueue
     tries: int = 0
     cancelled: bool = False
-    settled: bool = False
+    finished: bool = False
     alone: bool = False
     avoid: JobQueue | None = None
     reserved: JobQueue | None = None
@@ -93,9 +93,9 @@ class PatchJob:
 
 @dataclass(eq=False)
 class JobQueue:
-    """What the pool knows of a host.
+    """The pool's state of one host.
 
-    Whether it is `up`, what it has on lease, and why it is set aside, if it is.
+    `up`: it has a session; `leases`: the patches it renders; `aside`: why it is set aside.
     """
 
     name: str
@@ -110,63 +110,63 @@ class JobQueue:
 class HostPool:
     """Lives on the event loop of the workers; results leave through the queues of their jobs."""
 
-    desks: list[JobQueue] = field(default_factory=list)
-    inboxes: set[queue.SimpleQueue[Any]] = field(default_factory=set)
-    #: What the hosts cannot set (stock AbletonOSC); known as soon as the first session stands.
+    job_queues: list[JobQueue] = field(default_factory=list)
+    result_queues: set[ResultQueue] = field(default_factory=set)
+    #: What the hosts cannot set (stock AbletonOSC); known when the first session is ready.
     frozen: FrozenTrack | None = None
-    #: All hosts have been heard of once: from now on what they cannot set stays as it is.
+    #: Every host has opened a session or failed once. From now on `frozen` does not change.
     begun: bool = False
     _jobs: deque[PatchJob] = field(default_factory=deque)
     _waiters: list[asyncio.Future[None]] = field(default_factory=list)
 
     @property
     def lanes(self) -> int:
-        return sum(desk.lanes for desk in self.desks)
+        return sum(job_queue.lanes for job_queue in self.job_queues)
 
     # -- hosts come and go ---------------------------------------------------------------------
 
-    def admit(self, desk: JobQueue, standing: Standing) -> None:
+    def admit(self, job_queue: JobQueue, ready: ReadyHost) -> None:
         """The host is ready. Raises HostError when it cannot render what the others can."""
         known = self.begun or any(
-            other.up for other in self.desks if other is not desk and other.frozen
+            other.up for other in self.job_queues if other is not job_queue and other.frozen
         )
-        if known and standing.frozen is not None and standing.frozen != self.frozen:
+        if known and ready.frozen is not None and ready.frozen != self.frozen:
             raise HostError(
-                f"the template set of {desk.name} has other frozen choices than the run began with "
-                f"({standing.frozen.describe()}): give every host a copy of one set, and leave it "
-                f"alone while a render runs."
+                f"the template set of {job_queue.name} has other frozen choices than the run "
+                f"began with ({ready.frozen.describe()}): give every host a copy of one set, and "
+                f"leave it alone while a render runs."
             )
-        desk.frozen = standing.frozen is not None
-        self.frozen = standing.frozen or self.frozen
-        desk.up, desk.lanes, desk.aside = True, standing.lanes, None
+        job_queue.frozen = ready.frozen is not None
+        self.frozen = ready.frozen or self.frozen
+        job_queue.up = True
+        job_queue.lanes = ready.lanes
+        job_queue.aside = None
         self._wake()
 
-    def dismiss(self, desk: JobQueue, error: HostError | None) -> None:
-        """The host is gone for now; what it had on lease failed with it, once, and is tried
-        alone elsewhere.
-        """
-        desk.up = False
+    def dismiss(self, job_queue: JobQueue, error: HostError | None) -> None:
+        """The host lost its session. Each of its leases counts as failed and is retried alone."""
+        job_queue.up = False
         for job in self._jobs:
-            job.reserved = None if job.reserved is desk else job.reserved
-        for job in list(desk.leases):
+            job.reserved = None if job.reserved is job_queue else job.reserved
+        for job in list(job_queue.leases):
             if error is None:
-                desk.leases.discard(job)
+                job_queue.leases.discard(job)
                 self._jobs.appendleft(job)
             else:
                 self.failed(
                     job,
-                    desk,
+                    job_queue,
                     type(error)(f"the session was lost while it was rendered: {error}"),
                     alone=True,
                 )
         self._wake()
 
-    def set_aside(self, desk: JobQueue, error: HostError) -> None:
-        """The host failed too often; when no other is left, everyone who waits is told."""
-        desk.aside = error
-        if all(other.aside for other in self.desks):
-            for inbox in self.inboxes:
-                inbox.put(error)
+    def set_aside(self, job_queue: JobQueue, error: HostError) -> None:
+        """Set aside a host that failed too often. Without another host, report the error."""
+        job_queue.aside = error
+        if all(other.aside for other in self.job_queues):
+            for results in self.result_queues:
+                results.put(error)
         self._wake()
 
     # -- patches -------------------------------------------------------------------------------
@@ -175,66 +175,68 @@ class HostPool:
         self._jobs.append(job)
         self._wake()
 
-    async def lease(self, desk: JobQueue) -> PatchJob:
-        """Waits for a patch that this host may have."""
-        while (job := self._next(desk)) is None:
+    async def lease(self, job_queue: JobQueue) -> PatchJob:
+        """Wait for a patch that this host may have."""
+        while (job := self._next(job_queue)) is None:
             waiter = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
             await waiter
-        desk.leases.add(job)
+        job_queue.leases.add(job)
         return job
 
-    def done(self, job: PatchJob, desk: JobQueue, clip: Clip) -> None:
-        self._end(job, desk)
-        self._settle(job, clip)
+    def done(self, job: PatchJob, job_queue: JobQueue, clip: Clip) -> None:
+        self._end(job, job_queue)
+        self._finish(job, clip)
 
     def failed(
-        self, job: PatchJob, desk: JobQueue, error: HostError, *, alone: bool = False
+        self, job: PatchJob, job_queue: JobQueue, error: HostError, *, alone: bool = False
     ) -> None:
-        """Counts a failure: back into the queue, or out as a RenderFailure when it was the last
-        a patch may have.
-        """
-        self._end(job, desk)
+        """Count a failure: retry the patch, or return a RenderFailure after PATCH_TRIES."""
+        self._end(job, job_queue)
         job.tries += 1
-        log.info("patch %s, try %d on %s: %s", job.patch.digest, job.tries, desk.name, error)
+        log.info("patch %s, try %d on %s: %s", job.patch.digest, job.tries, job_queue.name, error)
         if job.tries >= PATCH_TRIES:
             reason = f"all {PATCH_TRIES} tries failed, the last because {error}"
-            self._settle(job, RenderFailure(job.patch, reason))
+            self._finish(job, RenderFailure(job.patch, reason))
             return
-        job.avoid, job.alone = desk, job.alone or alone
-        (self._jobs.appendleft if job.alone else self._jobs.append)(job)
+        job.avoid = job_queue
+        job.alone = job.alone or alone
+        if job.alone:
+            self._jobs.appendleft(job)
+        else:
+            self._jobs.append(job)
 
-    def _end(self, job: PatchJob, desk: JobQueue) -> None:
-        desk.leases.discard(job)
+    def _end(self, job: PatchJob, job_queue: JobQueue) -> None:
+        job_queue.leases.discard(job)
         self._wake()
 
-    def _settle(self, job: PatchJob, outcome: Clip | RenderFailure) -> None:
-        if not job.settled:
-            job.settled = True
+    def _finish(self, job: PatchJob, outcome: Clip | RenderFailure) -> None:
+        if not job.finished:
+            job.finished = True
             job.results.put((job.index, outcome))
 
-    def _next(self, desk: JobQueue) -> PatchJob | None:
-        if not desk.up or any(job.alone for job in desk.leases):
+    def _next(self, job_queue: JobQueue) -> PatchJob | None:
+        if not job_queue.up or any(job.alone for job in job_queue.leases):
             return None
-        for job in [job for job in self._jobs if job.cancelled]:
-            self._jobs.remove(job)
+        for job in list(self._jobs):
+            if job.cancelled:
+                self._jobs.remove(job)
         for job in self._jobs:
-            if not self._may(job, desk):
+            if not self._may(job, job_queue):
                 continue
-            if job.alone and desk.leases:  # it waits until this host is empty
-                job.reserved = desk
+            if job.alone and job_queue.leases:  # it waits until this host is empty
+                job.reserved = job_queue
                 return None
             self._jobs.remove(job)
             job.reserved = None
             return job
         return None
 
-    def _may(self, job: PatchJob, desk: JobQueue) -> bool:
-        if job.reserved not in (None, desk):
+    def _may(self, job: PatchJob, job_queue: JobQueue) -> bool:
+        if job.reserved not in (None, job_queue):
             return False
-        return job.avoid is not desk or not any(
-            other.up for other in self.desks if other is not desk
-        )
+        others_up = [other for other in self.job_queues if other.up and other is not job_queue]
+        return job.avoid is not job_queue or not others_up
 
     def _wake(self) -> None:
         waiters, self._waiters = self._waiters, []

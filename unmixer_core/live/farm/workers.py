@@ -17,7 +17,7 @@ from typing import Any
 from unmixer_core.errors import HostDied, ReadbackMismatch, RecordingError
 from unmixer_core.live.farm.host_list import HostSpec
 from unmixer_core.live.farm.hosts import EmbeddedHost
-from unmixer_core.live.farm.pool import PATCH_TRIES, Clip, SessionLost, Standing
+from unmixer_core.live.farm.pool import PATCH_TRIES, Clip, ReadyHost, SessionLost
 from unmixer_core.live.farm.supervisor import named
 from unmixer_core.live.osc.transport import traced
 from unmixer_core.live.session.recordings import PathMap
@@ -47,17 +47,19 @@ class HostWorker:
     def name(self) -> str:
         return self.spec.name
 
-    async def open(self) -> Standing:
+    async def open(self) -> ReadyHost:
         """Starts the host if it is ours, connects and builds the lanes. Raises HostErrors."""
         await self.close()
         self._stack = AsyncExitStack()
-        way = _embedded if self.spec.live is None else _live
+        connect = _embedded if self.spec.live is None else _live
         session, self._died = await self._stack.enter_async_context(
-            way(self.spec, self.take, self.trace)
+            connect(self.spec, self.take, self.trace)
         )
         lanes = len(session.lanes)
-        self._session, self._free, self._failures = session, list(range(lanes)), [0] * lanes
-        return Standing(lanes, session.frozen)
+        self._session = session
+        self._free = list(range(lanes))
+        self._failures = [0] * lanes
+        return ReadyHost(lanes, session.frozen)
 
     async def render(self, patch: Patch) -> Clip:
         """float32 [2, samples].

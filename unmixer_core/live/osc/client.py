@@ -34,9 +34,12 @@ from typing import Any
 from unmixer_core.errors import ConfigError, HostError, HostRefused, HostTimeout
 from unmixer_core.live.osc import wire
 from unmixer_core.live.osc.transport import Transport
-from unmixer_core.live.osc.wire import Message
+from unmixer_core.live.osc.wire import Message, OscValue
 
 log = logging.getLogger(__name__)
+
+#: Arguments of a reply. Their types depend on the address, so each caller converts them.
+Reply = tuple[Any, ...]
 
 UNKNOWN_ADDRESS = "Unknown OSC address: "
 FENCE = "/unmixer/fence/"
@@ -78,21 +81,21 @@ class Timing:
 class _Outcome:
     # "reply", "refused" (certain), "suspect" (an error that is probably this question's), "timeout"
     kind: str
-    arguments: tuple[Any, ...] = ()
+    arguments: Reply = ()
     text: str = ""
 
 
 @dataclass(eq=False)
 class _Question:
     address: str
-    ids: tuple[Any, ...]
+    ids: tuple[OscValue, ...]
     sequence: int = 0
     asked: int = 0
     suspicion: str = ""
     fenced: bool = False
     waiter: asyncio.Future[_Outcome] | None = field(default=None, repr=False)
 
-    def settle(self, outcome: _Outcome) -> None:
+    def resolve(self, outcome: _Outcome) -> None:
         if self.waiter is not None and not self.waiter.done():
             self.waiter.set_result(outcome)
 
@@ -117,8 +120,8 @@ class Client:
         self._questions: dict[str, list[_Question]] = defaultdict(list)
         self._fences: dict[str, asyncio.Future[None]] = {}
         self._checks: dict[str, int] = {}
-        self._stale: set[tuple[str, tuple[Any, ...]]] = set()
-        self._sent = self._taken = 0
+        self._stale: set[tuple[str, tuple[OscValue, ...]]] = set()
+        self._sent = self._acknowledged = 0
         self._outbox: list[bytes] = []
         self._outbox_bytes = 0
         self._progress = asyncio.Event()
@@ -157,12 +160,12 @@ class Client:
     async def query(
         self,
         address: str,
-        *ids: Any,
-        extra: Sequence[Any] = (),
-        asked: Sequence[Any] | None = None,
+        *ids: OscValue,
+        extra: Sequence[OscValue] = (),
+        asked: Sequence[OscValue] | None = None,
         tries: int | None = None,
         port: int | None = None,
-    ) -> tuple[Any, ...]:
+    ) -> Reply:
         """The reply's arguments behind the echoed `ids`. `extra` arguments are sent but not echoed.
 
         `asked` replaces what is sent, for an address that echoes nothing but whose reply is known
@@ -199,8 +202,8 @@ class Client:
         )
 
     async def companion(
-        self, address: str, *arguments: Any, tries: int | None = None
-    ) -> tuple[Any, ...]:
+        self, address: str, *arguments: OscValue, tries: int | None = None
+    ) -> Reply:
         """A companion call: the reply's arguments behind the request id.
 
         Raises as `query`, errors being exact.
@@ -222,7 +225,7 @@ class Client:
                 async with asyncio.timeout(self.timing.timeout_s):
                     await self._fences[address]
                 self._stale.clear()
-                self._took(sequence)
+                self._acknowledge(sequence)
                 return
             except TimeoutError:
                 continue
@@ -245,7 +248,7 @@ class Client:
             question.fenced = outcome.kind == "suspect" and port is None
             if question.fenced:
                 self._check(question.sequence)
-            timer = loop.call_later(self.timing.timeout_s, question.settle, _Outcome("timeout"))
+            timer = loop.call_later(self.timing.timeout_s, question.resolve, _Outcome("timeout"))
             outcome = await question.waiter
             timer.cancel()
             if outcome.kind in ("reply", "refused"):
@@ -297,7 +300,9 @@ class Client:
 
         Asks for a sign of life when nothing else would bring one.
         """
-        while self._sent - self._taken >= self.timing.window - 1:  # one is left for the fence
+        while (
+            self._sent - self._acknowledged >= self.timing.window - 1
+        ):  # one is left for the fence
             self._progress.clear()
             if not any(self._questions.values()) and not self._fences:
                 await self.fence()
@@ -306,10 +311,12 @@ class Client:
                 async with asyncio.timeout(self.timing.timeout_s):
                     await self._progress.wait()
             except TimeoutError:
-                self._taken = self._sent  # lost or stuck: the questions' own timeouts will tell
+                self._acknowledged = (
+                    self._sent
+                )  # lost or stuck: the questions' own timeouts will tell
 
-    def _took(self, sequence: int) -> None:
-        self._taken = max(self._taken, sequence)
+    def _acknowledge(self, sequence: int) -> None:
+        self._acknowledged = max(self._acknowledged, sequence)
         self._progress.set()
 
     # -- hearing -------------------------------------------------------------------------------
@@ -328,7 +335,7 @@ class Client:
             else:
                 self._on_reply(address, arguments)
 
-    def _on_reply(self, address: str, arguments: tuple[Any, ...]) -> None:
+    def _on_reply(self, address: str, arguments: Reply) -> None:
         for question in self._questions.get(address, ()):
             n = len(question.ids)
             if (
@@ -336,9 +343,9 @@ class Client:
                 and question.waiter is not None
                 and not question.waiter.done()
             ):
-                question.settle(_Outcome("reply", arguments[n:]))
-                self._took(question.sequence)
-                self._accuse(question.sequence - 1)
+                question.resolve(_Outcome("reply", arguments[n:]))
+                self._acknowledge(question.sequence)
+                self._retry_suspects(question.sequence - 1)
                 return
         self.unmatched += 1
 
@@ -348,8 +355,8 @@ class Client:
             if unknown in self._fences and not self._fences[unknown].done():
                 self._fences[unknown].set_result(None)
             checked = self._checks.pop(unknown, 0)
-            self._took(checked)
-            self._accuse(checked)
+            self._acknowledge(checked)
+            self._retry_suspects(checked)
             return
         self.errors.append((self._sent, text))
         log.debug("%s: /live/error %s", self.where, text)
@@ -357,32 +364,32 @@ class Client:
         if unknown:
             for question in waiting:
                 if question.address == unknown:
-                    question.settle(_Outcome("refused", text=text))
+                    question.resolve(_Outcome("refused", text=text))
             return
         for question in waiting:
             question.suspicion = text
         oldest = min(waiting, key=lambda question: question.sequence, default=None)
         if oldest is not None and not oldest.fenced:
-            self._accuse(oldest.sequence)
+            self._retry_suspects(oldest.sequence)
 
-    def _on_companion_error(self, arguments: tuple[Any, ...]) -> None:
+    def _on_companion_error(self, arguments: Reply) -> None:
         request, address, text = (*arguments, "", "", "")[:3]
         for question in self._questions.get(str(address), ()):
             if question.ids == (request,):
-                question.settle(_Outcome("refused", text=str(text).rstrip(".")))
-                self._took(question.sequence)
+                question.resolve(_Outcome("refused", text=str(text).rstrip(".")))
+                self._acknowledge(question.sequence)
                 for other in self._waiting():
                     other.suspicion = other.suspicion or str(text)
-                self._accuse(question.sequence)
+                self._retry_suspects(question.sequence)
 
-    def _accuse(self, last: int) -> None:
+    def _retry_suspects(self, last: int) -> None:
         """Open questions under suspicion, put in datagrams up to `last`, are put again.
 
         The host is through with those.
         """
         for question in self._waiting():
             if question.suspicion and question.sequence <= last:
-                question.settle(_Outcome("suspect", text=question.suspicion))
+                question.resolve(_Outcome("suspect", text=question.suspicion))
 
     def _waiting(self) -> list[_Question]:
         return [

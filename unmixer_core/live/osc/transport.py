@@ -122,18 +122,18 @@ class _ReplySocket:
     def __init__(self, endpoint: Endpoint) -> None:
         self.socket = _bound_socket(endpoint)
         self.thread = threading.get_ident()
-        self._hearers: dict[str, Receiver | None] = {}
+        self._receivers: dict[str, Receiver | None] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     def at(cls, endpoint: Endpoint, address: str) -> _ReplySocket:
         """A new one, or the one that another host of ours has there already."""
         found = cls.bound.get(endpoint.reply_port) if endpoint.shared else None
-        if found is None or address in found._hearers or found.thread != threading.get_ident():
+        if found is None or address in found._receivers or found.thread != threading.get_ident():
             found = cls(endpoint)
             if endpoint.shared:
                 cls.bound[endpoint.reply_port] = found
-        found._hearers[address] = None
+        found._receivers[address] = None
         return found
 
     @property
@@ -141,14 +141,14 @@ class _ReplySocket:
         return int(self.socket.getsockname()[1])
 
     def open(self, address: str, receiver: Receiver) -> None:
-        self._hearers[address] = receiver
+        self._receivers[address] = receiver
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._loop.add_reader(self.socket.fileno(), self._drain)
 
     def leave(self, address: str) -> None:
         """The last one to leave closes the socket."""
-        if self._hearers.pop(address, self) is self or self._hearers:
+        if self._receivers.pop(address, self) is self or self._receivers:
             return
         if self._loop is not None and not self._loop.is_closed():
             self._loop.remove_reader(self.socket.fileno())
@@ -158,14 +158,14 @@ class _ReplySocket:
         self.socket.close()
 
     def _drain(self) -> None:
-        while self._hearers:
+        while self._receivers:
             try:
                 datagram, sender = self.socket.recvfrom(DATAGRAM_BYTES)
             except (BlockingIOError, InterruptedError):
                 return
             except ConnectionError:
                 continue  # an earlier datagram found no listener; the query's timeout will say so
-            if receiver := self._hearers.get(sender[0]):
+            if receiver := self._receivers.get(sender[0]):
                 receiver(datagram)
 
 

@@ -1,8 +1,8 @@
 """OSC 1.0 as AbletonOSC speaks it.
 
-Messages and bundles ↔ datagrams, and comparing values that travelled as float32.
+Encodes messages and bundles, decodes datagrams, and compares values that travelled as float32.
 
-Types out: int → i, float → f, bool → T/F, None → N, str → s. AbletonOSC ignores time tags, so
+Types sent: int → i, float → f, bool → T/F, None → N, str → s. AbletonOSC ignores time tags, so
 bundles say "now".
 """
 
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import Any
 
 from pythonosc.osc_bundle import OscBundle
 from pythonosc.osc_bundle import ParseError as BundleError
@@ -18,8 +17,9 @@ from pythonosc.osc_message import OscMessage
 from pythonosc.osc_message import ParseError as MessageError
 from pythonosc.osc_message_builder import OscMessageBuilder
 
+OscValue = str | int | float | bool | bytes | None
 #: (address, arguments)
-Message = tuple[str, tuple[Any, ...]]
+Message = tuple[str, tuple[OscValue, ...]]
 
 IMMEDIATELY = b"#bundle\x00" + struct.pack(">Q", 1)
 RELATIVE_TOLERANCE = 1e-6
@@ -30,7 +30,7 @@ class NotOsc(ValueError):
     """A datagram that is not OSC."""
 
 
-def encode(address: str, arguments: Sequence[Any] = ()) -> bytes:
+def encode(address: str, arguments: Sequence[OscValue] = ()) -> bytes:
     """One message → datagram."""
     builder = OscMessageBuilder(address)
     for argument in arguments:
@@ -47,7 +47,10 @@ def decode(datagram: bytes) -> list[Message]:
     """Datagram → its messages, bundles flattened. Raises NotOsc."""
     try:
         if OscBundle.dgram_is_bundle(datagram):
-            return [message for part in OscBundle(datagram) for message in decode(part.dgram)]
+            messages = []
+            for part in OscBundle(datagram):
+                messages += decode(part.dgram)
+            return messages
         message = OscMessage(datagram)
         return [(message.address, tuple(message.params))]
     except (MessageError, BundleError, AttributeError, UnicodeDecodeError) as error:

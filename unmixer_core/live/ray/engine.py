@@ -28,7 +28,7 @@ from typing import Any
 from unmixer_core.errors import HostDied, HostError
 from unmixer_core.live.farm.host_list import HostSpec
 from unmixer_core.live.farm.hosts import REPOSITORY
-from unmixer_core.live.farm.pool import Clip, SessionLost, Standing
+from unmixer_core.live.farm.pool import Clip, ReadyHost, SessionLost
 from unmixer_core.live.session.take import Take
 from unmixer_core.schema.patch import Patch
 
@@ -148,13 +148,13 @@ class RayEngine:
         gone = HostDied(
             f"Ray's driver (process {process.pid}) ended with status {code}, as it does when the "
             f"head of the cluster"
-            f"{f' at {self.address}' if self.address else ''} dies{self._last_words()}."
+            f"{f' at {self.address}' if self.address else ''} dies{self._last_log_line()}."
         )
         for answer in self._calls.values():
             if not answer.done():
                 answer.set_result(("lost", gone))
 
-    def _last_words(self) -> str:
+    def _last_log_line(self) -> str:
         lines = (
             Path(self._log.name).read_text(encoding="utf-8", errors="replace").strip().splitlines()
         )
@@ -191,7 +191,7 @@ class RayHost:
     def name(self) -> str:
         return f"{self._spec.name} (Ray)"
 
-    async def open(self) -> Standing:
+    async def open(self) -> ReadyHost:
         await self._engine.start()
         return await self._engine.call(self._index, "open")
 

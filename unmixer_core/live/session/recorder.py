@@ -173,10 +173,12 @@ class Recorder:
             (there,) = await self.client.query("/live/clip_slot/get/has_clip", *slot)
             path, recording = None, False
             if there:
-                (path,), (recording,) = await asyncio.gather(
+                replies = await asyncio.gather(
                     self.client.query("/live/clip/get/file_path", *slot),
                     self.client.query("/live/clip/get/is_recording", *slot),
                 )
+                path = replies[0][0]
+                recording = bool(replies[1][0])
             if path or not recording:
                 if path:
                     self.files.remember(str(path))

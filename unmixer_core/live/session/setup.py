@@ -35,19 +35,21 @@ async def companion_lanes(
     `drifted`: list that gets the error of each effect whose parameters differ, which is then done
     without; None raises it.
 
-    The first lane is furnished alone, because reading the wavetables means choosing one category
-    after the other.
+    The devices of the first lane are made alone, because reading the wavetables means
+    choosing one category after the other.
     """
     catalog, known = Catalog(), dict[str, Table]()
     lanes = [
         Lane(client, OneTrack(client, CompanionOrder(client), track, pair), catalog)
         for track, pair in zip(tracks, names, strict=True)
     ]
-    await _furnish(lanes[0], devices, known, drifted)
+    await _set_up_devices(lanes[0], devices, known, drifted)
     catalog.places.update(
         (await read_catalog(client, *lanes[0].place.where(RACK.synth.name))).places
     )
-    await asyncio.gather(*(_furnish(lane, tuple(lanes[0].state), known) for lane in lanes[1:]))
+    await asyncio.gather(
+        *(_set_up_devices(lane, tuple(lanes[0].state), known) for lane in lanes[1:])
+    )
     return lanes
 
 
@@ -77,17 +79,17 @@ async def stock_lanes(
     return lanes
 
 
-async def _furnish(
+async def _set_up_devices(
     lane: Lane, devices: Sequence[str], known: dict[str, Table], drifted: Drifted = None
 ) -> None:
     place = lane.place
     assert isinstance(place, OneTrack)
-    place.order = await place.mover.furnish(place.track, devices)
+    place.order = await place.mover.set_devices(place.track, devices)
     classes = await lane.client.query("/live/track/get/devices/class_name", place.track)
     for position, class_name in enumerate(classes):
         await _look_up(lane, place.track, position, class_name, known, drifted)
     if drifted:
-        place.order = await place.mover.furnish(place.track, tuple(lane.state))
+        place.order = await place.mover.set_devices(place.track, tuple(lane.state))
 
 
 async def _look_up(

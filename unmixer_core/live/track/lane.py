@@ -15,12 +15,11 @@ import asyncio
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from unmixer_core.errors import ReadbackMismatch
 from unmixer_core.live.osc import wire
 from unmixer_core.live.osc.client import Client
-from unmixer_core.live.osc.wire import Message
+from unmixer_core.live.osc.wire import Message, OscValue
 from unmixer_core.live.track.catalog import Catalog
 from unmixer_core.live.track.frozen import FrozenTrack, verify_frozen
 from unmixer_core.live.track.modulation import clear_matrix
@@ -77,7 +76,7 @@ class Lane:
     state: dict[str, LaneDevice] = field(default_factory=dict)
     _wanted: dict[str, DeviceTarget] = field(default_factory=dict)
     #: (target, source) of the matrix that are zero unless the patch names them.
-    _still: list[tuple[str, str]] = field(default_factory=list)
+    _zero_cells: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def track(self) -> int:
@@ -100,8 +99,8 @@ class Lane:
             *(self._set_property(WAVETABLE, key, value) for key, value in properties.items()),
         )
         if self.frozen is None:
-            self._still = await clear_matrix(self.client, *self.place.where(WAVETABLE))
-            self.state[WAVETABLE].attributes.update(dict.fromkeys(self._still, 0.0))
+            self._zero_cells = await clear_matrix(self.client, *self.place.where(WAVETABLE))
+            self.state[WAVETABLE].attributes.update(dict.fromkeys(self._zero_cells, 0.0))
 
     async def apply(self, patch: Patch) -> None:
         """Makes the lane sound as `patch` and confirms every value.
@@ -177,7 +176,7 @@ class Lane:
         return found + [
             (WAVETABLE, _words(key), value, attributes.get(key, float("nan")))
             for key, value in self._wanted_attributes().items()
-            if key not in self._still or key in self._wanted[WAVETABLE].modulations
+            if key not in self._zero_cells or key in self._wanted[WAVETABLE].modulations
         ]
 
     def _note_switch(self, name: str, on: bool) -> None:
@@ -239,7 +238,7 @@ class Lane:
                 self._set_modulation(name, key, amount)
                 for key, amount in target.modulations.items()
             ),
-            *([self._settle_matrix(target)] if name == WAVETABLE else []),
+            *([self._reset_matrix(target)] if name == WAVETABLE else []),
         )
 
     async def _set_all_parameters(self, name: str, wanted: Mapping[str, float]) -> None:
@@ -372,7 +371,7 @@ class Lane:
             category, index = self.catalog.find(table)
             wanted[f"oscillator_{oscillator}_wavetable_category"] = float(category)
             wanted[f"oscillator_{oscillator}_wavetable_index"] = float(index)
-        wanted.update(dict.fromkeys(self._still, 0.0))
+        wanted.update(dict.fromkeys(self._zero_cells, 0.0))
         wanted.update({cell: wire.float32(amount) for cell, amount in target.modulations.items()})
         return wanted
 
@@ -389,32 +388,34 @@ class Lane:
             await self._read_keys(properties, cells)
 
     async def _read_keys(self, properties: Sequence[str], cells: Sequence[tuple[str, str]]) -> None:
-        words = (len(properties), *properties, *(word for cell in cells for word in cell))
+        words: list[OscValue] = [len(properties), *properties]
+        for cell in cells:
+            words += cell
         reply = await self.client.companion(
             "/unmixer/device/get_all", *self.place.where(WAVETABLE), *words
         )
         keys: list[Key] = [*properties, *cells]
         self.state[WAVETABLE].attributes.update(zip(keys, map(float, reply[2:]), strict=True))
 
-    async def _settle_matrix(self, target: DeviceTarget) -> None:
+    async def _reset_matrix(self, target: DeviceTarget) -> None:
         """What no patch names is still zero, or becomes so.
 
         It is read when nothing is known of it any more.
         """
         attributes = self.state[WAVETABLE].attributes
-        cells = [cell for cell in self._still if cell not in target.modulations]
+        cells = [cell for cell in self._zero_cells if cell not in target.modulations]
         if unknown := [cell for cell in cells if cell not in attributes]:
             await self._read_keys((), unknown)
         await asyncio.gather(*(self._set_modulation(WAVETABLE, cell, 0.0) for cell in cells))
 
     async def _confirm(
-        self, name: str, key: Key, value: float, address: str, *arguments: Any
+        self, name: str, key: Key, value: float, address: str, *arguments: OscValue
     ) -> None:
         attributes = self.state[name].attributes
         if key in attributes and wire.same(attributes[key], value):
             return
         attributes.pop(key, None)
-        kept: Any = None
+        kept = float("nan")
         for _ in range(ATTEMPTS):
             reply = await self.client.companion(address, *self.place.where(name), *arguments)
             kept = float(reply[-1])

@@ -29,7 +29,7 @@ class CompanionOrder:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    async def furnish(self, track: int, names: Sequence[str]) -> tuple[str, ...]:
+    async def set_devices(self, track: int, names: Sequence[str]) -> tuple[str, ...]:
         """Makes the track hold exactly `names`, in any order but the first, which is the
         instrument.
 
