@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Mapping
-from typing import Any
+
+from unmixer_core.system.json_types import Json, JsonView
 
 SIGNS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, "==": operator.eq}
 Bounds = Mapping[str, tuple[str, float]]
 
 
-def held(figures: Mapping[str, Any], bounds: Bounds) -> dict[str, dict[str, Any]]:
+def held(figures: JsonView, bounds: Bounds) -> dict[str, Json]:
     """Per bound whose figure was measured.
 
     Its value, what is wanted and whether that is met (NaN meets nothing).
@@ -27,7 +28,7 @@ def held(figures: Mapping[str, Any], bounds: Bounds) -> dict[str, dict[str, Any]
     return found
 
 
-def _value(figures: Mapping[str, Any], name: str) -> float | None:
+def _value(figures: JsonView, name: str) -> float | None:
     if name in figures:
         return None if figures[name] is None else float(figures[name])
     head, _, rest = name.partition(".")

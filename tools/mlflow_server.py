@@ -24,7 +24,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from unmixer_core.errors import ConfigError, StageError, UnmixerError
 
@@ -76,8 +75,10 @@ class Postgres:
         where = binaries()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.folder.chmod(0o700)
-        if (owner := _owner()) is not None:
-            os.chown(self.folder, owner["user"], owner["group"])
+        user, group = _owner() or (None, None)
+        extra_groups = None if user is None else list[int]()
+        if user is not None and group is not None:
+            os.chown(self.folder, user, group)
         if not (self.folder / "PG_VERSION").exists():
             command = [
                 str(where / "initdb"),
@@ -90,7 +91,14 @@ class Postgres:
                 "--locale=C",
             ]
             made = subprocess.run(
-                command, cwd="/", capture_output=True, text=True, check=False, **(owner or {})
+                command,
+                cwd="/",
+                capture_output=True,
+                text=True,
+                check=False,
+                user=user,
+                group=group,
+                extra_groups=extra_groups,
             )
             if made.returncode:
                 raise StageError(
@@ -108,7 +116,14 @@ class Postgres:
         ]
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                command, cwd="/", stdout=log, stderr=log, start_new_session=True, **(owner or {})
+                command,
+                cwd="/",
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                user=user,
+                group=group,
+                extra_groups=extra_groups,
             )
         self._wait(self.process)
         return self.process
@@ -143,14 +158,14 @@ class Postgres:
             self.process.wait(30)
 
 
-def _owner() -> dict[str, Any] | None:
-    """Whom root runs PostgreSQL as (it refuses root): Popen's arguments; None for anybody else."""
+def _owner() -> tuple[int, int] | None:
+    """User and group that root runs PostgreSQL as, which refuses root; None for anybody else."""
     if os.geteuid() != 0:
         return None
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             entry = pwd.getpwnam(name)
-            return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+            return entry.pw_uid, entry.pw_gid
     raise ConfigError(
         "PostgreSQL does not run as root, and there is neither a user postgres nor nobody."
     )

@@ -27,7 +27,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from benchmarks.bound import held
 from benchmarks.host.render import Prior, RenderedAudio
@@ -36,6 +35,7 @@ from unmixer_core.live.renderer import Renderer
 from unmixer_core.live.session.recorder import Recorder
 from unmixer_core.sampling import sample
 from unmixer_core.schema.patch import Patch
+from unmixer_core.system.json_types import Json
 
 BARS = {"idle": ("<", 0.2)}
 #: Host options: a take lasts as long as it sounds.
@@ -124,7 +124,7 @@ def main() -> None:
     patches = list(sample(options.patches, "full", "train", prior.seed, prior))
     live = measure(patches, options.lanes, options.tick_ms, AS_LIVE)
     fast = measure(patches, options.lanes, options.tick_ms, [])
-    result: dict[str, Any] = {
+    result: Json = {
         "idle": live["idle"],
         "idle_fast": fast["idle"],
         "live": live,

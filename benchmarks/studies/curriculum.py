@@ -18,7 +18,6 @@ import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -31,6 +30,7 @@ from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.pipeline import machine
 from unmixer_core.report.html import Report
 from unmixer_core.report.plots import COLOURS
+from unmixer_core.system.json_types import Json
 from unmixer_core.training import phase
 from unmixer_core.training.curriculum import PhaseData
 
@@ -75,7 +75,7 @@ def mixed(data: PhaseData) -> PhaseData:
     return replace(data, new=np.concatenate([data.earlier, data.new]), earlier=data.earlier[:0])
 
 
-def run_cell(inputs: StudyInputs, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
+def run_cell(inputs: StudyInputs, cell: Cell, seed: int, state: Path) -> Json:
     """Train one model with or without curriculum and spectral term, and measure it."""
     start = time.perf_counter()
     log = MemoryLog()

@@ -41,6 +41,7 @@ from unmixer_core.pipeline import log, machine
 from unmixer_core.pipeline import state as pipeline_state
 from unmixer_core.schema import chain as chains
 from unmixer_core.system import files
+from unmixer_core.system.json_types import Json
 from unmixer_core.training import losses, phase
 from unmixer_core.training.optim import GCWD
 
@@ -225,7 +226,7 @@ def nll(model: ChainDecoder, data: FrozenEncoder) -> Tensor:
 
 
 @torch.no_grad()
-def measure(model: ChainDecoder, test: FrozenEncoder, orders: Orders) -> dict[str, Any]:
+def measure(model: ChainDecoder, test: FrozenEncoder, orders: Orders) -> Json:
     """Return each measure's mean, and under `<measure>_by_clip` its values per clip."""
     likeliest = model.beam(test.vector, test.present, BEAM)[0][:, 0]
     exact = []
@@ -246,7 +247,7 @@ def measure(model: ChainDecoder, test: FrozenEncoder, orders: Orders) -> dict[st
         "order": orders.hits_of_best(torch.cat(log_prob)),
         "set_f1": np.array(set_f1),
     }
-    result: dict[str, Any] = {name: float(values.mean()) for name, values in by_clip.items()}
+    result: Json = {name: float(values.mean()) for name, values in by_clip.items()}
     # a ratio of sums: clips have different numbers of pairs
     result["order"] = float(by_clip["order"].sum() / orders.chances.sum())
     for name, values in by_clip.items():
@@ -254,7 +255,7 @@ def measure(model: ChainDecoder, test: FrozenEncoder, orders: Orders) -> dict[st
     return result
 
 
-def cells() -> list[dict[str, Any]]:
+def cells() -> list[Json]:
     """Return the settings: Euclidean (curvature 0), then the ball at each curvature."""
     settings = []
     for curvature in (0.0, *CURVATURES):
@@ -283,7 +284,7 @@ def main() -> None:
     data = splits(options.run, model, Path(".unmixer") / f"study-manifold-{fingerprint[:12]}")
     orders = Orders.of(data["test"].chain)
 
-    def run(cell: Cell, seed: int, state: Path) -> dict[str, Any]:
+    def run(cell: Cell, seed: int, state: Path) -> Json:
         start = time.perf_counter()
         decoder = train(cell, seed, data, settings, optim, options.lr)
         row = measure(decoder, data["test"], orders)

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks.studies.study import interval, words
 from unmixer_core.report.html import Report
 from unmixer_core.report.plots import COLOURS
+from unmixer_core.system.json_types import Json
 
 #: Measures of a decoder and their titles on the page.
 MEASURES = {
@@ -61,10 +62,10 @@ def _weights(measure: str, chances: np.ndarray) -> np.ndarray | None:
 
 
 def _add_settings(rows: pd.DataFrame, report: Report, chances: np.ndarray) -> None:
-    lines: dict[str, dict[str, Any]] = {}
+    lines: dict[str, Json] = {}
     for (curvature, dim), part in rows.groupby(["curvature", "dim"]):
         geometry = f"ball, c = {curvature:g}" if curvature else "Euclidean"
-        line: dict[str, Any] = {}
+        line: Json = {}
         for measure, title in MEASURES.items():
             values = by_clip(rows, measure, curvature=curvature, dim=dim)
             line[title] = words(interval(values, _weights(measure, chances)))

@@ -19,7 +19,6 @@ import math
 import shutil
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -41,6 +40,7 @@ from unmixer_core.errors import TrainingError
 from unmixer_core.pipeline import machine
 from unmixer_core.report.html import Report
 from unmixer_core.report.plots import COLOURS
+from unmixer_core.system.json_types import Json
 from unmixer_core.training import phase as training_phase
 
 CONVERGED = 0.75
@@ -54,7 +54,7 @@ CHANGES = {
     "loss.spectral_start": 0.0,
     "loss.spectral_ramp": 0.0,
 }
-OPTIMISERS: dict[str, dict[str, Any]] = {
+OPTIMISERS: dict[str, Json] = {
     "GCWD norm": {"optim.clip": "norm"},
     "GCWD element": {
         "optim.clip": "element",
@@ -66,7 +66,7 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
 }
 
 
-def run_cell(inputs: StudyInputs, cell: Cell, seed: int, state: Path) -> dict[str, Any]:
+def run_cell(inputs: StudyInputs, cell: Cell, seed: int, state: Path) -> Json:
     """Train one model; return losses, gradient norms, and whether it converged."""
     start = time.perf_counter()
     log = MemoryLog()

@@ -15,6 +15,7 @@ from unmixer_core.features.store import FeatureTable
 from unmixer_core.inference import finetune, propose
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.pipeline import state
+from unmixer_core.system.json_types import JsonView
 from unmixer_core.training.curriculum import PhaseData, Sounds
 from unmixer_core.training.phase import PhaseSections
 
@@ -62,7 +63,7 @@ class StudyInputs:
     fingerprint: str
 
     @classmethod
-    def open(cls, run: Path, changes: Mapping[str, Any]) -> StudyInputs:
+    def open(cls, run: Path, changes: JsonView) -> StudyInputs:
         """Open the features and renders under run/data and the proxy under run/models.
 
         changes: dotted names of params.yaml.
@@ -92,9 +93,7 @@ class StudyInputs:
         new = patches.where(phase=phase, split="train")[: n_new[phase]]
         return replace(all_data, new=new, earlier=np.concatenate(earlier))
 
-    def settings(
-        self, phase: config.TrainPhase, changes: Mapping[str, Any] | None = None
-    ) -> PhaseSections:
+    def settings(self, phase: config.TrainPhase, changes: JsonView | None = None) -> PhaseSections:
         """Return the settings of a phase; changes: dotted names of params.yaml."""
         params = config.with_values(self.params, changes or {})
         return PhaseSections(phase, params.loss, params.optim, params.augment)

@@ -13,7 +13,7 @@ import argparse
 import hashlib
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,14 @@ from unmixer_core.pipeline import json_file, log
 from unmixer_core.report.html import Report
 from unmixer_core.scoring.score import Ledger
 from unmixer_core.system import files
+from unmixer_core.system.json_types import JsonView
 
 REPO = Path(__file__).resolve().parents[2]
 #: Resamples of the bootstrap over clips.
 RESAMPLES = 2000
 #: One setting of a study, by name.
-Cell = Mapping[str, Any]
-Run = Callable[[Cell, int, Path], Mapping[str, Any]]
+Cell = JsonView
+Run = Callable[[Cell, int, Path], JsonView]
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Study:
     command: str
     cells: Sequence[Cell]
     seeds: Sequence[int]
-    key: Mapping[str, Any]
+    key: JsonView
     run: Run
     fill_page: Callable[[pd.DataFrame, Report], Figure]
 
@@ -111,7 +112,7 @@ def write(study: Study, rows: pd.DataFrame, out: Path) -> None:
     files.write_text(out / f"{study.name}.json", text)
 
 
-def last_line(figures: Mapping[str, Any]) -> None:
+def last_line(figures: JsonView) -> None:
     """Print one JSON object, as every benchmark does at its end."""
     sys.stdout.write(json.dumps(json_file.rounded(figures)) + "\n")
 

@@ -32,6 +32,8 @@ from typing import Any
 
 import numpy as np
 
+from unmixer_core.system.json_types import Json
+
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
@@ -212,7 +214,7 @@ def measure(folder: Path, steps: int) -> dict[str, float]:
     }
 
 
-def flat(clips: list[int], steps: int, *, store: bool, repeats: int) -> dict[str, Any]:
+def flat(clips: list[int], steps: int, *, store: bool, repeats: int) -> Json:
     """Measurements by size, and the largest beside the smallest.
 
     Sizes take turns, so that load hits all alike.
@@ -236,7 +238,7 @@ def flat(clips: list[int], steps: int, *, store: bool, repeats: int) -> dict[str
                 sys.exit(done.stderr)
             found[n].append(json.loads(done.stdout.splitlines()[-1]))
             sys.stderr.write(f"{n} clips: {found[n][-1]}\n")
-    result: dict[str, Any] = {
+    result: Json = {
         str(n): {
             key: statistics.median(run[key] for run in runs) for key in runs[0] if key != "digest"
         }
@@ -266,12 +268,12 @@ def _spread(values: list[float]) -> float:
 BEFORE = {"dry": None, "fx": "dry", "full": "fx"}
 
 
-def curve(run: Path) -> dict[str, Any]:
+def curve(run: Path) -> Json:
     """The three training stages on a run's data, by one process and by two ranks, each phase
     from the model that one process left; the largest relative difference of any logged loss, by
     phase.
     """
-    found: dict[str, Any] = {}
+    found: Json = {}
     with tempfile.TemporaryDirectory(prefix="unmixer-curve-") as name:
         for phase in BEFORE:
             one, two = (_trained(run, Path(name) / str(world), phase, world) for world in (1, 2))
@@ -308,7 +310,7 @@ def _trained(run: Path, folder: Path, phase: str, world: int) -> list[tuple[int,
     return json.loads((folder / f"{phase}.json").read_text(encoding="utf-8"))
 
 
-def _compared(one: list[Any], two: list[Any]) -> dict[str, Any]:
+def _compared(one: list[Any], two: list[Any]) -> Json:
     """Largest relative differences of the losses of two curves, and how many values were
     compared.
     """

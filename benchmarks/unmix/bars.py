@@ -28,7 +28,6 @@ import time
 from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,6 +48,7 @@ from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.recording import note
 from unmixer_core.schema.patch import Patch
 from unmixer_core.scoring import score
+from unmixer_core.system.json_types import Json
 
 #: Seconds of silence before a clip in its file.
 LEAD_S = 0.2
@@ -119,7 +119,7 @@ def read_targets(
 ) -> tuple[list[score.ScoreTarget], Notes]:
     """Return all targets, the kinds in turns, and the recorded note of each."""
     note_range = (params.sample.note_low, params.sample.note_high)
-    settings: dict[str, Any] = {
+    settings: Json = {
         "rate": params.audio.sample_rate,
         "clip_s": params.audio.clip_s,
         "note_range": note_range,
@@ -216,7 +216,7 @@ def run(
             Progress(f"{target.phase} {target.id}").done(line)
 
 
-def summary_line(lines: list[dict[str, Any]], target: score.ScoreTarget) -> str:
+def summary_line(lines: list[Json], target: score.ScoreTarget) -> str:
     """Return one clip's outcome on one line."""
     words = ", ".join(f"{line['row']} {line['mss_db']:.2f}" for line in lines)
     unmix = next(line for line in lines if line["row"] == "unmix")
@@ -226,7 +226,7 @@ def summary_line(lines: list[dict[str, Any]], target: score.ScoreTarget) -> str:
     )
 
 
-def summary(rows: pd.DataFrame) -> dict[str, Any]:
+def summary(rows: pd.DataFrame) -> Json:
     """Return flat metrics, of each out-of-domain kind too, and the bars: value, wanted, met."""
     if rows.empty:
         return {}

@@ -24,7 +24,6 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -34,6 +33,7 @@ from unmixer_core import audio, config
 from unmixer_core.dataset import clips as dataset_clips
 from unmixer_core.recording import note as recording_note
 from unmixer_core.schema.notes import hz_to_midi
+from unmixer_core.system.json_types import Json
 
 #: Seconds of silence before a clip in its file.
 LEAD_S = 0.2
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--model", type=Path)
     options = parser.parse_args()
-    result: dict[str, Any] = {}
+    result: Json = {}
     if options.detect:
         result |= detection(
             dataset_clips.Clips.open(options.data / "renders"),
@@ -69,7 +69,7 @@ def main() -> None:
     sys.stdout.write(json.dumps(result | {"bars": held(result, BARS)}) + "\n")
 
 
-def detection(clips: dataset_clips.Clips, n: int, params: config.Params) -> dict[str, Any]:
+def detection(clips: dataset_clips.Clips, n: int, params: config.Params) -> Json:
     """Return, per phase, shares of right notes and octave errors, and errors of gate and onset."""
     result = {}
     for phase in ("dry", "full"):
@@ -96,7 +96,7 @@ def detection(clips: dataset_clips.Clips, n: int, params: config.Params) -> dict
     return {"detection": result}
 
 
-def praat(sounds: Sequence[np.ndarray], notes: Sequence[int], rate: int) -> dict[str, Any]:
+def praat(sounds: Sequence[np.ndarray], notes: Sequence[int], rate: int) -> Json:
     """Return shares of right notes of Praat's two trackers; empty where Praat is not installed."""
     try:
         import parselmouth
@@ -143,11 +143,11 @@ def _detected(clip: np.ndarray, params: config.Params) -> recording_note.Recorde
         )
 
 
-def command(options: argparse.Namespace) -> dict[str, Any]:
+def command(options: argparse.Namespace) -> Json:
     """Run the command on out-of-domain sounds, a process each; return medians and the worst."""
     sounds = sorted(OUTSIDE.glob("*.flac"))
     chosen = [sounds[i] for i in np.linspace(0, len(sounds) - 1, options.clips).astype(int)]
-    result: dict[str, dict[str, Any]] = {}
+    result: dict[str, Json] = {}
     for name, words in {"default": [], "fast": ["--fast"]}.items():
         with tempfile.TemporaryDirectory() as folder:
             runs = [run_once(path, Path(folder) / path.stem, words, options) for path in chosen]

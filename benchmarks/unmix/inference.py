@@ -36,6 +36,7 @@ from unmixer_core.inference.posterior import PatchPosterior
 from unmixer_core.model import checkpoint
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.pipeline import json_file, machine
+from unmixer_core.system.json_types import Json
 from unmixer_core.training import phase as training_phase
 from unmixer_core.training.curriculum import PhaseData, Sounds
 
@@ -73,7 +74,7 @@ def milliseconds(work: Callable[[int], Any], n: int) -> dict[str, float]:
     return {"median": float(np.median(warm)), "p95": float(np.quantile(warm, 0.95))}
 
 
-def answers(model: Unmixer, features: FeatureTable, clips: Clips, n: int) -> dict[str, Any]:
+def answers(model: Unmixer, features: FeatureTable, clips: Clips, n: int) -> Json:
     """Return milliseconds a clip: of candidates, from the sound, of intervals."""
     rows = features.patches.where(phase="full", split="test")[:n]
     table = features.patches
@@ -123,7 +124,7 @@ def throughput(
     return (len(rows) - phase.batch) / (log.ends[-1] - log.ends[0])
 
 
-def learning(run: Path, features: FeatureTable, sizes: Sequence[int]) -> dict[str, Any]:
+def learning(run: Path, features: FeatureTable, sizes: Sequence[int]) -> Json:
     """Return clips a second by number of training clips."""
     params = config.load()
     sounds = Sounds.open(run / "models" / "proxy", run / "data" / "renders", "cpu")
@@ -131,7 +132,7 @@ def learning(run: Path, features: FeatureTable, sizes: Sequence[int]) -> dict[st
     least = 2 * params.train.full.batch  # the clock runs from the first batch's end to another's
     usable = [n for n in sizes if least <= n <= n_train]
     plain = {str(n): throughput(features, params, n, None) for n in usable}
-    result: dict[str, Any] = {"clips_per_s": plain}
+    result: Json = {"clips_per_s": plain}
     if usable:
         largest = usable[-1]
         spectral = throughput(features, params, largest, sounds)

@@ -28,7 +28,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import numpy as np
@@ -36,6 +35,7 @@ import psutil
 
 from tests.unmixer_app.serving import Server, models, served, sound
 from unmixer_core import config, sampling
+from unmixer_core.system.json_types import Json
 
 REPO = Path(__file__).resolve().parents[2]
 ASK_EVERY_S = 0.05
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", type=Path, default=REPO / "models")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     options = parser.parse_args(arguments)
-    found: dict[str, Any] = {"cores": os.cpu_count()}
+    found: Json = {"cores": os.cpu_count()}
     with tempfile.TemporaryDirectory(prefix="unmixer-serve-") as folder:
         place = Path(folder)
         known = models(place / "models") if options.tiny else options.models
@@ -81,7 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if all(found["holds"].values()) else 1
 
 
-def _concurrent(server: Server, options: argparse.Namespace) -> dict[str, Any]:
+def _concurrent(server: Server, options: argparse.Namespace) -> Json:
     """Many uploads at once, with GET /health at the same time."""
     n = options.uploads
     start = time.perf_counter()
@@ -140,7 +140,7 @@ def _finished(server: Server, jobs: Sequence[str]) -> list[str]:
     return [server.ended(job, JOB_S)["state"] for job in jobs]
 
 
-def _memory(server: Server, options: argparse.Namespace) -> dict[str, Any]:
+def _memory(server: Server, options: argparse.Namespace) -> Json:
     """Resident memory in MiB after the first quarter of the jobs and after the last."""
     n = options.jobs
     ids: list[str] = []
@@ -176,7 +176,7 @@ def _resident(server: Server) -> dict[str, float]:
     return mib
 
 
-def _killed(server: Server, options: argparse.Namespace) -> dict[str, Any]:
+def _killed(server: Server, options: argparse.Namespace) -> Json:
     """kill -9 with jobs queued and running, and a new start."""
     uploads = [_upload(server, i) for i in range(KILLED_JOBS)]
     jobs = [job for job in uploads if job]
@@ -218,7 +218,7 @@ def _renders(server: Server, options: argparse.Namespace) -> dict[str, float]:
     }
 
 
-def _seconds(server: Server, job: str, patch: dict[str, Any]) -> float:
+def _seconds(server: Server, job: str, patch: Json) -> float:
     start = time.perf_counter()
     assert server.client.post("/render", params={"job": job}, json=patch).status_code == 200
     return time.perf_counter() - start
@@ -249,7 +249,7 @@ def _ended(states: dict[str, int]) -> int:
     return states.get("done", 0) + states.get("failed", 0)
 
 
-PARTS: dict[str, Callable[[Server, argparse.Namespace], dict[str, Any]]] = {
+PARTS: dict[str, Callable[[Server, argparse.Namespace], Json]] = {
     "render": _renders,
     "cancel": _cancel,
     "concurrent": _concurrent,
@@ -257,7 +257,7 @@ PARTS: dict[str, Callable[[Server, argparse.Namespace], dict[str, Any]]] = {
     "killed": _killed,
 }
 #: Whether the figures of a part meet its bars.
-HOLDS: dict[str, Callable[[dict[str, Any]], bool]] = {
+HOLDS: dict[str, Callable[[Json], bool]] = {
     "render": lambda found: found["alone_max_s"] <= RENDER_S,
     "cancel": lambda found: found["max_s"] <= CANCEL_S,
     "concurrent": lambda found: (
@@ -271,7 +271,7 @@ HOLDS: dict[str, Callable[[dict[str, Any]], bool]] = {
 }
 
 
-def _total(found: dict[str, Any], when: str) -> float:
+def _total(found: Json, when: str) -> float:
     return float(sum(found["mib"][when].values()))
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from unmixer_core.report import plots
 from unmixer_core.report.html import PEAK, Report, player
 from unmixer_core.schema.notes import note_name
+from unmixer_core.system.json_types import JsonView
 
 RECORDING, PATCH = "your sound", "this patch"
 STYLE = """<style>
@@ -77,7 +78,7 @@ def verdict(mss_db: float, renders: int, poor_db: float, *, thorough: bool = Tru
 
 def page(
     title: str,
-    document: Mapping[str, Any],
+    document: JsonView,
     sounds: Mapping[str, np.ndarray],
     rate: int,
     candidates: Sequence[tuple[str, str, float]],
@@ -122,7 +123,7 @@ def page(
     return report
 
 
-def _summary(report: Report, document: Mapping[str, Any]) -> None:
+def _summary(report: Report, document: JsonView) -> None:
     """Similarity as a meter, and everything that may mislead."""
     found = document["similarity"]
     words = (
@@ -162,7 +163,7 @@ def _listen(report: Report, sounds: Mapping[str, np.ndarray], rate: int) -> None
     )
 
 
-def _diagram(document: Mapping[str, Any]) -> tuple[str, str]:
+def _diagram(document: JsonView) -> tuple[str, str]:
     names = [device["device"] for device in document["devices"]]
     note = f"{note_name(document['note'])}, key held {1000 * document['gate_s']:.0f} ms"
     boxes = [f"<span>{html.escape(name)}</span>" for name in names]
@@ -172,7 +173,7 @@ def _diagram(document: Mapping[str, Any]) -> tuple[str, str]:
     )
 
 
-def _device(report: Report, device: Mapping[str, Any]) -> None:
+def _device(report: Report, device: JsonView) -> None:
     choices = {
         _label(entry["name"]): _choice(entry)
         for entry in device["choices"].values()
@@ -199,7 +200,7 @@ def _label(name: str) -> str:
     return words[:1].upper() + words[1:]
 
 
-def _choice(entry: Mapping[str, Any]) -> list[str]:
+def _choice(entry: JsonView) -> list[str]:
     shares = entry.get("probabilities", {})
     others = sorted(
         ((i, s) for i, s in shares.items() if i != entry["item"]), key=lambda pair: -pair[1]
@@ -208,7 +209,7 @@ def _choice(entry: Mapping[str, Any]) -> list[str]:
     return [entry["item"], own, ", ".join(f"{item} {100 * share:.0f} %" for item, share in others)]
 
 
-def _knob(entry: Mapping[str, Any]) -> list[Any]:
+def _knob(entry: JsonView) -> list[Any]:
     """Times in milliseconds, as Live shows them; everything to three digits."""
     edges, factor = entry.get("intervals", {}), 1000.0 if entry["physical_unit"] == "s" else 1.0
     shown = [

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from unmixer_core.errors import ConfigError
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
 from unmixer_core.system import files
+from unmixer_core.system.json_types import Json, JsonView
 
 if TYPE_CHECKING:
     from unmixer_core.inference.marginals import Intervals
@@ -24,8 +24,8 @@ MAX_BYTES = 16 << 20
 
 
 def describe(
-    patch: Patch, intervals: Intervals | None = None, probabilities: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+    patch: Patch, intervals: Intervals | None = None, probabilities: JsonView | None = None
+) -> Json:
     """`Patch.to_dict` with `digest`.
 
     Every knob with `intervals` (per cent → low, high, physical) and every choice with
@@ -57,7 +57,7 @@ def _physical(intervals: Intervals, identity: str) -> dict[str, list[float]]:
     }
 
 
-def write(path: Path, data: Mapping[str, Any]) -> None:
+def write(path: Path, data: JsonView) -> None:
     """JSON without NaN, written to a temporary name, then moved."""
     files.write_text(path, json.dumps(data, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
 

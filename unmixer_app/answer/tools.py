@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +13,7 @@ from unmixer_app.answer.progress import Progress
 from unmixer_app.answer.request import ROOT, Request
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording.sound_file import shown
+from unmixer_core.system.json_types import Json, JsonView
 
 SHIPPED_MODEL = ROOT / "models" / "pretrained"
 LOCAL_MODEL = ROOT / "models" / "full"
@@ -106,7 +107,7 @@ def service_model(folder: Path) -> Path:
     )
 
 
-def model_identity(folder: Path | None) -> dict[str, Any]:
+def model_identity(folder: Path | None) -> Json:
     """Which model answers, as patch.json says it: origin, folder and digest of the weights.
 
     A folder outside this checkout is named by its last two parts, since the answer may be shared.
@@ -122,6 +123,6 @@ def model_identity(folder: Path | None) -> dict[str, Any]:
     return {"origin": origin, "folder": shown(Path(name)), "sha256": digest}
 
 
-def model_sentence(identity: Mapping[str, Any]) -> str:
+def model_sentence(identity: JsonView) -> str:
     """One line about `model_identity`."""
     return f"{identity['origin']} model, {identity['folder']}, sha256 {identity['sha256'][:12]}"

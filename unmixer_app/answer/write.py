@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from unmixer_core.recording import sound_file
 from unmixer_core.recording.note import RecordedNote
 from unmixer_core.search import search
 from unmixer_core.system import files
+from unmixer_core.system.json_types import Json
 
 if TYPE_CHECKING:
     from unmixer_app.answer.request import Request
@@ -27,7 +28,7 @@ SHOWN, PLAYED = 8, 4
 
 def write(
     out: Path, name: str, heard: RecordedNote, found: search.Answer, request: Request, begun: float
-) -> dict[str, Any]:
+) -> Json:
     """Write everything into `out`; returns patch.json's content.
 
     `begun`: perf_counter() when the search began.
@@ -104,7 +105,7 @@ def _distinct(found: search.Answer) -> list[search.Candidate]:
 def _report(
     out: Path,
     name: str,
-    document: dict[str, Any],
+    document: Json,
     heard: RecordedNote,
     rerender: np.ndarray,
     shown: list[search.Candidate],

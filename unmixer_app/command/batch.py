@@ -21,6 +21,7 @@ from unmixer_app.command import single
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording import sound_file
 from unmixer_core.system import files
+from unmixer_core.system.json_types import Json
 
 COLUMNS = (
     "file",
@@ -47,7 +48,7 @@ def run(folder: Path, out: Path | None, request: answer_request.Request) -> int:
             f"{sound_file.shown(folder)} holds no sound files ({', '.join(sound_file.SUFFIXES)})."
         )
     _ours(target / "summary.csv")
-    rows: dict[Path, dict[str, Any]] = {}
+    rows: dict[Path, Json] = {}
     waiting = []
     for path in files:
         known = _known(path, folder, target, request)
@@ -94,7 +95,7 @@ def _one(
     target: Path,
     request: answer_request.Request,
     ready: Any,
-    rows: dict[Path, dict[str, Any]],
+    rows: dict[Path, Json],
 ) -> bool:
     """Puts the line of one file into `rows`; whether all went well.
 
@@ -132,14 +133,14 @@ def _one(
     return True
 
 
-def _print(document: dict[str, Any], request: answer_request.Request) -> None:
+def _print(document: Json, request: answer_request.Request) -> None:
     """A line of --json."""
     if request.json:
         sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
         sys.stdout.flush()
 
 
-def _row(path: Path, folder: Path, document: dict[str, Any]) -> dict[str, Any]:
+def _row(path: Path, folder: Path, document: Json) -> Json:
     return {
         "file": _name(path, folder),
         "status": "ok",
@@ -158,9 +159,7 @@ def _name(path: Path, folder: Path) -> str:
     return sound_file.shown(path.relative_to(folder))
 
 
-def _known(
-    path: Path, folder: Path, target: Path, request: answer_request.Request
-) -> dict[str, Any] | None:
+def _known(path: Path, folder: Path, target: Path, request: answer_request.Request) -> Json | None:
     """The answer to a file that was finished before with the same content and options, else
     None.
     """
@@ -177,7 +176,7 @@ def _known(
     return document if isinstance(document, dict) else None
 
 
-def _asked(path: Path, request: answer_request.Request) -> dict[str, Any]:
+def _asked(path: Path, request: answer_request.Request) -> Json:
     """What the answer depends on: the file's bytes, the options, the parameters and the model."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -227,7 +226,7 @@ def _ours(summary: Path) -> None:
         )
 
 
-def _summary(target: Path, rows: dict[Path, dict[str, Any]]) -> None:
+def _summary(target: Path, rows: dict[Path, Json]) -> None:
     with (
         files.replacing(target / "summary.csv") as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,

@@ -19,12 +19,13 @@ from unmixer_core import config
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording import note as recording_note
 from unmixer_core.recording.sound_file import shown
+from unmixer_core.system.json_types import Json
 
 DEFAULT_OUT = Path("unmixed")
 FLOAT_FORMATS = (".wav", ".aiff")
 
 
-def run(path: Path, out: Path | None, request: Request) -> dict[str, Any]:
+def run(path: Path, out: Path | None, request: Request) -> Json:
     """Un-mix one file into `out` (default: unmixed/<name>); returns patch.json's content."""
     tell = Progress(path.name)
     heard = request.listen(path)  # a bad file is refused before anything is started
@@ -52,7 +53,7 @@ def answer(
     request: Request,
     ready: Any,
     tell: Progress,
-) -> dict[str, Any]:
+) -> Json:
     """Search and write; the search may be cut short by Ctrl-C, its answer is written all the
     same.
     """

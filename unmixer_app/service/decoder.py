@@ -17,13 +17,13 @@ import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from unmixer_app.service import heard_file
 from unmixer_core import audio, config
 from unmixer_core.errors import UnmixerError
 from unmixer_core.recording import note, sound_file
 from unmixer_core.system.child import ROOT
+from unmixer_core.system.json_types import Json
 
 UPLOAD = "upload.bin"
 #: Of one file: memory beyond what this process has, seconds of processor and of waiting, what it
@@ -51,7 +51,7 @@ def main() -> None:
         out.flush()
 
 
-def _apart(request: dict[str, Any], params: config.Params) -> dict[str, Any]:
+def _apart(request: Json, params: config.Params) -> Json:
     """The answer of a process of its own."""
     ear, mouth = os.pipe()
     child = os.fork()
@@ -66,13 +66,13 @@ def _apart(request: dict[str, Any], params: config.Params) -> dict[str, Any]:
         said = pipe.read()
     _, status = os.waitpid(child, 0)
     if said:
-        answer: dict[str, Any] = json.loads(said)
+        answer: Json = json.loads(said)
         return answer
     how = ENDS.get(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, "the decoder broke on it")
     return {"failed": f"{request['name']} cannot be read as audio ({how})."}
 
 
-def _limited(request: dict[str, Any], params: config.Params) -> dict[str, Any]:
+def _limited(request: Json, params: config.Params) -> Json:
     """In the forked process: limits first, then the file."""
     confine()
     os.chdir(request["folder"])

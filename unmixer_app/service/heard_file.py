@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,11 +13,12 @@ from unmixer_app.answer import sounds
 from unmixer_core import audio
 from unmixer_core.recording.note import RecordedNote
 from unmixer_core.system import files
+from unmixer_core.system.json_types import Json
 
 CLIP, ABOUT = "input.wav", "heard.json"
 
 
-def write(folder: Path, heard: RecordedNote) -> dict[str, Any]:
+def write(folder: Path, heard: RecordedNote) -> Json:
     """input.wav (32-bit floats, so that nothing is lost) and heard.json.
 
     Returns the latter's content.

@@ -5,17 +5,16 @@ Stored with the job, turned into the command line's `Request`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from unmixer_app.answer.request import Request
 from unmixer_core import config
 from unmixer_core.errors import ConfigError
 from unmixer_core.inference.constraints import Constraints
+from unmixer_core.system.json_types import JsonView
 
 
-def constraints(options: Mapping[str, Any]) -> Constraints:
+def constraints(options: JsonView) -> Constraints:
     """`lock` (CONTROL=VALUE words) and `chain`. Raises ConfigError in words of the API."""
     try:
         return Constraints.parse(options.get("lock") or (), options.get("chain"))
@@ -23,9 +22,7 @@ def constraints(options: Mapping[str, Any]) -> Constraints:
         raise ConfigError(str(error).replace("--", "")) from None
 
 
-def request(
-    options: Mapping[str, Any], params: config.Params, model: Path | None = None
-) -> Request:
+def request(options: JsonView, params: config.Params, model: Path | None = None) -> Request:
     """Options that were not given are as params.yaml says. Raises ConfigError."""
     return Request(
         note=options.get("note"),

@@ -30,6 +30,7 @@ from unmixer_app.service.store import (
 )
 from unmixer_core.errors import UnmixerError
 from unmixer_core.system.child import Child, ChildEnded, Failed
+from unmixer_core.system.json_types import Json
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +207,7 @@ class SearcherPool:
                 self._end(identity, FAILED, sentence)
             self._broken.pop(identity, None)
 
-    def _finish(self, job: QueuedJob, work: Path, document: dict[str, Any] | None) -> None:
+    def _finish(self, job: QueuedJob, work: Path, document: Json | None) -> None:
         now = self.store.get(job.id)
         if now is None or now.state != RUNNING:
             return  # cancelled meanwhile

@@ -21,6 +21,7 @@ from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema.patch import Patch
 from unmixer_core.search import search
 from unmixer_core.system.child import ROOT, Wire
+from unmixer_core.system.json_types import Json
 
 
 def main() -> None:
@@ -41,7 +42,7 @@ def main() -> None:
         wire.tell({"failed": " ".join(str(error).split())})
 
 
-def _one(asked: dict[str, Any], params: config.Params, host: Renderer) -> dict[str, Any]:
+def _one(asked: Json, params: config.Params, host: Renderer) -> Json:
     try:
         (sound,) = host.render([patch_file.parse(asked["patch"])])
         if isinstance(sound, RenderFailure):

@@ -29,6 +29,7 @@ from unmixer_core import audio, config
 from unmixer_core.errors import UnmixerError
 from unmixer_core.recording.note import RecordedNote
 from unmixer_core.system.child import ROOT, Wire
+from unmixer_core.system.json_types import Json
 
 KEEP, DROP = signal.SIGUSR1, signal.SIGUSR2
 TELL_EVERY_S, SOUND_EVERY_S = 0.2, 1.0
@@ -59,9 +60,7 @@ def main() -> None:
         wire.tell({"failed": " ".join(str(error).split())})
 
 
-def _one(
-    asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop
-) -> dict[str, Any]:
+def _one(asked: Json, params: config.Params, tools: Any, wire: Wire, stop: _Stop) -> Json:
     try:
         return {"done": _search(asked, params, tools, wire, stop)}
     except KeyboardInterrupt:
@@ -75,9 +74,7 @@ def _one(
         }
 
 
-def _search(
-    asked: dict[str, Any], params: config.Params, tools: Any, wire: Wire, stop: _Stop
-) -> dict[str, Any] | None:
+def _search(asked: Json, params: config.Params, tools: Any, wire: Wire, stop: _Stop) -> Json | None:
     from unmixer_app.answer import patch_file, write
     from unmixer_core.search import search as search_search
     from unmixer_core.system import limits
@@ -161,7 +158,7 @@ class _Tell:
         self.wire, self.chance_db, self.heard, self.path = wire, chance_db, heard, path
         self.search: Any = None
         self.last_s, self.step = 0.0, ""
-        self.known: dict[str, Any] = {}
+        self.known: Json = {}
         self.written_db, self.written_s = math.inf, -math.inf
 
     def __call__(self, step: str, best: Any) -> None:

@@ -37,6 +37,7 @@ from unmixer_core.live import push as pushing
 from unmixer_core.schema.patch import Patch
 from unmixer_core.system import files
 from unmixer_core.system.child import ROOT, Child, ChildEnded, Failed
+from unmixer_core.system.json_types import Json
 
 log = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class Service:
 
     # --- jobs ---------------------------------------------------------------------------------
 
-    async def accept(self, name: str, file: BinaryIO, asked: dict[str, Any]) -> QueuedJob:
+    async def accept(self, name: str, file: BinaryIO, asked: Json) -> QueuedJob:
         """A sound and its options as a job. Raises AudioError, ConfigError, QueueFull, NotReady."""
         options.constraints(asked)
         self.check()
@@ -122,7 +123,7 @@ class Service:
             heard = await self._decode(folder, shown, asked)
             return self._add(QueuedJob(identity, shown, asked, heard))
 
-    def again(self, identity: str, asked: dict[str, Any]) -> QueuedJob:
+    def again(self, identity: str, asked: Json) -> QueuedJob:
         """A new job on the sound of an old one, with other options."""
         options.constraints(asked)
         self.check()
@@ -207,12 +208,12 @@ class Service:
             raise Unknown(f"job {identity} has no recording.")
         return path
 
-    def document(self, identity: str) -> dict[str, Any]:
+    def document(self, identity: str) -> Json:
         """patch.json's content."""
-        found: dict[str, Any] = json.loads(self.content(identity, "patch.json"))
+        found: Json = json.loads(self.content(identity, "patch.json"))
         return found
 
-    def candidates(self, identity: str) -> list[dict[str, Any]]:
+    def candidates(self, identity: str) -> list[Json]:
         """patch.json's of the other candidates, best first."""
         folder = self.part(identity, "patch.json").parent / "candidates"
         with _still_there(identity):
@@ -273,7 +274,7 @@ class Service:
         self.pool.wake()
         return job
 
-    async def _decode(self, folder: Path, name: str, asked: dict[str, Any]) -> dict[str, Any]:
+    async def _decode(self, folder: Path, name: str, asked: Json) -> Json:
         """In a limited process.
 
         Raises AudioError when there is no note in it, DiskFull, and NotReady when it is not to
@@ -288,7 +289,7 @@ class Service:
         }
         try:
             await self._reader(child)
-            heard: dict[str, Any] = await child.answer(request, DECODE_WITHIN_S)
+            heard: Json = await child.answer(request, DECODE_WITHIN_S)
             return heard
         except Failed as error:
             raise BLAME.get(error.why, AudioError)(str(error)) from None
@@ -354,9 +355,9 @@ def _copy(file: BinaryIO, target: Path) -> None:
         shutil.copyfileobj(file, out, 1 << 20)
 
 
-def _played(about: Path, asked: dict[str, Any]) -> dict[str, Any]:
+def _played(about: Path, asked: Json) -> Json:
     """heard.json with the note and the gate that are asked for now."""
-    heard: dict[str, Any] = json.loads(about.read_text(encoding="utf-8"))
+    heard: Json = json.loads(about.read_text(encoding="utf-8"))
     if asked.get("note") is not None:
         heard |= {"note": asked["note"], "notes": [asked["note"]]}
     if asked.get("gate_s") is not None:

@@ -21,6 +21,7 @@ from filelock import FileLock, Timeout
 
 from unmixer_app.service import folder as service_folder
 from unmixer_core.errors import ConfigError, UnmixerError
+from unmixer_core.system.json_types import Json
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 WAITING: Final = "queued"
@@ -57,10 +58,10 @@ class QueuedJob:
 
     id: str
     name: str
-    options: dict[str, Any]
-    heard: dict[str, Any]
+    options: Json
+    heard: Json
     state: State = WAITING
-    progress: dict[str, Any] = field(default_factory=dict)
+    progress: Json = field(default_factory=dict)
     message: str = ""
     created_s: float = field(default_factory=time.time)
     started_s: float | None = None
@@ -143,7 +144,7 @@ class Store:
         )
         return self.get(found[0])
 
-    def progress(self, identity: str, progress: dict[str, Any]) -> None:
+    def progress(self, identity: str, progress: Json) -> None:
         self._db.execute(
             "UPDATE jobs SET progress = ? WHERE id = ?", (json.dumps(progress), identity)
         )

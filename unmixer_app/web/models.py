@@ -5,7 +5,7 @@ Units are part of the names.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import File, Form, Path, Query, UploadFile
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from unmixer_app.service.store import State
 from unmixer_core.schema.chain import MAX_EFFECTS
 from unmixer_core.schema.rack import RACK
+from unmixer_core.system.json_types import Json
 
 EFFECTS = tuple(RACK.effect_names)
 DEVICES = tuple(device.key for device in RACK.devices)
@@ -34,7 +35,7 @@ class Problem(BaseModel):
     )
 
 
-EXAMPLE_OPTIONS: dict[str, Any] = {"lock": ["saturator.drive=12"], "chain": "Saturator>Reverb"}
+EXAMPLE_OPTIONS: Json = {"lock": ["saturator.drive=12"], "chain": "Saturator>Reverb"}
 STEPS = "propose, proposal, refine, refined, corrected, changed, polished, write"
 
 
@@ -99,7 +100,7 @@ class Upload(JobOptions):
 UploadForm = Annotated[Upload, Form(media_type="multipart/form-data")]
 
 
-EXAMPLE_BEST: dict[str, Any] = {
+EXAMPLE_BEST: Json = {
     "mss_db": 3.2,
     "similarity_percent": 79.2,
     "chain": ["Saturator", "Reverb"],
@@ -157,7 +158,7 @@ class JobView(BaseModel):
         description="When its results are removed at the latest, seconds since 1970.",
         examples=[1795604846.5],
     )
-    options: dict[str, Any] = Field(description="What was asked for.", examples=[EXAMPLE_OPTIONS])
+    options: Json = Field(description="What was asked for.", examples=[EXAMPLE_OPTIONS])
 
 
 class Control(BaseModel):
@@ -187,7 +188,7 @@ class DeviceBody(BaseModel):
     )
 
 
-EXAMPLE_PATCH: dict[str, Any] = {
+EXAMPLE_PATCH: Json = {
     "note": 48,
     "gate_s": 0.5,
     "chain": ["Saturator"],

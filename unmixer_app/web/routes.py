@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterable
-from typing import Annotated, Any
+from typing import Annotated
 from urllib.parse import quote
 
 from fastapi import APIRouter, Body, Depends, Query, Request, Response
@@ -34,6 +34,7 @@ from unmixer_app.web.models import (
     UploadForm,
 )
 from unmixer_core.schema.patch import Patch
+from unmixer_core.system.json_types import Json
 
 WAV = "audio/wav"
 SENTENCES = {
@@ -62,10 +63,10 @@ LOCATION = {
         "example": "/jobs/7c9e6679f3a1b2c4",
     }
 }
-ACCEPTED: dict[int | str, dict[str, Any]] = {202: {"headers": LOCATION}}
+ACCEPTED: dict[int | str, Json] = {202: {"headers": LOCATION}}
 
 
-def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def problems(*statuses: int) -> dict[int | str, Json]:
     """OpenAPI's `responses` for these and for what any request may meet."""
     return {
         s: {"model": Problem, "description": SENTENCES[s]}
@@ -74,7 +75,7 @@ def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def streamed_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def streamed_problems(*statuses: int) -> dict[int | str, Json]:
     """The same for a route whose success is no JSON but a stream."""
     problem = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
     return {
@@ -84,7 +85,7 @@ def streamed_problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def binary(media: str, what: str) -> dict[int | str, dict[str, Any]]:
+def binary(media: str, what: str) -> dict[int | str, Json]:
     return {
         200: {
             "description": what,
@@ -190,7 +191,7 @@ async def cancel(
 
 
 @router.get("/jobs/{id}/patch.json", tags=["answers"], responses=problems(404, 409))
-async def patch_json(id: JobId, service: Ours) -> dict[str, Any]:
+async def patch_json(id: JobId, service: Ours) -> Json:
     """The patch: devices in order, every knob in physical, unit and raw values with intervals.
 
     Similarity and its limits.
@@ -259,7 +260,7 @@ async def candidates(id: JobId, service: Ours) -> list[CandidateView]:
 @router.get(
     "/jobs/{id}/candidates/{number}/patch.json", tags=["answers"], responses=problems(404, 409)
 )
-async def candidate_patch(id: JobId, number: Number, service: Ours) -> dict[str, Any]:
+async def candidate_patch(id: JobId, number: Number, service: Ours) -> Json:
     """A candidate's patch."""
     service.part(id, "candidates", f"{number:02d}.json")
     return service.candidates(id)[number - 1]
@@ -321,7 +322,7 @@ async def render(patch: Sent, query: Compared, service: Ours) -> Response:
 
 
 @router.post("/describe", tags=["patches"], responses=problems())
-async def describe(patch: Sent) -> dict[str, Any]:
+async def describe(patch: Sent) -> Json:
     """A patch → the same in full.
 
     Every control in physical, unit and raw values, and which of them can be heard.
@@ -342,7 +343,7 @@ async def any_preset(patch: Sent) -> Response:
 
 
 @router.get("/schema", tags=["patches"], responses=problems())
-async def schema() -> dict[str, Any]:
+async def schema() -> Json:
     """Every device, knob (name, unit, range, law from raw to physical) and choice (items), in
     order; the schema's digest.
     """
@@ -358,7 +359,7 @@ async def health(service: Ours) -> Health:
     return Health(status="ok", uptime_s=round(time.time() - service.begun_s, 3))
 
 
-NOT_READY: dict[int | str, dict[str, Any]] = {
+NOT_READY: dict[int | str, Json] = {
     503: {"model": Readiness, "description": "Not ready; `problems` says why."}
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 from functools import cache
 from pathlib import PurePath
-from typing import Any
 
 import numpy as np
 
@@ -28,6 +27,7 @@ from unmixer_core.schema.devices import Device
 from unmixer_core.schema.knob import Choice, Knob
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
+from unmixer_core.system.json_types import Json
 
 
 def job(job: QueuedJob, service: Service) -> JobView:
@@ -55,7 +55,7 @@ def job(job: QueuedJob, service: Service) -> JobView:
     )
 
 
-def budget_s(options: dict[str, Any], unmix: config.Unmix) -> float | None:
+def budget_s(options: Json, unmix: config.Unmix) -> float | None:
     """Seconds the search may take, about: `polish_s` begins where refinement has ended.
 
     None: it is over in seconds.
@@ -77,7 +77,7 @@ def patch(body: PatchBody) -> Patch:
     return patch_file.parse(body.model_dump(by_alias=True))
 
 
-def candidates(identity: str, found: list[dict[str, Any]], chance_db: float) -> list[CandidateView]:
+def candidates(identity: str, found: list[Json], chance_db: float) -> list[CandidateView]:
     views = []
     for number, document in enumerate(found, start=1):
         percent = float(np.clip(100.0 * (1.0 - document["mss_db"] / chance_db), 0.0, 100.0))
@@ -119,7 +119,7 @@ def ready(service: Service) -> Readiness:
 
 
 @cache
-def schema() -> dict[str, Any]:
+def schema() -> Json:
     """RACK as data."""
     return {
         "digest": RACK.digest,
@@ -128,7 +128,7 @@ def schema() -> dict[str, Any]:
     }
 
 
-def _device(device: Device) -> dict[str, Any]:
+def _device(device: Device) -> Json:
     return {
         "key": device.key,
         "name": device.name,
@@ -139,7 +139,7 @@ def _device(device: Device) -> dict[str, Any]:
     }
 
 
-def _knob(knob: Knob) -> dict[str, Any]:
+def _knob(knob: Knob) -> Json:
     """`law` maps raw to physical, and raw is raw_low + (raw_high - raw_low) · unit (rounded when
     `integer`).
     """
@@ -156,7 +156,7 @@ def _knob(knob: Knob) -> dict[str, Any]:
     }
 
 
-def _choice(choice: Choice) -> dict[str, Any]:
+def _choice(choice: Choice) -> Json:
     return {
         "key": choice.key,
         "name": choice.name,

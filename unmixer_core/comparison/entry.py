@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from unmixer_core.metrics import patch as metrics_patch
 from unmixer_core.schema.patch import Patch
 from unmixer_core.scoring.score import ScoreTarget, measure
+from unmixer_core.system.json_types import Json
 
 #: Names of the methods, in the order of the table: the values of its column `row`.
 METHODS = (
@@ -46,9 +46,7 @@ class Entry:
     curve: Sequence[tuple[float, float, float]] = ()
 
 
-def table_rows(
-    entries: Sequence[Entry], target: ScoreTarget, sample_rate: int
-) -> list[dict[str, Any]]:
+def table_rows(entries: Sequence[Entry], target: ScoreTarget, sample_rate: int) -> list[Json]:
     """Measure the entries of one clip and return them as table rows.
 
     Columns: phase, id, row (the method), all measures, seconds, renders, chain, curve; `pairs`: how
@@ -58,7 +56,7 @@ def table_rows(
     rows = []
     for entry in entries:
         right, _, pairs = metrics_patch.order_hits(entry.patch.effects, target.patch.effects)
-        row: dict[str, Any] = {"phase": target.phase, "id": target.id, "row": entry.method}
+        row: Json = {"phase": target.phase, "id": target.id, "row": entry.method}
         row |= measure(entry.audio, target, sample_rate, True)
         row["seconds"] = entry.seconds
         row["renders"] = entry.renders

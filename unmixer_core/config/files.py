@@ -16,6 +16,7 @@ from unmixer_core.config.sentences import sentences
 from unmixer_core.config.yaml12 import read_yaml
 from unmixer_core.errors import ConfigError
 from unmixer_core.system import files
+from unmixer_core.system.json_types import Json, JsonView
 
 
 def load(path: str | Path = "params.yaml") -> Params:
@@ -34,12 +35,12 @@ def load_profile(profile: str | Path, base: str | Path = "params.yaml") -> Param
     return validate(merge(read_yaml(base), read_yaml(profile)), source=str(profile))
 
 
-def with_values(params: Params, values: Mapping[str, Any]) -> Params:
+def with_values(params: Params, values: JsonView) -> Params:
     """A checked copy: `with_values(params, {"loss.lambda_s": 0.5})`."""
     return validate(merge(params.model_dump(), nest(values)), source="with_values")
 
 
-def validate(data: Mapping[str, Any], *, source: str) -> Params:
+def validate(data: JsonView, *, source: str) -> Params:
     """Return the sections of plain nested data; `source` names the data in the error.
 
     Raises:
@@ -55,7 +56,7 @@ def validate(data: Mapping[str, Any], *, source: str) -> Params:
     return params
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(base: JsonView, over: JsonView) -> Json:
     """`base` with the leaves of `over` on top; lists are replaced whole."""
     merged = dict(base)
     for key, value in over.items():
@@ -68,9 +69,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def nest(values: Mapping[str, Any]) -> dict[str, Any]:
+def nest(values: JsonView) -> Json:
     """{"a.b": 1} -> {"a": {"b": 1}}."""
-    nested: dict[str, Any] = {}
+    nested: Json = {}
     for dotted, value in values.items():
         for key in reversed(dotted.split(".")):
             value = {key: value}
@@ -78,9 +79,9 @@ def nest(values: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(data: JsonView, prefix: str = "") -> Json:
     """{"a": {"b": 1}} -> {"a.b": 1}."""
-    flat: dict[str, Any] = {}
+    flat: Json = {}
     for key, value in data.items():
         flat |= (
             flatten(value, f"{prefix}{key}.")
@@ -96,7 +97,7 @@ def _tuples(value: Any) -> Any:
     return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
 
 
-def apply_profile(profile: str | Path, params_path: str | Path = "params.yaml") -> dict[str, Any]:
+def apply_profile(profile: str | Path, params_path: str | Path = "params.yaml") -> Json:
     """Write a profile's overrides into a parameter file, its comments kept.
 
     Returns what changed, by dotted key.

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from unmixer_core.errors import ConfigError
+from unmixer_core.system.json_types import Json
 
 
 class _Loader(yaml.SafeLoader):
@@ -58,7 +59,7 @@ _Loader.add_constructor(
 )  # 010 is ten, not eight
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> Json:
     """A YAML mapping. Raises ConfigError when the file is missing, not YAML, or not a mapping."""
     try:
         data = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 (a SafeLoader)

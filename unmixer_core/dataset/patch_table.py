@@ -22,6 +22,7 @@ from unmixer_core.dataset.shards import Shard, ShardWriter
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import PHASES, SPLITS, Patch, Patches
 from unmixer_core.schema.rack import RACK
+from unmixer_core.system.json_types import Json
 
 BLOCK = 4096
 RECORDS, PLACES = "patches.npy", "places.npy"
@@ -176,7 +177,7 @@ def places_of(patches: Patches) -> NDArray[np.int8]:
 
 
 def _patches(records: NDArray[np.void], places: NDArray[np.int8]) -> Patches:
-    columns: dict[str, Any] = {name: records[name].copy() for name in RECORD.names or ()}
+    columns: Json = {name: records[name].copy() for name in RECORD.names or ()}
     columns["choices"], columns["note"] = (
         columns["choices"].astype(np.int64),
         columns["note"].astype(np.int64),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from unmixer_core.inference.constraints import Constraints
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
+from unmixer_core.system.json_types import Json
 
 #: Chains whose probabilities are reported.
 CHAINS_SHOWN = 8
@@ -93,7 +93,7 @@ class PatchPosterior:
         return marginals.intervals(self.model, self.features, *inputs, patches, levels=levels)
 
     @torch.no_grad()
-    def probabilities(self, note: int, gate_s: float) -> dict[str, Any]:
+    def probabilities(self, note: int, gate_s: float) -> Json:
         """Probabilities of the discrete parts, as JSON.
 
         `choices`: id → item → probability; `present`: effect → probability; `chains`: the likeliest

@@ -5,10 +5,8 @@ it and trust it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -21,6 +19,7 @@ from unmixer_core.features.frames import FeatureSpec
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.schema.rack import RACK
 from unmixer_core.system import files
+from unmixer_core.system.json_types import Json, JsonView
 
 REBUILD = "dvc repro train_dry train_fx train_full"
 
@@ -31,10 +30,10 @@ class Checkpoint:
 
     model: Unmixer
     settings: config.Model
-    about: dict[str, Any]
+    about: Json
 
 
-def save(folder: Path, model: Unmixer, settings: config.Model, about: Mapping[str, Any]) -> None:
+def save(folder: Path, model: Unmixer, settings: config.Model, about: JsonView) -> None:
     """Write model.safetensors (weights and feature normalisation) and model.json."""
     weights = {
         name: value.detach().contiguous().cpu() for name, value in model.state_dict().items()

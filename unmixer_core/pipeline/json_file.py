@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unmixer_core.system.json_types import Json, JsonView
+
 if TYPE_CHECKING:
     pass
 
 
-def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+def rounded(values: JsonView) -> Json:
     """Nested metrics as JSON can hold them.
 
     Floats to six significant digits, non-finite ones as null, keys sorted.
@@ -36,7 +38,7 @@ def _rounded(value: Any) -> Any:
     )
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Path, values: JsonView) -> None:
     """Sorted, indented JSON, written beside the target and moved onto it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")

@@ -23,12 +23,13 @@ from urllib.parse import urlparse
 from filelock import FileLock
 
 from unmixer_core import config
+from unmixer_core.system.json_types import JsonView
 
 EXPERIMENT = "neural-unmixer"
 FLUSH_SECONDS, FLUSH_METRICS, BATCH_PARAMS = 10.0, 1000, 100
 
 
-def numbers(values: Mapping[str, Any]) -> dict[str, float]:
+def numbers(values: JsonView) -> dict[str, float]:
     """The finite numbers of nested metrics, under dotted names that MLflow accepts."""
     flat = {safe_name(key): value for key, value in config.flatten(values).items()}
     return {
@@ -72,7 +73,7 @@ class Sink:
         self.flushed = time.monotonic()
         self.parent = self.child = self.stage = ""
 
-    def write(self, record: Mapping[str, Any]) -> None:
+    def write(self, record: JsonView) -> None:
         getattr(self, f"_{record['do']}")(record)
 
     def _experiment(self, root: Path) -> str:
@@ -84,7 +85,7 @@ class Sink:
             name, (root / "mlartifacts").resolve().as_uri() if local else None
         )
 
-    def _open(self, record: Mapping[str, Any]) -> None:
+    def _open(self, record: JsonView) -> None:
         self.stage, tags = record["stage"], record["tags"]
         key = {"unmixer.key": record["key"]}
         self.parent = self._run(
@@ -108,9 +109,9 @@ class Sink:
         self,
         identity: dict[str, str],
         tags: dict[str, str],
-        record: Mapping[str, Any],
+        record: JsonView,
         name: str,
-        params: Mapping[str, Any],
+        params: JsonView,
     ) -> str:
         """The run with these identifying tags, made if there is none yet."""
         if found := self._search(identity):
@@ -125,7 +126,7 @@ class Sink:
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         return list(self.client.search_runs([self.experiment], query))
 
-    def _params(self, run_id: str, params: Mapping[str, Any]) -> None:
+    def _params(self, run_id: str, params: JsonView) -> None:
         from mlflow.entities import Param
 
         entries = [Param(safe_name(key), str(value)[:6000]) for key, value in params.items()]
@@ -141,7 +142,7 @@ class Sink:
             if run.info.status == "RUNNING":
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def _mark_cached(self, record: Mapping[str, Any]) -> None:
+    def _mark_cached(self, record: JsonView) -> None:
         here = {
             run.data.tags.get("unmixer.stage")
             for run in self._search({"mlflow.parentRunId": self.parent})
@@ -153,7 +154,7 @@ class Sink:
         if f"cached.{self.stage}" in self.client.get_run(self.parent).data.tags:
             self.client.delete_tag(self.parent, f"cached.{self.stage}")
 
-    def _metrics(self, record: Mapping[str, Any]) -> None:
+    def _metrics(self, record: JsonView) -> None:
         from mlflow.entities import Metric
 
         time_ms, step = record["time_ms"], record["step"] or 0
@@ -169,7 +170,7 @@ class Sink:
             self.client.log_batch(self.child, metrics=self.buffer[start : start + FLUSH_METRICS])
         self.buffer, self.flushed = [], time.monotonic()
 
-    def _artifact(self, record: Mapping[str, Any]) -> None:
+    def _artifact(self, record: JsonView) -> None:
         path = self.artifacts / record["file"]
         if path.is_dir():
             self.client.log_artifacts(
@@ -178,7 +179,7 @@ class Sink:
         else:
             self.client.log_artifact(self.child, str(path), record["folder"] or None)
 
-    def _close(self, record: Mapping[str, Any]) -> None:
+    def _close(self, record: JsonView) -> None:
         self.flush()
         values, status, end_ms = record["metrics"], record["status"], record["time_ms"]
         self._log(self.child, values, 0, end_ms)

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from unmixer_core import config
 from unmixer_core.errors import StageError, UnmixerError
 from unmixer_core.pipeline import tracking
+from unmixer_core.system.json_types import Json, JsonView
 
 if TYPE_CHECKING:
     pass
@@ -39,7 +40,7 @@ from unmixer_core.pipeline.log import StageLog, first_rank
 from unmixer_core.pipeline.machine import peak_memory_mib, threads
 from unmixer_core.pipeline.state import _release_states
 
-Main = Callable[..., Mapping[str, Any] | None]
+Main = Callable[..., JsonView | None]
 
 
 def run_stage(
@@ -139,7 +140,7 @@ def _disk_is_full(error: BaseException | None) -> bool:
     return False
 
 
-def execute(main: Main, argv: list[str], name: str | None = None) -> dict[str, Any]:
+def execute(main: Main, argv: list[str], name: str | None = None) -> Json:
     """`run_stage` without the exits: the metrics as written.
 
     Raises what main raises, and ConfigError before it.

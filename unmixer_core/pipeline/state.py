@@ -8,7 +8,6 @@ import hashlib
 import json
 import shutil
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from filelock import FileLock, Timeout
 from unmixer_core import config
 from unmixer_core.errors import StageError
 from unmixer_core.pipeline import tracking
+from unmixer_core.system.json_types import JsonView
 
 if TYPE_CHECKING:
     pass
@@ -28,7 +28,7 @@ _held: list[tuple[FileLock, Path, bool]] = []
 # --- resumable state --------------------------------------------------------------------------
 
 
-def state_dir(stage: str, key: Mapping[str, Any], *, keep: bool = False) -> Path:
+def state_dir(stage: str, key: JsonView, *, keep: bool = False) -> Path:
     """A folder for half-finished work of one stage with one set of inputs, outside DVC's outs (DVC
     deletes those).
 

@@ -31,13 +31,13 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock, Timeout
 
 from unmixer_core import config
 from unmixer_core.config.yaml12 import read_yaml
 from unmixer_core.pipeline.mlflow_sink import Sink, numbers, safe_name, tracking_uri
+from unmixer_core.system.json_types import Json, JsonView
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def project_root() -> Path:
 # --- what a run is called and where it belongs ------------------------------------------------
 
 
-def open_record(stage: str, params: config.Params, sections: list[str]) -> dict[str, Any]:
+def open_record(stage: str, params: config.Params, sections: list[str]) -> Json:
     """The first record of a stage's run: its names, tags, parameters and the stages before it.
 
     Args:
@@ -126,7 +126,7 @@ def stages_before(stage: str, pipeline: str | Path = "dvc.yaml") -> dict[str, Pa
     return {name: Path(_path(entries[0])) if entries else None for name, entries in metrics.items()}
 
 
-def _path(entry: str | dict[str, Any]) -> str:
+def _path(entry: str | Json) -> str:
     return entry if isinstance(entry, str) else next(iter(entry))
 
 
@@ -173,11 +173,11 @@ class Journal:
         self.lock = FileLock(str(folder / "lock"))
         self.lock.acquire(timeout=0)
 
-    def write(self, record: Mapping[str, Any]) -> None:
+    def write(self, record: JsonView) -> None:
         with (self.folder / "records.jsonl").open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(record) + "\n")
 
-    def read(self) -> Iterator[dict[str, Any]]:
+    def read(self) -> Iterator[Json]:
         """All whole records; a last line that a crash cut short is left out."""
         for line in (self.folder / "records.jsonl").read_text(encoding="utf-8").splitlines():
             with suppress(ValueError):
@@ -221,7 +221,7 @@ class Tracker:
     Never raises for a store's sake.
     """
 
-    def __init__(self, first: Mapping[str, Any], root: Path | None = None) -> None:
+    def __init__(self, first: JsonView, root: Path | None = None) -> None:
         self.root = root or project_root()
         self.journal = Journal(
             self.root / ".unmixer" / "journal" / f"{first['stage']}-{first['id']}"
@@ -257,7 +257,7 @@ class Tracker:
         """
         return self.journal.folder / "artifacts" / safe_name(name).replace("/", "-")
 
-    def close(self, status: str, metrics: Mapping[str, Any] | None = None) -> None:
+    def close(self, status: str, metrics: JsonView | None = None) -> None:
         """End the run ("FINISHED", "FAILED" or "KILLED") with its final numbers."""
         self._send(
             {
@@ -269,7 +269,7 @@ class Tracker:
         )
         self.journal.delete() if self.sink else self.journal.release()
 
-    def _send(self, record: Mapping[str, Any]) -> None:
+    def _send(self, record: JsonView) -> None:
         with self.guard:
             try:
                 self.journal.write(record)

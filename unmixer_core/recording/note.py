@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from unmixer_core import audio
 from unmixer_core.errors import AudioError
 from unmixer_core.recording import candidates, defects, envelope, sound_file
+from unmixer_core.system.json_types import Json
 
 #: Seconds below which a sound says little of most knobs.
 SHORT_S = 0.15
@@ -51,7 +51,7 @@ class RecordedNote:
     gate_s: float
     notes: tuple[int, ...]
     remarks: tuple[str, ...]
-    about: dict[str, Any] = field(default_factory=dict)
+    about: Json = field(default_factory=dict)
     given: tuple[str, ...] = ()
     gates_s: tuple[float, ...] = ()
 
@@ -178,9 +178,7 @@ def _length_remarks(length_s: float, clip_s: float) -> list[str]:
     return remarks
 
 
-def _facts(
-    path: Path, sound: sound_file.Sound, start_s: float, clip: Array, rate: int
-) -> dict[str, Any]:
+def _facts(path: Path, sound: sound_file.Sound, start_s: float, clip: Array, rate: int) -> Json:
     """Facts of the file and the note, as patch.json carries them."""
     peak = max(audio.peak(sound.samples), 1e-30)
     loudness_lufs = audio.SILENCE_LUFS

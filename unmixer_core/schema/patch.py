@@ -5,7 +5,6 @@ parquet with the schema digest.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -19,6 +18,8 @@ from numpy.typing import NDArray
 from unmixer_core.errors import SchemaMismatch, StageError
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.rack import RACK
+from unmixer_core.system.files import replacing
+from unmixer_core.system.json_types import Json, JsonView
 
 FloatArray = NDArray[np.float32]
 PHASES = ("dry", "nonlinear", "full")
@@ -115,7 +116,7 @@ class Patch:
                 knobs[RACK.knob_index[key]] = value
         return replace(self, knobs=knobs, choices=choices)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """What a person reads and a file keeps.
 
         Devices in order, each value in physical, raw and unit.
@@ -156,7 +157,7 @@ class Patch:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Patch:
+    def from_dict(cls, data: JsonView) -> Patch:
         """The inverse of to_dict; controls that are not given keep their default.
 
         Raises SchemaMismatch, ValueError.
@@ -244,7 +245,7 @@ class Patches:
 
         Written then moved.
         """
-        columns: dict[str, Any] = {
+        columns: Json = {
             "id": self.id,
             "phase": self.phase.tolist(),
             "split": self.split.tolist(),
@@ -254,10 +255,8 @@ class Patches:
         columns |= {ref.id: self.choices[:, i] for i, ref in enumerate(RACK.choices)}
         columns |= {ref.id: self.knobs[:, i] for i, ref in enumerate(RACK.knobs)}
         table = pa.table(columns).replace_schema_metadata({"schema_digest": RACK.digest})
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(".tmp")
-        pq.write_table(table, temporary, row_group_size=ROW_GROUP)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            pq.write_table(table, temporary, row_group_size=ROW_GROUP)
 
     @classmethod
     def read(cls, path: Path) -> Patches:

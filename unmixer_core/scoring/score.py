@@ -30,6 +30,7 @@ from unmixer_core.metrics import statistics
 from unmixer_core.schema.patch import PHASES, Patch, Patches
 from unmixer_core.scoring.baselines import UNHEARD_DB, Majority, at_note, random_patches
 from unmixer_core.scoring.retrieval import Retrieval
+from unmixer_core.system.json_types import Json, JsonView
 
 #: Rows of the table in reading order. `nearest` is the better of the training render as it is and
 #: its patch at the target's note.
@@ -185,7 +186,7 @@ class Ledger:
 
     def __init__(self, path: Path | None) -> None:
         self.path, self.torn = path, False
-        self.rows: dict[str, dict[str, Any]] = {}
+        self.rows: dict[str, Json] = {}
         if path is not None and path.exists():
             text = path.read_text(encoding="utf-8")
             self.torn = not text.endswith("\n")
@@ -196,7 +197,7 @@ class Ledger:
                     continue
                 self.rows[entry.pop("key")] = entry
 
-    def add(self, key: str, values: Mapping[str, Any]) -> None:
+    def add(self, key: str, values: JsonView) -> None:
         """Remember values under a key."""
         self.rows[key] = dict(values)
         if self.path is not None:
@@ -278,7 +279,7 @@ def _judge(job: ScoreJob, sound: Any, target: ScoreTarget, sample_rate: int) -> 
     return measure(sound, target, sample_rate, job.detail)
 
 
-def _row(job: ScoreJob, target: ScoreTarget, values: Mapping[str, float]) -> dict[str, Any]:
+def _row(job: ScoreJob, target: ScoreTarget, values: Mapping[str, float]) -> Json:
     return {
         "phase": target.phase,
         "row": job.row,

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from unmixer_core.errors import UnmixerError
+from unmixer_core.system.json_types import Json
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_WITHIN_S = 120.0
@@ -34,7 +35,7 @@ BARE = re.compile(r"PATH|HOME|LANG|LC_\w+|TZ|TMPDIR|LD_LIBRARY_PATH|DYLD_\w+|PYT
 SECRET = re.compile(
     r"(?i)^(aws|azure|google|gcp|gcloud|cloudsdk|boto|s3|hf|wandb|mlflow|dvc)_|token|secret|passw|credential|auth|(^|_)key(_|$)|apikey"
 )
-Message = dict[str, Any]
+Message = Json
 
 
 class ChildEnded(UnmixerError):

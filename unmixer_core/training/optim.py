@@ -19,13 +19,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, overload
+from typing import overload
 
 import geoopt
 import torch
 from torch import Tensor
 
 from unmixer_core.errors import TrainingError
+from unmixer_core.system.json_types import Json
 
 CLIPS = ("norm", "element", "none")
 SHARED = ("encoder", "neck")
@@ -177,7 +178,7 @@ class GCWD(torch.optim.Optimizer):
                         self.eps,
                     )
 
-    def _moments(self, p: Tensor) -> dict[str, Any]:
+    def _moments(self, p: Tensor) -> Json:
         state = self.state[p]
         if not state:
             state["step"] = 0
@@ -214,10 +215,10 @@ class GCWD(torch.optim.Optimizer):
         every = max(1, flat.numel() // _PERCENTILE_SAMPLE)
         return max(_percentile(flat[::every], self.percentile), 1e-30)
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Json:
         return super().state_dict() | {"norms": list(self.norms)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: Json) -> None:
         state_dict = dict(state_dict)
         self.norms = list(state_dict.pop("norms"))
         super().load_state_dict(state_dict)
@@ -229,7 +230,7 @@ def _kind(p: Tensor) -> str:
     return "decayed" if p.ndim >= 2 else "plain"
 
 
-def _group(named: list[tuple[str, Tensor]], kind: str) -> dict[str, Any]:
+def _group(named: list[tuple[str, Tensor]], kind: str) -> Json:
     chosen = [(name, p) for name, p in named if _kind(p) == kind]
     return {"params": [p for _, p in chosen], "names": [name for name, _ in chosen], "kind": kind}
 
@@ -241,7 +242,7 @@ def _percentile(values: Tensor, percentile: float | None) -> float:
 def _adam(
     p: Tensor,
     gradient: Tensor,
-    state: dict[str, Any],
+    state: Json,
     lr: float,
     decay: float,
     beta1: float,
@@ -257,7 +258,7 @@ def _adam(
 def _riemannian_adam(
     p: geoopt.ManifoldParameter,
     gradient: Tensor,
-    state: dict[str, Any],
+    state: Json,
     lr: float,
     decay: float,
     beta1: float,
@@ -272,7 +273,7 @@ def _riemannian_adam(
     _move_on_manifold(p, state["mean"] / root * (-lr / (1 - beta1 ** state["step"])), state)
 
 
-def _move_on_manifold(p: geoopt.ManifoldParameter, tangent: Tensor, state: dict[str, Any]) -> None:
+def _move_on_manifold(p: geoopt.ManifoldParameter, tangent: Tensor, state: Json) -> None:
     """Follow the tangent vector and carry the momentum along."""
     point, mean = p.manifold.retr_transp(p, tangent, state["mean"])
     p.copy_(p.manifold.projx(point))

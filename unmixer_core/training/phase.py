@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +31,7 @@ from unmixer_core.model import checkpoint, noise
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.pipeline.log import Log
 from unmixer_core.system import files
+from unmixer_core.system.json_types import Json
 from unmixer_core.training import losses
 from unmixer_core.training.assessment import assess, assess_all
 from unmixer_core.training.assessment import report as report_of
@@ -336,7 +336,7 @@ def _resume(
     """
     there = ranks.first and path.exists()
     where = device if ranks.world == 1 else "cpu"
-    saved: dict[str, Any] | None = ranks.same(
+    saved: Json | None = ranks.same(
         torch.load(path, map_location=where, weights_only=True) if there else None
     )
     if saved is None:

@@ -20,6 +20,7 @@ from unmixer_core.errors import ConfigError
 from unmixer_core.headless.faults.faulty_link import LINK_FAULTS, FaultyLink
 from unmixer_core.headless.faults.faulty_takes import TAKE_FAULTS, FaultyTakes
 from unmixer_core.headless.server.server import OscServer
+from unmixer_core.system.json_types import Json
 
 Settings = Mapping[str, float | str]
 ADDRESS_FAULTS: dict[str, dict[str, float | str]] = {
@@ -91,7 +92,7 @@ def install(server: OscServer, faults: Sequence[Fault], seed: int = 0) -> None:
         server.companion.clear()
 
 
-def _answer(table: dict[str, Any], address: str, change: Any) -> None:
+def _answer(table: Json, address: str, change: Any) -> None:
     """Puts `change` between an address's reply and the wire."""
     right = table[address]
     table[address] = lambda args: change(right(args))

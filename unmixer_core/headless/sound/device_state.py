@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cache
-from typing import Any
 
 from unmixer_core.schema.devices import EFFECTS, TABLES, WAVETABLE
 from unmixer_core.schema.knob import Law
 from unmixer_core.schema.notes import hz_to_midi
+from unmixer_core.system.json_types import Json
 
 Controls = dict[str, float]
 PROPERTIES: dict[
@@ -42,12 +42,12 @@ class DeviceState:
     properties: dict[str, int] = field(default_factory=dict)
     modulation: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> Json:
         """Plain data, for JSON."""
         return asdict(self)
 
     @staticmethod
-    def from_dict(data: dict[str, Any]) -> DeviceState:
+    def from_dict(data: Json) -> DeviceState:
         """The state that `to_dict` gave."""
         return DeviceState(**data)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from typing import Any
+
+from unmixer_core.system.json_types import Json
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class SoundJob:
     and the file to write.
     """
 
-    devices: list[dict[str, Any]]
+    devices: list[Json]
     note: int
     velocity: float
     start_s: float

@@ -8,9 +8,10 @@ import base64
 import json
 from collections.abc import Sequence
 from functools import cache
-from typing import Any
 
 import numpy as np
+
+from unmixer_core.system.json_types import Json
 
 EFFECT_SLOTS = (
     "chorus",
@@ -37,7 +38,7 @@ LFO_POINTS: tuple[
 
 
 @cache
-def skeleton() -> dict[str, Any]:
+def skeleton() -> Json:
     """The init preset of the installed vita as a dictionary; do not change it.
 
     Building one costs a Synth (about 65 ms).
@@ -60,7 +61,7 @@ def chain_code(slots: Sequence[str]) -> float:
     return float(code)
 
 
-def table(name: str, encoded_frames: Sequence[str], last_position: int) -> dict[str, Any]:
+def table(name: str, encoded_frames: Sequence[str], last_position: int) -> Json:
     """A wavetable whose frames stand at equal distances from 0 to `last_position`, cross-faded
     linearly in time.
     """
@@ -84,7 +85,7 @@ def table(name: str, encoded_frames: Sequence[str], last_position: int) -> dict[
     return header | {"groups": [{"components": [component]}]}
 
 
-def lfo_shape(shape: int) -> dict[str, Any]:
+def lfo_shape(shape: int) -> Json:
     """An LFO line by Live's LFO Shape.
 
     With phase 0.25 the sine and the triangle start at their rising zero.
@@ -101,7 +102,7 @@ def lfo_shape(shape: int) -> dict[str, Any]:
 
 
 @cache
-def fm_sample() -> dict[str, Any]:
+def fm_sample() -> Json:
     """A looped sine whose pitch, with key tracking, is the note's.
 
     The modulator of the oscillators' FM mode.

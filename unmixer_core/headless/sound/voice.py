@@ -45,7 +45,6 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from unmixer_core.errors import HostError
 from unmixer_core.headless.sound import wavetables
@@ -61,6 +60,7 @@ from unmixer_core.headless.sound.device_state import (
 from unmixer_core.headless.sound.vital import chain_code, fm_sample, lfo_shape, skeleton, table
 from unmixer_core.schema.devices import EFFECTS as SCHEMA_EFFECTS
 from unmixer_core.schema.devices import WAVETABLES
+from unmixer_core.system.json_types import Json
 
 LAST_FRAME, SUB_LAST_FRAME = 124, 32
 FILTER_SEMITONES = 120.0
@@ -180,7 +180,7 @@ def preset(
     return json.dumps(base | {"settings": settings, "preset_name": "Un-Mixer"})
 
 
-def _table(state: VitalVoice, i: int, name: str, for_render: bool) -> dict[str, Any]:
+def _table(state: VitalVoice, i: int, name: str, for_render: bool) -> Json:
     """The i-th oscillator's table.
 
     A static one is cut to its frame, and the frame control set to it.

@@ -27,6 +27,7 @@ from unmixer_core.live.farm.host_list import HostSpec
 from unmixer_core.live.ray.actor import HostActor
 from unmixer_core.live.ray.engine import HEADER_BYTES, START_HEAD, packed
 from unmixer_core.live.session.take import Take
+from unmixer_core.system.json_types import Json
 
 PLACED_WITHIN_S = 60.0
 TOKEN = "; where its head asks for a token, ~/.ray/auth_token here must be the head's"
@@ -120,7 +121,7 @@ class Driver:
             ) from error
 
     def _create(self, spec: HostSpec) -> Any:
-        options: dict[str, Any] = {
+        options: Json = {
             "num_cpus": 0 if spec.live else 1,
             "max_restarts": -1,
             "max_task_retries": 0,
