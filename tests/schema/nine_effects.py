@@ -33,17 +33,18 @@ def add_proxy_module() -> None:
     """The effect's function in dsp and its module in the proxy."""
     from torch import Tensor
 
-    from unmixer_core.proxy import effects
     from unmixer_core.proxy.controls import Controls
+    from unmixer_core.proxy.effects import registry
+    from unmixer_core.proxy.effects.base import Effect
 
     def gain(audio: Tensor, gain_db: Tensor) -> Tensor:
         return audio * 10.0 ** (gain_db[:, None, None] / 20.0)
 
-    class Gain(effects.Effect):
+    class Gain(Effect):
         def forward(self, audio: Tensor, controls: Controls, sample_rate: float) -> Tensor:
             return gain(audio, controls.physical("gain"))
 
-    effects.MODULES["gain"] = Gain
+    registry.MODULES["gain"] = Gain
 
 
 def add_mapping() -> None:
