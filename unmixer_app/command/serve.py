@@ -13,8 +13,8 @@ def run(words: Sequence[str]) -> int:
     """Run the service until Ctrl-C; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="unmix serve",
-        description="The service and its web page. UNMIXER_SERVE_* in the environment set the "
-        "rest; docs/service.md lists them.",
+        description="The service and its web page. The environment sets the "
+        "rest; docs/environment.md lists the variables.",
     )
     parser.add_argument("--host", help="address to listen on (UNMIXER_SERVE_HOST, 127.0.0.1)")
     parser.add_argument("--port", help="port to listen on (UNMIXER_SERVE_PORT, 8000)")

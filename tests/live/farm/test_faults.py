@@ -28,7 +28,7 @@ from unmixer_core.headless.faults.faults import FAULTS
 from unmixer_core.live.farm import hosts, supervisor
 from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.renderer import Renderer
-from unmixer_core.live.session import recorder
+from unmixer_core.live.session import recordings
 from unmixer_core.schema.patch import Patch
 
 pytestmark = pytest.mark.skipif(
@@ -176,7 +176,7 @@ def shorten(monkeypatch: pytest.MonkeyPatch, times: float = 1.0) -> None:
     `times` as much of it.
     """
     monkeypatch.setenv("UNMIXER_OSC_TIMEOUT_S", str(0.3 * times))
-    monkeypatch.setattr(recorder, "FILE_WITHIN_S", 0.15 * times)
+    monkeypatch.setattr(recordings, "FILE_WITHIN_S", 0.15 * times)
     monkeypatch.setattr(recorder, "SLACK_S", 1.2 * times)
     monkeypatch.setattr(recorder, "START_WITHIN_S", 0.8 * times)
     monkeypatch.setattr(supervisor, "PAUSE_S", 0.02)
