@@ -28,7 +28,7 @@ from unmixer_core.headless.faults.faults import FAULTS
 from unmixer_core.live.farm import hosts, supervisor
 from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.renderer import Renderer
-from unmixer_core.live.session import recordings
+from unmixer_core.live.session import recorder, recordings
 from unmixer_core.schema.patch import Patch
 
 pytestmark = pytest.mark.skipif(
