@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -76,7 +76,7 @@ def read(path: Path) -> Patch:
     return parse(data, str(path))
 
 
-def parse(data: Any, name: str = "this") -> Patch:
+def parse(data: Json, name: str = "this") -> Patch:
     """The patch of patch.json's content.
 
     Raises ConfigError, one sentence that calls it `name`, or SchemaMismatch.

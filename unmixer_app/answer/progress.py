@@ -8,9 +8,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from unmixer_core.recording.sound_file import shown
+
+if TYPE_CHECKING:
+    from unmixer_core.search.candidates import Candidate
 
 WORDS = {
     "load": "loading",
@@ -36,7 +39,7 @@ class Progress:
         self.name, self.stream = shown(Path(name)), stream or sys.stderr
         self.begun, self.last_s, self.step, self.told = time.perf_counter(), 0.0, "", set[str]()
 
-    def __call__(self, step: str, best: Any) -> None:
+    def __call__(self, step: str, best: Candidate | None) -> None:
         seconds = time.perf_counter() - self.begun
         live = self.stream.isatty()
         new = step != self.step if live else step not in self.told

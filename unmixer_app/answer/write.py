@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unmixer_app.answer import folder, patch_file, presets, sounds, tools
+from unmixer_app.answer import folder, patch_file, presets, sounds
 from unmixer_app.answer import page as answer_page
+from unmixer_app.answer import resources as answer_resources
 from unmixer_core import audio
 from unmixer_core.recording import sound_file
 from unmixer_core.recording.note import RecordedNote
@@ -50,7 +51,7 @@ def write(
         "verdict": answer_page.verdict(
             found.best.mss_db, found.renders, settings.poor_db, thorough=found.thorough
         ),
-        "model": tools.model_identity(request.model),
+        "model": answer_resources.model_identity(request.model),
         "source": found.best.source,
         "curve": [[round(s, 3), n, round(db, 4)] for s, n, db in found.curve],
         "renders": found.renders,

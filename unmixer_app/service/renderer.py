@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -65,7 +64,7 @@ def _distance(sound: audio.Clip, folder: str, params: config.Params) -> dict[str
 
 
 @lru_cache(maxsize=4)
-def _target(folder: str) -> tuple[Any, int, int]:
+def _target(folder: str) -> tuple[np.ndarray, int, int]:
     """Features, length in samples and rate of a job's recording."""
     heard = heard_file.read(Path(folder))
     return metrics_sound.mss_features(heard.clip, heard.rate), heard.clip.shape[1], heard.rate

@@ -62,7 +62,7 @@ def answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         patch_file.write(out / "patch.json", document)
         return document
 
-    monkeypatch.setattr(single, "tools", tools)
+    monkeypatch.setattr(single, "open_resources", tools)
     monkeypatch.setattr(single, "answer", answer)
     monkeypatch.setattr(single, "find_models", lambda *_: (tmp_path / "model", tmp_path))
     return folders
