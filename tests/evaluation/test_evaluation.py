@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,7 +45,7 @@ class FakeHost:
     def __init__(self, refuse: Iterable[str] = ()) -> None:
         self.refuse, self.renders = set(refuse), 0
 
-    def render(self, patches: list[Patch]) -> list[Any]:
+    def render(self, patches: list[Patch]) -> list[object]:
         self.renders += len(patches)
         return [
             SimpleNamespace(reason="refused") if p.digest in self.refuse else tone(p)

@@ -1,6 +1,4 @@
-"""patch.json: a patch as people read it and programs take it, with what the model believes about
-it.
-"""
+"""patch.json: a patch for people and programs, with the model's intervals and probabilities."""
 
 from __future__ import annotations
 

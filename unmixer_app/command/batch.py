@@ -1,6 +1,6 @@
-"""A folder of sounds: each one un-mixed into a folder of its own, a line each in summary.csv.
+"""Un-mix a folder of sounds: one folder and one line of summary.csv for each sound.
 
-Finished ones are not done again.
+A sound that has an answer already is skipped.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ COLUMNS = (
 
 
 def run(folder: Path, out: Path | None, request: answer_request.Request) -> int:
-    """Un-mix every sound below `folder`.
+    """Un-mix every sound below `folder`; return the exit status.
 
-    The exit status: 0 when every file has an answer (in Live too, where that was asked), else 1.
+    It is 0 when every file has an answer (and is in Live, with --push), else 1.
     """
     target = out or single.DEFAULT_OUT / folder.resolve().name
     files = sorted(_sounds(folder, target))
@@ -102,9 +102,9 @@ def _one(
     resources: SearchResources,
     rows: dict[Path, Json],
 ) -> bool:
-    """Puts the line of one file into `rows`; whether all went well.
+    """Un-mix one file and add its line to `rows`; return whether all steps succeeded.
 
-    Ctrl-C with an answer at hand writes it and is raised again afterwards.
+    Ctrl-C during a search ends it early. Its answer is written, then KeyboardInterrupt is raised.
     """
     place = _place(path, folder, target)
     progress = Progress(path.name)

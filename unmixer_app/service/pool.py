@@ -1,5 +1,7 @@
-"""Searchers at work: each takes the job that has waited longest, and what it tells goes to the
-store and to who listens.
+"""The pool of searcher processes.
+
+Each searcher takes the job that has waited longest. Its progress goes to the store and to the
+clients that follow the job.
 """
 
 from __future__ import annotations
