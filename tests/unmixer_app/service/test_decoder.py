@@ -102,7 +102,8 @@ def test_a_decoder_that_is_taken_over_is_ended_and_told(attack: str, tmp_path: P
         "decoder.MEMORY_BYTES, decoder.CPU_S, decoder.WALL_S = 256 << 20, 1, 2\n"
         f"request = {{'folder': {str(tmp_path)!r}, 'name': 'x.wav', 'note': None, 'gate_s': "
         f"None}}\n"
-        "print(json.dumps(decoder._decode_in_fork(request, config.load(decoder.ROOT / 'params.yaml'))))"
+        "params = config.load(decoder.ROOT / 'params.yaml')\n"
+        "print(json.dumps(decoder._decode_in_fork(request, params)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],
