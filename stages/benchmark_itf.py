@@ -17,6 +17,7 @@ from unmixer_core.pipeline import machine, run
 from unmixer_core.pipeline import state as pipeline_state
 from unmixer_core.pipeline.log import StageLog
 from unmixer_core.proxy.proxy import RackProxy
+from unmixer_core.scoring import neighbours as scoring_neighbours
 from unmixer_core.scoring import score
 
 
@@ -52,7 +53,9 @@ def main(
     state = pipeline_state.state_dir("benchmark_itf", key)
     ledger = score.Ledger(state / "clips.jsonl")
     targets = benchmark.read_targets(clips, out_of_domain, audio, sample, itf)
-    retrieval = score.index(clips, itf.n_retrieval, rate, machine.threads(), log.progress, state)
+    retrieval = scoring_neighbours.index(
+        clips, itf.n_retrieval, rate, machine.threads(), log.progress, state
+    )
     with Renderer(audio) as host:
         # the first and the last in-domain clip, so that hosts are warm before any clock runs
         host.render([targets.in_domain[0].patch, targets.in_domain[-1].patch])

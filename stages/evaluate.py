@@ -13,6 +13,7 @@ from unmixer_core import config
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.evaluation import detection, measurement, prediction, proxy_gap, recovery
 from unmixer_core.evaluation import page as evaluation_page
+from unmixer_core.evaluation import summary as evaluation_summary
 from unmixer_core.features.store import FeatureTable
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.model import checkpoint
@@ -21,7 +22,9 @@ from unmixer_core.pipeline import state as pipeline_state
 from unmixer_core.pipeline.log import StageLog
 from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.scoring import baselines
+from unmixer_core.scoring import neighbours as scoring_neighbours
 from unmixer_core.scoring import score as scoring_score
+from unmixer_core.scoring import targets as scoring_targets
 
 
 def main(
@@ -53,26 +56,28 @@ def main(
     state = pipeline_state.state_dir("evaluate", key)
     ledger = scoring_score.Ledger(state / "rows.jsonl")
 
-    chosen = scoring_score.choose(clips.patches, evaluate)
-    test = scoring_score.targets(clips.audio, clips.patches, chosen, evaluate, rate)
-    indexed = scoring_score.index(clips, evaluate.n_retrieval, rate, threads, log.progress, state)
-    nearest = scoring_score.retrieve(indexed, test, max(1, evaluate.seeds))
+    chosen = scoring_targets.choose(clips.patches, evaluate)
+    test = scoring_targets.targets(clips.audio, clips.patches, chosen, evaluate, rate)
+    indexed = scoring_neighbours.index(
+        clips, evaluate.n_retrieval, rate, threads, log.progress, state
+    )
+    nearest = scoring_neighbours.retrieve(indexed, test, max(1, evaluate.seeds))
     beliefs = prediction.predict(unmixer, frames, test, evaluate, log.progress)
     pools = prediction.with_seeds(beliefs.candidates, test, nearest, clips.patches, evaluate.seeds)
     best = prediction.best_by_proxy(twin, pools, test, rate, log.progress, threads=threads)
 
-    train = scoring_score.prior(clips.patches)
+    train = scoring_targets.prior(clips.patches)
     neighbours = {clip: clips.patches[near.clips[0]] for clip, near in nearest.items()}
     jobs = measurement.render_jobs(test, beliefs.point, best, train, neighbours, evaluate)
-    shown = scoring_score.shown(test, evaluate.n_examples)
+    shown = scoring_targets.shown(test, evaluate.n_examples)
     keep = [("prediction", target.clip) for target in shown]
     with Renderer(audio) as host:
         rows, sounds = scoring_score.score(
             host, jobs, test, rate, ledger, threads=threads, progress=log.progress, keep=keep
         )
-        compared = scoring_score.some(test, evaluate.n_gap)
+        compared = scoring_targets.some(test, evaluate.n_gap)
         again = host.render([target.patch for target in compared])
-    rows = scoring_score.nearest_rows(rows, test, nearest, clips.audio, rate)
+    rows = scoring_neighbours.nearest_rows(rows, test, nearest, clips.audio, rate)
     effects = detection.judged(
         unmixer, frames, [target for target in test if target.phase == "full"], rows
     )
@@ -92,12 +97,12 @@ def main(
     ]
     last = found.select(np.flatnonzero(truth.phase == test[-1].phase))
     page = evaluation_page.evaluation_page(
-        flat, rows, scoring_score.ROWS, last, effects, gap, examples, rate
+        flat, rows, evaluation_summary.ROWS, last, effects, gap, examples, rate
     )
     evaluation_page.write(page, examples, report, rate, log)
     evaluation_page.log_gap(gap, log)
     rows.to_parquet(report / "rows.parquet", index=False)
-    scoring_score.plot_rows(rows).to_csv(report / "mss.csv", index=False)
+    evaluation_summary.plot_rows(rows).to_csv(report / "mss.csv", index=False)
     return flat
 
 

@@ -22,7 +22,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import permutations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -86,7 +85,7 @@ class FrozenEncoder:
     def __len__(self) -> int:
         return len(self.chain)
 
-    def __getitem__(self, rows: Any) -> FrozenEncoder:
+    def __getitem__(self, rows: Tensor | np.ndarray | slice) -> FrozenEncoder:
         return FrozenEncoder(self.vector[rows], self.present[rows], self.chain[rows])
 
 

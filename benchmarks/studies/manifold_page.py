@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,7 +25,7 @@ MEASURES = {
 Interval = tuple[float, float, float]
 
 
-def by_clip(rows: pd.DataFrame, measure: str, **cell: Any) -> np.ndarray:
+def by_clip(rows: pd.DataFrame, measure: str, **cell: object) -> np.ndarray:
     """Return a measure [seeds, clips] of one setting; settings that match are averaged."""
     for name, value in cell.items():
         rows = rows[rows[name] == value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ SMALL = {
     "model.chain_hidden": 64,
     "optim.ema": 0.0,
 }
+Item = TypeVar("Item")
 
 
 class MemoryLog:
@@ -41,8 +42,8 @@ class MemoryLog:
         self.rows.append((step or 0, dict(values)))
 
     def progress(
-        self, items: Iterable[Any], total: int | None = None, desc: str = ""
-    ) -> Iterator[Any]:
+        self, items: Iterable[Item], total: int | None = None, desc: str = ""
+    ) -> Iterator[Item]:
         return iter(items)
 
     def of(self, name: str) -> list[float]:

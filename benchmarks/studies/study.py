@@ -16,7 +16,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -125,7 +124,7 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _json(values: Any) -> str:
+def _json(values: JsonView) -> str:
     return json.dumps(json_file.rounded(values), sort_keys=True)
 
 

@@ -26,14 +26,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 
-from unmixer_core.system.json_types import Json
+from unmixer_core.system.json_types import Json, JsonView
 
+Item = TypeVar("Item")
 REPO = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPO))
 
@@ -145,10 +146,12 @@ class Clock:
     def __init__(self, steps: int) -> None:
         self.steps, self.marks, self.work = steps, [0.0], [0.0]
 
-    def metrics(self, values: Any, step: int | None = None) -> None:
+    def metrics(self, values: JsonView, step: int | None = None) -> None:
         """Curves are not kept."""
 
-    def progress(self, items: Any, total: int | None = None, desc: str = "") -> Iterator[Any]:
+    def progress(
+        self, items: Iterable[Item], total: int | None = None, desc: str = ""
+    ) -> Iterator[Item]:
         """The first steps."""
         for item in itertools.islice(items, self.steps):
             self.marks.append(time.perf_counter())
@@ -310,7 +313,9 @@ def _trained(run: Path, folder: Path, phase: str, world: int) -> list[tuple[int,
     return json.loads((folder / f"{phase}.json").read_text(encoding="utf-8"))
 
 
-def _compared(one: list[Any], two: list[Any]) -> Json:
+def _compared(
+    one: list[tuple[int, dict[str, float]]], two: list[tuple[int, dict[str, float]]]
+) -> Json:
     """Largest relative differences of the losses of two curves, and how many values were
     compared.
     """

@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.bound import held
-from unmixer_app.answer import tools
+from unmixer_app.answer import resources as answer_resources
 from unmixer_app.answer.progress import Progress
 from unmixer_core import audio, config
 from unmixer_core.comparison import benchmark, entry, out_of_domain, tables
@@ -47,7 +47,9 @@ from unmixer_core.pipeline import machine, state
 from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.recording import note
 from unmixer_core.schema.patch import Patch
+from unmixer_core.scoring import neighbours as scoring_neighbours
 from unmixer_core.scoring import score
+from unmixer_core.scoring import targets as scoring_targets
 from unmixer_core.system.json_types import Json
 
 #: Seconds of silence before a clip in its file.
@@ -103,7 +105,7 @@ def main() -> None:
 
 def key(options: argparse.Namespace, params: config.Params) -> str:
     """Return a digest of what the answers depend on: model, proxy, parameters, split, methods."""
-    folders = tools.find_models(options.model)
+    folders = answer_resources.find_models(options.model)
     about = [
         state.fingerprint(*folders),
         params.digest,
@@ -116,7 +118,7 @@ def key(options: argparse.Namespace, params: config.Params) -> str:
 
 def read_targets(
     options: argparse.Namespace, params: config.Params
-) -> tuple[list[score.ScoreTarget], Notes]:
+) -> tuple[list[scoring_targets.ScoreTarget], Notes]:
     """Return all targets, the kinds in turns, and the recorded note of each."""
     note_range = (params.sample.note_low, params.sample.note_high)
     settings: Json = {
@@ -128,7 +130,7 @@ def read_targets(
     for n, kinds in ((options.outside, ("instrument", "sample")), (options.effects, ("effects",))):
         others = out_of_domain.read(FOLDER, n, kinds=kinds, **settings) if n else []
         groups.append([(out_of_domain.target(other), other.detected) for other in others])
-    targets: list[score.ScoreTarget] = []
+    targets: list[scoring_targets.ScoreTarget] = []
     notes: Notes = {}
     for turn in zip_longest(*groups):
         for pair in turn:
@@ -141,7 +143,7 @@ def read_targets(
 
 def inside(
     options: argparse.Namespace, params: config.Params
-) -> Iterator[tuple[score.ScoreTarget, note.RecordedNote]]:
+) -> Iterator[tuple[scoring_targets.ScoreTarget, note.RecordedNote]]:
     """Yield clips of the split, written to a file, with the note and gate that detection finds.
 
     The target has the detected note and gate, and the true chain.
@@ -152,7 +154,7 @@ def inside(
     rate = params.audio.sample_rate
     note_range = (params.sample.note_low, params.sample.note_high)
     known = clips.patches.where(phase="full", split=options.split)
-    for row in known[score.spread(len(known), options.inside)].tolist():
+    for row in known[scoring_targets.spread(len(known), options.inside)].tolist():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "clip.wav"
             delayed = np.pad(clips.audio(row), [(0, 0), (round(LEAD_S * rate), 0)])
@@ -160,7 +162,7 @@ def inside(
             recorded = note.detect_note(
                 path, rate=rate, clip_s=params.audio.clip_s, note_range=note_range
             )
-        target = score.ScoreTarget(
+        target = scoring_targets.ScoreTarget(
             clip=row,
             id=int(clips.patches.id[row]),
             phase=entry.IN_DOMAIN,
@@ -174,7 +176,7 @@ def inside(
 
 
 def run(
-    waiting: list[score.ScoreTarget],
+    waiting: list[scoring_targets.ScoreTarget],
     notes: Notes,
     options: argparse.Namespace,
     params: config.Params,
@@ -182,12 +184,12 @@ def run(
 ) -> None:
     """Run one clip after the other, until all are done or the time is up."""
     end_s = time.perf_counter() + options.seconds
-    model, proxy = tools.find_models(options.model)
+    model, proxy = answer_resources.find_models(options.model)
     clips = dataset_clips.Clips.open(options.data / "renders")
     frames = FeatureTable.open(options.data / "features")
     rate = params.audio.sample_rate
     all_methods = [name for name in METHODS if not (options.no_cma and name.startswith("cma"))]
-    retrieval = score.index(clips, 0, rate, machine.threads())
+    retrieval = scoring_neighbours.index(clips, 0, rate, machine.threads())
     unmixer = checkpoint.load(model, machine.device()).model
     twin = RackProxy.load(proxy).to(machine.device())
     with Renderer(params.audio) as host:
@@ -216,7 +218,7 @@ def run(
             Progress(f"{target.phase} {target.id}").done(line)
 
 
-def summary_line(lines: list[Json], target: score.ScoreTarget) -> str:
+def summary_line(lines: list[Json], target: scoring_targets.ScoreTarget) -> str:
     """Return one clip's outcome on one line."""
     words = ", ".join(f"{line['row']} {line['mss_db']:.2f}" for line in lines)
     unmix = next(line for line in lines if line["row"] == "unmix")

@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -45,6 +45,7 @@ SEED = 41
 #: Calls before the clock counts.
 WARM_UP = 3
 BARS = {"inference.candidates_ms.median": ("<=", 200.0)}
+Item = TypeVar("Item")
 
 
 class BatchClock:
@@ -56,14 +57,14 @@ class BatchClock:
     def metrics(self, values: Mapping[str, float], step: int | None = None) -> None: ...
 
     def progress(
-        self, items: Iterable[Any], total: int | None = None, desc: str = ""
-    ) -> Iterator[Any]:
+        self, items: Iterable[Item], total: int | None = None, desc: str = ""
+    ) -> Iterator[Item]:
         for item in items:
             yield item
             self.ends.append(time.perf_counter())
 
 
-def milliseconds(work: Callable[[int], Any], n: int) -> dict[str, float]:
+def milliseconds(work: Callable[[int], object], n: int) -> dict[str, float]:
     """Return median and 95th percentile over calls work(0) ... work(n - 1), after a warm-up."""
     times = []
     for i in range(-WARM_UP, n):

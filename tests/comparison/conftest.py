@@ -14,7 +14,7 @@ from unmixer_core.comparison import cma_es
 from unmixer_core.comparison.resources import BenchmarkResources
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema.patch import Patch, Patches
-from unmixer_core.scoring.score import ScoreTarget
+from unmixer_core.scoring.targets import ScoreTarget
 
 
 class OneNeighbour:

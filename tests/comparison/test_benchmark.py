@@ -17,7 +17,8 @@ from unmixer_core.comparison.entry import METHODS
 from unmixer_core.comparison.resources import BenchmarkResources
 from unmixer_core.errors import StageError
 from unmixer_core.schema.patch import Patches
-from unmixer_core.scoring.score import Ledger, ScoreTarget
+from unmixer_core.scoring.score import Ledger
+from unmixer_core.scoring.targets import ScoreTarget
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "outside"
 

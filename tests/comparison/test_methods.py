@@ -13,7 +13,7 @@ from unmixer_core.comparison.resources import BenchmarkResources
 from unmixer_core.inference import finetune
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch
-from unmixer_core.scoring.score import ScoreTarget
+from unmixer_core.scoring.targets import ScoreTarget
 
 
 class LinearHost:

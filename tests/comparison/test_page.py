@@ -8,7 +8,7 @@ import pytest
 
 from unmixer_core.comparison import benchmark, entry, tables
 from unmixer_core.comparison import page as comparison_page
-from unmixer_core.scoring import score
+from unmixer_core.scoring import measures as scoring_measures
 
 RATE = 8000
 
@@ -21,7 +21,7 @@ def itf_rows(phase: str = entry.IN_DOMAIN) -> pd.DataFrame:
                 "phase": phase,
                 "id": clip,
                 "row": row,
-                **dict.fromkeys(score.MEASURES, float(14 - place + clip)),
+                **dict.fromkeys(scoring_measures.MEASURES, float(14 - place + clip)),
                 "seconds": 1.0 + place,
                 "renders": 1,
                 "chain": "Reverb",

@@ -10,7 +10,7 @@ from tests.inference.test_finetune import RATE, patch
 from unmixer_core import config
 from unmixer_core.comparison import sensitivity
 from unmixer_core.metrics import sound as metrics_sound
-from unmixer_core.scoring.score import ScoreTarget
+from unmixer_core.scoring.targets import ScoreTarget
 
 
 @pytest.fixture()

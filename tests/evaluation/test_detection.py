@@ -10,7 +10,7 @@ from unmixer_core import sampling
 from unmixer_core.evaluation import detection
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.score import ScoreTarget
+from unmixer_core.scoring.targets import ScoreTarget
 
 
 def target(clip: int, effects: tuple[str, ...], baseline: bool = True) -> ScoreTarget:

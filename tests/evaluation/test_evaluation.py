@@ -7,7 +7,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,11 +16,15 @@ from unmixer_core import config
 from unmixer_core.errors import StageError
 from unmixer_core.evaluation import page as evaluation_page
 from unmixer_core.evaluation import proxy_gap, recovery
+from unmixer_core.evaluation import summary as evaluation_summary
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
 from unmixer_core.scoring import baselines, score
+from unmixer_core.scoring import measures as scoring_measures
+from unmixer_core.scoring import neighbours as scoring_neighbours
 from unmixer_core.scoring import retrieval as scoring_retrieval
+from unmixer_core.scoring import targets as scoring_targets
 
 RATE, SECONDS = 44100, 0.25
 PARAMS = config.load(Path(__file__).resolve().parents[2] / "params.yaml")
@@ -42,7 +45,7 @@ class FakeHost:
     def __init__(self, refuse: Iterable[str] = ()) -> None:
         self.refuse, self.renders = set(refuse), 0
 
-    def render(self, patches: list[Patch]) -> list[Any]:
+    def render(self, patches: list[Patch]) -> list[object]:
         self.renders += len(patches)
         return [
             SimpleNamespace(reason="refused") if p.digest in self.refuse else tone(p)
@@ -64,38 +67,42 @@ def clips() -> Patches:
     return Patches.concat(parts)
 
 
-def prepared() -> tuple[Patches, list[score.ScoreTarget]]:
+def prepared() -> tuple[Patches, list[scoring_targets.ScoreTarget]]:
     table = clips()
-    chosen = score.choose(table, SETTINGS)
-    return table, score.targets(lambda i: tone(table[i]), table, chosen, SETTINGS, RATE)
+    chosen = scoring_targets.choose(table, SETTINGS)
+    return table, scoring_targets.targets(lambda i: tone(table[i]), table, chosen, SETTINGS, RATE)
 
 
-def perfect(test: list[score.ScoreTarget]) -> list[score.ScoreJob]:
+def perfect(test: list[scoring_targets.ScoreTarget]) -> list[score.ScoreJob]:
     """Predictions that are the truth."""
     return score.prediction_jobs(test, [t.patch for t in test], [t.patch for t in test])
 
 
 def everything(
     host: FakeHost, ledger: score.Ledger
-) -> tuple[pd.DataFrame, Patches, list[score.ScoreTarget]]:
+) -> tuple[pd.DataFrame, Patches, list[scoring_targets.ScoreTarget]]:
     table, test = prepared()
     train = table.where(split="train")
     retrieval = scoring_retrieval.Retrieval.build(lambda i: tone(table[i]), train, RATE)
-    found = score.retrieve(retrieval, test)
+    found = scoring_neighbours.retrieve(retrieval, test)
     jobs = score.baseline_jobs(
         test, table.select(train), {c: table[near.clips[0]] for c, near in found.items()}, seed=2
     )
     jobs += perfect(test)
     rows, _ = score.score(host, jobs, test, RATE, ledger)
-    return score.nearest_rows(rows, test, found, lambda i: tone(table[i]), RATE), table, test
+    return (
+        scoring_neighbours.nearest_rows(rows, test, found, lambda i: tone(table[i]), RATE),
+        table,
+        test,
+    )
 
 
 def test_only_the_first_test_clips_of_a_phase_are_judged_and_zero_means_all() -> None:
     table = clips()
-    chosen = score.choose(table, SETTINGS)
+    chosen = scoring_targets.choose(table, SETTINGS)
     assert {phase: len(rows) for phase, rows in chosen.items()} == {"dry": 2, "full": 3}
     assert all(table.split[rows].tolist() == ["test"] * len(rows) for rows in chosen.values())
-    everything_chosen = score.choose(
+    everything_chosen = scoring_targets.choose(
         table, SETTINGS.model_copy(update={"n_dry": 0, "n_nonlinear": 0, "n_full": 0})
     )
     assert {phase: len(rows) for phase, rows in everything_chosen.items()} == {"dry": 3, "full": 4}
@@ -104,8 +111,8 @@ def test_only_the_first_test_clips_of_a_phase_are_judged_and_zero_means_all() ->
 def test_no_test_split_is_an_error_that_says_what_to_run() -> None:
     table = clips().select(clips().where(split="train"))
     with pytest.raises(StageError, match="dvc repro"):
-        score.targets(
-            lambda i: tone(table[i]), table, score.choose(table, SETTINGS), SETTINGS, RATE
+        scoring_targets.targets(
+            lambda i: tone(table[i]), table, scoring_targets.choose(table, SETTINGS), SETTINGS, RATE
         )
 
 
@@ -122,12 +129,12 @@ def test_baselines_and_details_are_asked_of_the_first_clips_only() -> None:
 def test_every_row_of_the_table_is_there_for_every_phase() -> None:
     rows, *_ = everything(FakeHost(), score.Ledger(None))
     for phase in ("dry", "full"):
-        assert set(score.ROWS) <= set(rows.loc[rows["phase"] == phase, "row"])
+        assert set(evaluation_summary.ROWS) <= set(rows.loc[rows["phase"] == phase, "row"])
 
 
 def test_a_perfect_prediction_scores_perfectly_and_beats_retrieval() -> None:
     rows, *_ = everything(FakeHost(), score.Ledger(None))
-    flat = score.summarise(rows, score.ROWS, SCORE)
+    flat = evaluation_summary.summarise(rows, evaluation_summary.ROWS, SCORE)
     assert flat["full.prediction.mss_db"] == pytest.approx(0.0, abs=1e-4)
     assert flat["full.prediction.rms"] == pytest.approx(1.0, abs=1e-6)
     assert flat["full.prediction.beats_nearest"] == 1.0
@@ -182,7 +189,7 @@ def test_equal_patches_of_a_clip_are_rendered_once() -> None:
         test,
         RATE,
         score.Ledger(None),
-        keep=[(row, test[0].clip) for row in score.ROWS],
+        keep=[(row, test[0].clip) for row in evaluation_summary.ROWS],
     )
     assert host.renders == len(test) < len(rows)
     assert set(kept) == {("prediction", test[0].clip), ("prediction_mode", test[0].clip)}
@@ -212,14 +219,14 @@ def test_chunks_come_in_order_and_whole() -> None:
 
 def test_the_interval_of_a_median_holds_it() -> None:
     rows, *_ = everything(FakeHost(), score.Ledger(None))
-    flat = score.summarise(rows, score.ROWS, SCORE)
+    flat = evaluation_summary.summarise(rows, evaluation_summary.ROWS, SCORE)
     for name in ("full.random", "full.nearest_as_is"):
         assert flat[f"{name}.mss_db_low"] <= flat[f"{name}.mss_db"] <= flat[f"{name}.mss_db_high"]
 
 
 def test_the_keys_of_the_metrics_are_stable() -> None:
     rows, *_ = everything(FakeHost(), score.Ledger(None))
-    keys = set(score.summarise(rows, score.ROWS, SCORE))
+    keys = set(evaluation_summary.summarise(rows, evaluation_summary.ROWS, SCORE))
     suffixes = {
         "n",
         "mss_db",
@@ -227,9 +234,9 @@ def test_the_keys_of_the_metrics_are_stable() -> None:
         "mss_db_high",
         "beats_nearest",
         "mss_db_vs_nearest",
-        *score.MEASURES,
+        *scoring_measures.MEASURES,
     }
-    wanted = {f"full.{row}.{suffix}" for row in score.ROWS for suffix in suffixes}
+    wanted = {f"full.{row}.{suffix}" for row in evaluation_summary.ROWS for suffix in suffixes}
     wanted -= {"full.nearest.beats_nearest", "full.nearest.mss_db_vs_nearest"}
     assert {key for key in keys if key.startswith("full.")} == wanted
 
@@ -286,7 +293,7 @@ def test_slot_confusion_counts_missing_and_invented_effects() -> None:
 
 def test_the_page_holds_every_row_and_fetches_nothing() -> None:
     rows, *_ = everything(FakeHost(), score.Ledger(None))
-    flat = score.summarise(rows, score.ROWS, SCORE)
+    flat = evaluation_summary.summarise(rows, evaluation_summary.ROWS, SCORE)
     line = {"chain": (), **dict.fromkeys(proxy_gap.COLUMNS[1:], 1.0)}
     pair = {"host": tone(patches_at(0.2)[0]), "proxy": tone(patches_at(0.3)[0])}
     gap = proxy_gap.Gap(pd.DataFrame([line], columns=proxy_gap.COLUMNS), {7: pair}, RATE)
@@ -299,11 +306,11 @@ def test_the_page_holds_every_row_and_fetches_nothing() -> None:
     ]
     effects = pd.DataFrame({"f1": [0.5], "auc": [0.7]}, index=["Reverb"])
     report = evaluation_page.evaluation_page(
-        flat, rows, score.ROWS, recovered(), effects, gap, examples, RATE
+        flat, rows, evaluation_summary.ROWS, recovered(), effects, gap, examples, RATE
     )
     page = report.html()
     for word in (
-        *score.ROWS,
+        *evaluation_summary.ROWS,
         "Phase: dry",
         "Phase: full",
         "Proxy gap",
@@ -317,7 +324,7 @@ def test_the_page_holds_every_row_and_fetches_nothing() -> None:
 
 def test_measures_of_a_sound_against_itself() -> None:
     _, test = prepared()
-    values = score.measure(test[0].audio, test[0], RATE, detail=True)
+    values = scoring_measures.measure(test[0].audio, test[0], RATE, detail=True)
     assert (
         values["mss_db"]
         == values["wmfcc"]
@@ -326,7 +333,7 @@ def test_measures_of_a_sound_against_itself() -> None:
         == pytest.approx(0.0, abs=1e-5)
     )
     assert values["rms"] == pytest.approx(1.0)
-    short = score.measure(test[0].audio[:, :9000], test[0], RATE, detail=False)
+    short = scoring_measures.measure(test[0].audio[:, :9000], test[0], RATE, detail=False)
     assert short["mss_db"] > 0 and np.isnan(short["wmfcc"])
     assert metrics_sound.mss(test[0].audio, test[0].audio, RATE) == 0.0
     assert RACK.n_knobs == len(test[0].patch.knobs)

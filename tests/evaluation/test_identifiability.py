@@ -8,7 +8,7 @@ from unmixer_core.evaluation import identifiability, page
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.score import ScoreTarget
+from unmixer_core.scoring.targets import ScoreTarget
 
 
 def target(

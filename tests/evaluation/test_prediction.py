@@ -8,7 +8,7 @@ from tests.comparison.test_methods import LinearHost
 from tests.inference.test_finetune import RATE, patch
 from unmixer_core.evaluation import prediction
 from unmixer_core.metrics import sound as metrics_sound
-from unmixer_core.scoring.score import ScoreTarget
+from unmixer_core.scoring.targets import ScoreTarget
 
 
 def target(clip: int, first: float, second: float) -> ScoreTarget:

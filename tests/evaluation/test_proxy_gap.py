@@ -16,7 +16,7 @@ from unmixer_core.evaluation import proxy_gap
 from unmixer_core.metrics import sound
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.score import ScoreTarget
+from unmixer_core.scoring.targets import ScoreTarget
 
 RATE, SECONDS = 22050, 0.3
 POSITION = RACK.knob_index["wavetable.osc_1_pos"]

@@ -11,8 +11,9 @@ from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring import baselines, score
+from unmixer_core.scoring import baselines
 from unmixer_core.scoring import retrieval as scoring_retrieval
+from unmixer_core.scoring import targets as scoring_targets
 
 RATE = 44100
 POSITION, ATTACK = RACK.knob_index["wavetable.osc_1_pos"], RACK.knob_index["wavetable.amp_attack"]
@@ -145,8 +146,8 @@ def test_the_prior_is_the_training_patches_and_at_most_so_many() -> None:
         for x, split in ((0.1, "train"), (0.2, "valid"), (0.3, "train"))
     ]
     whole = Patches.concat(tables)
-    assert score.prior(whole).knobs[:, POSITION] == pytest.approx([0.1, 0.3])
-    assert len(score.prior(whole, 1)) == 1
+    assert scoring_targets.prior(whole).knobs[:, POSITION] == pytest.approx([0.1, 0.3])
+    assert len(scoring_targets.prior(whole, 1)) == 1
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,9 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx2
 
@@ -19,6 +18,7 @@ from tests import hostile
 from tests.model import tiny
 from unmixer_core.model import checkpoint
 from unmixer_core.proxy.proxy import RackProxy
+from unmixer_core.system.json_types import Json
 
 REPO = Path(__file__).resolve().parents[2]
 WITHIN_S = 300.0
@@ -75,7 +75,7 @@ class Server:
             self.until(lambda: self.client.get("/ready").status_code == 200)
         return self
 
-    def until(self, done: Any, within_s: float = WITHIN_S) -> None:
+    def until(self, done: Callable[[], bool], within_s: float = WITHIN_S) -> None:
         """Waits until `done()` is true; a refused connection counts as false."""
         end = time.monotonic() + within_s
         while time.monotonic() < end:
@@ -100,7 +100,7 @@ class Server:
             assert self.process.wait(30) == 0, self.log.read_text()
         self.client.close()
 
-    def unmix(self, data: bytes | None = None, name: str = "sample.wav", **options: Any) -> str:
+    def unmix(self, data: bytes | None = None, name: str = "sample.wav", **options: str) -> str:
         """A job's id."""
         answer = self.client.post(
             "/unmix", files={"file": (name, data or sound())}, data={"fast": "true"} | options
@@ -108,9 +108,9 @@ class Server:
         assert answer.status_code == 202, answer.text
         return str(answer.json()["id"])
 
-    def ended(self, identity: str, within_s: float = WITHIN_S) -> dict[str, Any]:
+    def ended(self, identity: str, within_s: float = WITHIN_S) -> Json:
         """The job, once it has ended."""
-        last: dict[str, Any] = {}
+        last: Json = {}
 
         def over() -> bool:
             nonlocal last

@@ -1,10 +1,7 @@
-"""Where an answer may be written.
+"""The folders that an answer may be written to: new ones, and those of earlier answers.
 
-Into a folder of its own, or over an earlier answer, never over anything else.
-
-A folder that holds answers of ours has a marker, or patch.json of a version that left none. Files
-of the names we write are replaced only there, and the sound that is being un-mixed is not replaced
-anywhere.
+The folder of an answer holds a marker, or the patch.json of a version that wrote no marker. Files
+are replaced only in such a folder. The sound that is un-mixed is never replaced.
 """
 
 from __future__ import annotations
@@ -26,10 +23,7 @@ PRESET_CHARACTERS, PRESET_BYTES = 100, 200
 
 
 def preset_name(folder: Path) -> str:
-    """The file name of the Vital preset in `folder`.
-
-    The folder's own name, as far as every file system takes it.
-    """
+    """Return the file name of the Vital preset: the folder's name, safe for all file systems."""
     text = "".join(
         c if c.isprintable() and c not in '/\\:*?"<>|' else "-"
         for c in Path(os.path.realpath(folder)).name
@@ -39,10 +33,10 @@ def preset_name(folder: Path) -> str:
 
 
 def claim(folder: Path, sound: Path) -> None:
-    """Make `folder` ours for the answer to `sound`.
+    """Create and mark `folder` for the answer to `sound`.
 
-    Raises ConfigError, before anything is touched, when that would replace the sound or what is not
-    ours, or when the folder cannot be written.
+    Raises ConfigError, and changes nothing, when the answer would replace the sound or files that
+    are no answer, or when the folder cannot be written.
     """
     names = ("patch.json", *SOUNDS, "report.html", preset_name(folder), ASKED, CANDIDATES)
     if any(_same(folder / name, sound) for name in names) or _same(
@@ -94,10 +88,9 @@ def written_here(path: Path) -> bool:
 
 
 def clear(folder: Path) -> None:
-    """Take out of an answer's folder what would outlive the next one.
+    """Remove an earlier answer's patch.json and candidates.
 
-    patch.json, which says that the rest is there, and the candidates; anything else in candidates/
-    stays.
+    Other files in candidates/ stay.
     """
     (folder / "patch.json").unlink(missing_ok=True)
     if (folder / CANDIDATES).is_dir() and not (folder / CANDIDATES).is_symlink():

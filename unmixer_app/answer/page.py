@@ -5,7 +5,6 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
@@ -209,7 +208,7 @@ def _choice(entry: JsonView) -> list[str]:
     return [entry["item"], own, ", ".join(f"{item} {100 * share:.0f} %" for item, share in others)]
 
 
-def _knob(entry: JsonView) -> list[Any]:
+def _knob(entry: JsonView) -> list[str]:
     """Times in milliseconds, as Live shows them; everything to three digits."""
     edges, factor = entry.get("intervals", {}), 1000.0 if entry["physical_unit"] == "s" else 1.0
     shown = [

@@ -1,13 +1,11 @@
-"""patch.json: a patch as people read it and programs take it, with what the model believes about
-it.
-"""
+"""patch.json: a patch for people and programs, with the model's intervals and probabilities."""
 
 from __future__ import annotations
 
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -76,7 +74,7 @@ def read(path: Path) -> Patch:
     return parse(data, str(path))
 
 
-def parse(data: Any, name: str = "this") -> Patch:
+def parse(data: Json, name: str = "this") -> Patch:
     """The patch of patch.json's content.
 
     Raises ConfigError, one sentence that calls it `name`, or SchemaMismatch.

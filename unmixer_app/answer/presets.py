@@ -1,7 +1,4 @@
-"""A patch as the text of a `.vital` preset.
-
-What the embedded host sounds, for a person to open in Vital.
-"""
+"""A patch as a `.vital` preset: the sound of the embedded host, to open in Vital."""
 
 from __future__ import annotations
 
@@ -16,9 +13,9 @@ from unmixer_core.system import files
 
 
 def text(patch: Patch) -> str:
-    """The whole preset, wavetables included.
+    """Return the whole preset, wavetables included.
 
-    Playing the patch's note for its gate sounds like the host's render.
+    The patch's note, held for its gate, sounds like the host's render.
     """
     return preset([_state(name, target) for name, target in targets(patch).items()])
 
@@ -28,10 +25,7 @@ def write(path: Path, patch: Patch) -> None:
 
 
 def _state(name: str, target: DeviceTarget) -> DeviceState:
-    """A device as a lane of the host holds it once it was set.
-
-    Defaults, then what the patch asks for.
-    """
+    """Return the state of a device in the host: the defaults with the patch's values on top."""
     values = baseline(name) | dict(target.parameters)
     properties = dict(target.properties)
     if name == "Wavetable":

@@ -1,6 +1,6 @@
-"""What a person sees while a search runs.
+"""The progress of a search on standard error.
 
-One line that changes on a terminal, one line a step elsewhere.
+A terminal shows one line that changes. Elsewhere every step is one line.
 """
 
 from __future__ import annotations
@@ -8,9 +8,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 from unmixer_core.recording.sound_file import shown
+
+if TYPE_CHECKING:
+    from unmixer_core.search.candidates import Candidate
 
 WORDS = {
     "load": "loading",
@@ -22,28 +25,35 @@ WORDS = {
     "changed": "trying changes",
     "polished": "polishing on the host",
 }
+#: Seconds between two updates of the line on a terminal.
 EVERY_S = 0.2
+#: Columns of the line on a terminal.
 WIDTH = 78
 
 
 class Progress:
     """Call it with a step and the best candidate so far; `done` ends the line.
 
-    Steps that come by turns are told once.
+    Away from a terminal, a step that comes again is not printed again.
     """
 
     def __init__(self, name: str, stream: TextIO | None = None) -> None:
-        self.name, self.stream = shown(Path(name)), stream or sys.stderr
-        self.begun, self.last_s, self.step, self.told = time.perf_counter(), 0.0, "", set[str]()
+        self.name = shown(Path(name))
+        self.stream = stream or sys.stderr
+        self.begun = time.perf_counter()
+        #: Seconds from the beginning to the last line.
+        self.last_s = 0.0
+        self.step = ""
+        self.printed: set[str] = set()
 
-    def __call__(self, step: str, best: Any) -> None:
+    def __call__(self, step: str, best: Candidate | None) -> None:
         seconds = time.perf_counter() - self.begun
         live = self.stream.isatty()
-        new = step != self.step if live else step not in self.told
+        new = step != self.step if live else step not in self.printed
         if not new and (not live or seconds - self.last_s < EVERY_S):
             return
         self.step, self.last_s = step, seconds
-        self.told.add(step)
+        self.printed.add(step)
         found = (
             ""
             if best is None

@@ -1,4 +1,4 @@
-"""What a person asked of `unmix`, checked, with the parameters it is answered with."""
+"""The checked options of `unmix`, with the parameters of the search."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, checked, and the parameters it is answered with."""
+    """The checked options of one search, and its parameters.
+
+    None stands for the value of the parameters.
+    """
 
     note: int | None
     gate_s: float | None
@@ -31,26 +34,28 @@ class Request:
     params: config.Params
 
     @classmethod
-    def of(cls, o: argparse.Namespace) -> Request:
-        """From parsed arguments. Raises ConfigError."""
-        constraints = Constraints.parse(o.lock, o.chain)
+    def of(cls, arguments: argparse.Namespace) -> Request:
+        """Make a request from parsed arguments. Raises ConfigError."""
         return cls(
-            o.note,
-            o.gate,
-            o.candidates,
-            o.itf_steps,
-            not o.no_itf,
-            o.fast,
-            o.polish,
-            constraints,
-            o.push,
-            o.json,
-            o.model,
-            config.load(ROOT / "params.yaml"),
+            note=arguments.note,
+            gate_s=arguments.gate,
+            candidates=arguments.candidates,
+            itf_steps=arguments.itf_steps,
+            itf=not arguments.no_itf,
+            fast=arguments.fast,
+            polish_s=arguments.polish,
+            constraints=Constraints.parse(arguments.lock, arguments.chain),
+            push=arguments.push,
+            json=arguments.json,
+            model=arguments.model,
+            params=config.load(ROOT / "params.yaml"),
         )
 
-    def listen(self, path: Path) -> recording_note.RecordedNote:
-        """The note of a file, at the clips' rate and length."""
+    def detect_note(self, path: Path) -> recording_note.RecordedNote:
+        """Detect the note of a sound file, at the clips' sample rate and length.
+
+        Raises AudioError when the file holds no note.
+        """
         audio, sample = self.params.audio, self.params.sample
         return recording_note.detect_note(
             path,

@@ -1,6 +1,6 @@
-"""The folder of an answer: patch.json (last.
+"""Write the folder of an answer: sounds, candidates, report, Vital preset, and patch.json.
 
-It says that the rest is there), sounds, candidates, report, Vital preset.
+patch.json is written last. Where it exists, the answer is complete.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unmixer_app.answer import folder, patch_file, presets, sounds, tools
+from unmixer_app.answer import folder, patch_file, presets, sounds
 from unmixer_app.answer import page as answer_page
+from unmixer_app.answer import resources as answer_resources
 from unmixer_core import audio
 from unmixer_core.recording import sound_file
 from unmixer_core.recording.note import RecordedNote
@@ -23,13 +24,16 @@ from unmixer_core.system.json_types import Json
 if TYPE_CHECKING:
     from unmixer_app.answer.request import Request
 
-SHOWN, PLAYED = 8, 4
+#: Candidates beside the answer that get files and a line in the report.
+SHOWN = 8
+#: Candidates that the report can play.
+PLAYED = 4
 
 
 def write(
-    out: Path, name: str, heard: RecordedNote, found: search.Answer, request: Request, begun: float
+    out: Path, name: str, note: RecordedNote, found: search.Answer, request: Request, begun: float
 ) -> Json:
-    """Write everything into `out`; returns patch.json's content.
+    """Write all files into `out`; return patch.json's content.
 
     `begun`: perf_counter() when the search began.
     """
@@ -38,7 +42,9 @@ def write(
     settings = request.params.unmix
     patch = request.constraints.apply(found.best.patch.canonical())
     probabilities = found.posterior.probabilities(patch.note, patch.gate_s)
-    remarks = [*heard.remarks, *([found.failure] if found.failure else [])]
+    remarks = list(note.remarks)
+    if found.failure:
+        remarks.append(found.failure)
     document = patch_file.describe(patch, found.posterior.intervals(patch), probabilities)
     document |= {
         "effects": probabilities["present"],
@@ -50,30 +56,29 @@ def write(
         "verdict": answer_page.verdict(
             found.best.mss_db, found.renders, settings.poor_db, thorough=found.thorough
         ),
-        "model": tools.model_identity(request.model),
+        "model": answer_resources.model_identity(request.model),
         "source": found.best.source,
         "curve": [[round(s, 3), n, round(db, 4)] for s, n, db in found.curve],
         "renders": found.renders,
         "interrupted": found.interrupted,
         "failure": found.failure,
-        "input": heard.about
-        | {"remarks": remarks, "notes": list(heard.notes), "gate_s": heard.gate_s},
+        "input": note.about
+        | {"remarks": remarks, "notes": list(note.notes), "gate_s": note.gate_s},
     }
-    rerender = matched(found.best.audio, heard.clip)
-    _sound(out / "rerender.wav", rerender, heard.rate)
-    _sound(out / "input.wav", heard.clip, heard.rate)
+    rerender = matched(found.best.audio, note.clip)
+    _sound(out / "rerender.wav", rerender, note.rate)
+    _sound(out / "input.wav", note.clip, note.rate)
     presets.write(out / folder.preset_name(out), patch)
     shown = _distinct(found)
     for i, candidate in enumerate(shown, start=1):
         stem = out / folder.CANDIDATES / f"{i:02d}"
-        kept = request.constraints.apply(candidate.patch.canonical())
-        patch_file.write(
-            stem.with_suffix(".json"),
-            patch_file.describe(kept) | {"mss_db": round(candidate.mss_db, 4)},
-        )
-        _sound(stem.with_suffix(".wav"), matched(candidate.audio, heard.clip), heard.rate)
+        constrained = request.constraints.apply(candidate.patch.canonical())
+        description = patch_file.describe(constrained)
+        description["mss_db"] = round(candidate.mss_db, 4)
+        patch_file.write(stem.with_suffix(".json"), description)
+        _sound(stem.with_suffix(".wav"), matched(candidate.audio, note.clip), note.rate)
     document["seconds"] = round(time.perf_counter() - begun, 3)
-    _report(out, name, document, heard, rerender, shown, settings.chance_db)
+    _report(out, name, document, note, rerender, shown, settings.chance_db)
     patch_file.write(out / "patch.json", document)
     return document
 
@@ -87,34 +92,34 @@ def matched(sound: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def _sound(path: Path, clip: np.ndarray, rate: int) -> None:
-    """24 bits, or floating point where that would clip."""
+    """Write 24-bit samples, or floats where 24 bits would clip."""
     sounds.write(path, clip, rate, "FLOAT" if audio.peak(clip) > 1.0 else "PCM_24")
 
 
 def _distinct(found: search.Answer) -> list[search.Candidate]:
     """The best render of each candidate that sounds different, the answer left out."""
     seen = {found.best.patch.digest}
-    kept = []
+    distinct = []
     for candidate in found.candidates:
         if candidate.patch.digest not in seen:
             seen.add(candidate.patch.digest)
-            kept.append(candidate)
-    return kept[:SHOWN]
+            distinct.append(candidate)
+    return distinct[:SHOWN]
 
 
 def _report(
     out: Path,
     name: str,
     document: Json,
-    heard: RecordedNote,
+    note: RecordedNote,
     rerender: np.ndarray,
     shown: list[search.Candidate],
     chance_db: float,
 ) -> None:
     rows = [(c.source, " > ".join(c.patch.effects) or "no effects", c.mss_db) for c in shown]
-    played = {answer_page.RECORDING: heard.clip, answer_page.PATCH: rerender}
+    played = {answer_page.RECORDING: note.clip, answer_page.PATCH: rerender}
     played |= {
-        f"candidate {i}: {rows[i - 1][1]}, {c.mss_db:.1f} dB": matched(c.audio, heard.clip)
+        f"candidate {i}: {rows[i - 1][1]}, {c.mss_db:.1f} dB": matched(c.audio, note.clip)
         for i, c in enumerate(shown[:PLAYED], start=1)
     }
     beside = {
@@ -127,6 +132,6 @@ def _report(
         "candidates/": "the other candidates, each a .wav and a .json like patch.json",
     }
     page = answer_page.page(
-        sound_file.shown(Path(name)), document, played, heard.rate, rows, chance_db, beside
+        sound_file.shown(Path(name)), document, played, note.rate, rows, chance_db, beside
     )
     files.write_text(out / "report.html", page.html())

@@ -1,6 +1,6 @@
-"""A folder of sounds: each one un-mixed into a folder of its own, a line each in summary.csv.
+"""Un-mix a folder of sounds: one folder and one line of summary.csv for each sound.
 
-Finished ones are not done again.
+A sound that has an answer already is skipped.
 """
 
 from __future__ import annotations
@@ -11,17 +11,20 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from unmixer_app.answer import folder as answer_folder
 from unmixer_app.answer import request as answer_request
-from unmixer_app.answer import tools
+from unmixer_app.answer import resources as answer_resources
 from unmixer_app.answer.progress import Progress
 from unmixer_app.command import single
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording import sound_file
 from unmixer_core.system import files
 from unmixer_core.system.json_types import Json
+
+if TYPE_CHECKING:
+    from unmixer_core.search.context import SearchResources
 
 COLUMNS = (
     "file",
@@ -37,9 +40,9 @@ COLUMNS = (
 
 
 def run(folder: Path, out: Path | None, request: answer_request.Request) -> int:
-    """Un-mix every sound below `folder`.
+    """Un-mix every sound below `folder`; return the exit status.
 
-    The exit status: 0 when every file has an answer (in Live too, where that was asked), else 1.
+    It is 0 when every file has an answer (and is in Live, with --push), else 1.
     """
     target = out or single.DEFAULT_OUT / folder.resolve().name
     files = sorted(_sounds(folder, target))
@@ -61,11 +64,13 @@ def run(folder: Path, out: Path | None, request: answer_request.Request) -> int:
     failed = False
     try:
         if waiting:
-            tell = Progress(folder.name)
-            tell.done(tools.model_sentence(tools.model_identity(request.model)))
-            with tools.tools(request, tell) as ready:
+            progress = Progress(folder.name)
+            progress.done(
+                answer_resources.model_sentence(answer_resources.model_identity(request.model))
+            )
+            with answer_resources.open_resources(request, progress) as resources:
                 for path in waiting:
-                    failed |= not _one(path, folder, target, request, ready, rows)
+                    failed |= not _one(path, folder, target, request, resources, rows)
                     _summary(target, rows)
     except KeyboardInterrupt:
         done = sum(row["status"] == "ok" for row in rows.values())
@@ -94,23 +99,24 @@ def _one(
     folder: Path,
     target: Path,
     request: answer_request.Request,
-    ready: Any,
+    resources: SearchResources,
     rows: dict[Path, Json],
 ) -> bool:
-    """Puts the line of one file into `rows`; whether all went well.
+    """Un-mix one file and add its line to `rows`; return whether all steps succeeded.
 
-    Ctrl-C with an answer at hand writes it and is raised again afterwards.
+    Ctrl-C during a search ends it early. Its answer is written, then KeyboardInterrupt is raised.
     """
-    place, tell = _place(path, folder, target), Progress(path.name)
+    place = _place(path, folder, target)
+    progress = Progress(path.name)
     try:
-        heard = request.listen(path)
-        for remark in heard.remarks:
-            tell.done(remark)
+        note = request.detect_note(path)
+        for remark in note.remarks:
+            progress.done(remark)
         answer_folder.claim(place, path)
-        document = single.answer(path, heard, place, request, ready, tell)
+        document = single.answer(path, note, place, request, resources, progress)
     except UnmixerError as error:
         message = " ".join(str(error).split())
-        tell.done(f"error: {message}")
+        progress.done(f"error: {message}")
         rows[path] = {"file": _name(path, folder), "status": "error", "message": message}
         _print({"input": {"file": _name(path, folder)}, "error": message}, request)
         return False
@@ -122,10 +128,10 @@ def _one(
     rows[path] = _row(path, folder, document)
     if request.push:
         try:
-            single.pushed(place, tell)
+            single.pushed(place, progress)
         except UnmixerError as error:
             message = " ".join(str(error).split())
-            tell.done(f"error: {message}")
+            progress.done(f"error: {message}")
             rows[path]["message"] = (
                 f"{rows[path]['message']} {message[:1].upper()}{message[1:]}".strip()
             )
@@ -180,7 +186,7 @@ def _asked(path: Path, request: answer_request.Request) -> Json:
     """What the answer depends on: the file's bytes, the options, the parameters and the model."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    model = tools.find_models(request.model)[0] / "model.safetensors"
+    model = answer_resources.find_models(request.model)[0] / "model.safetensors"
     about = model.stat()
     options = {
         "note": request.note,

@@ -9,17 +9,22 @@ import math
 import time
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from unmixer_app.answer import folder as answer_folder
 from unmixer_app.answer.progress import Progress
 from unmixer_app.answer.request import ROOT, Request
-from unmixer_app.answer.tools import find_models, model_identity, model_sentence, tools
+from unmixer_app.answer.resources import find_models, model_identity, model_sentence, open_resources
 from unmixer_core import config
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording import note as recording_note
 from unmixer_core.recording.sound_file import shown
 from unmixer_core.system.json_types import Json
+
+if TYPE_CHECKING:
+    from unmixer_core.audio import Clip
+    from unmixer_core.live.push import PushReport
+    from unmixer_core.search.context import SearchResources
 
 DEFAULT_OUT = Path("unmixed")
 FLOAT_FORMATS = (".wav", ".aiff")
@@ -27,18 +32,18 @@ FLOAT_FORMATS = (".wav", ".aiff")
 
 def run(path: Path, out: Path | None, request: Request) -> Json:
     """Un-mix one file into `out` (default: unmixed/<name>); returns patch.json's content."""
-    tell = Progress(path.name)
-    heard = request.listen(path)  # a bad file is refused before anything is started
-    for remark in heard.remarks:
-        tell.done(remark)
+    progress = Progress(path.name)
+    # a file without a note is refused before anything is started
+    note = request.detect_note(path)
+    for remark in note.remarks:
+        progress.done(remark)
     find_models(request.model)
     folder = place(path, out)
-    answer_folder.claim(
-        folder, path
-    )  # a folder that cannot be written is refused before the search
-    tell.done(model_sentence(model_identity(request.model)))
-    with tools(request, tell) as ready:
-        return answer(path, heard, folder, request, ready, tell)
+    # a folder that cannot be written is refused before the search
+    answer_folder.claim(folder, path)
+    progress.done(model_sentence(model_identity(request.model)))
+    with open_resources(request, progress) as resources:
+        return answer(path, note, folder, request, resources, progress)
 
 
 def place(path: Path, out: Path | None) -> Path:
@@ -48,14 +53,15 @@ def place(path: Path, out: Path | None) -> Path:
 
 def answer(
     path: Path,
-    heard: recording_note.RecordedNote,
+    note: recording_note.RecordedNote,
     out: Path,
     request: Request,
-    ready: Any,
-    tell: Progress,
+    resources: SearchResources,
+    progress: Progress,
 ) -> Json:
-    """Search and write; the search may be cut short by Ctrl-C, its answer is written all the
-    same.
+    """Search and write the answer into `out`; return patch.json's content.
+
+    Ctrl-C ends the search early. The best candidate so far is then the answer.
     """
     from unmixer_app.answer import write
     from unmixer_core.search import search
@@ -67,23 +73,24 @@ def answer(
     options = search.SearchOptions(
         request.candidates, request.itf, request.fast, request.polish_s, request.constraints
     )
-    found = search.Search(heard, ready, request.params.unmix, itf, options, tell).run()
-    document = write.write(out, path.name, heard, found, request, begun)
-    percent, seconds = document["similarity"]["percent"], document["seconds"]
+    found = search.Search(note, resources, request.params.unmix, itf, options, progress).run()
+    document = write.write(out, path.name, note, found, request, begun)
+    percent = document["similarity"]["percent"]
+    seconds = document["seconds"]
     words = " > ".join(document["chain"]) or "no effects"
     stopped = " (stopped early)" if found.interrupted or found.failure else ""
-    tell.done(
+    progress.done(
         f"{percent:.0f} % similar, {found.best.mss_db:.2f} dB: {words}, {seconds:.1f} s{stopped} "
         f"-> {shown(out)}"
     )
     for line in (found.failure, document["verdict"]):
         if line:
-            tell.done(line)
+            progress.done(line)
     return document
 
 
 def render(patch_path: Path, out: Path, trace: Path | None = None) -> None:
-    """A patch file as a sound file; `trace` gets every datagram."""
+    """Render a patch file to a sound file. `trace`: a file for every OSC datagram."""
     from unmixer_app.answer import patch_file
     from unmixer_core.live.host import RenderFailure
     from unmixer_core.live.renderer import Renderer
@@ -101,13 +108,13 @@ def render(patch_path: Path, out: Path, trace: Path | None = None) -> None:
         Progress(patch_path.name).done(remark)
 
 
-def pushed(folder: Path, tell: Progress) -> None:
-    """An answer into Live, which says what was set.
+def pushed(folder: Path, progress: Progress) -> None:
+    """Push an answer into Live and print what was set.
 
-    Raises UnmixerError that names the command to try it again with.
+    Raises UnmixerError. Its sentence names the command that tries the push again.
     """
     try:
-        tell.done(str(push(folder / "patch.json")))
+        progress.done(str(push(folder / "patch.json")))
     except UnmixerError as error:
         again = f"`unmix push {shown(folder / 'patch.json')}` tries again"
         raise UnmixerError(
@@ -115,10 +122,11 @@ def pushed(folder: Path, tell: Progress) -> None:
         ) from error
 
 
-def save(path: Path, sound: Any, rate: int) -> str:
-    """float32 [2, samples] → a file without clipping: WAV and AIFF as 32-bit float.
+def save(path: Path, sound: Clip, rate: int) -> str:
+    """Write a sound, float32 [2, samples], without clipping; return a remark or "".
 
-    A format that has none is scaled down where it must be. Returns a sentence about that, or "".
+    WAV and AIFF hold 32-bit floats. Another format gets a quieter sound where it would clip. The
+    remark says how much quieter.
     """
     from unmixer_app.answer import sounds
     from unmixer_core import audio
@@ -137,10 +145,10 @@ def save(path: Path, sound: Any, rate: int) -> str:
     )
 
 
-def push(patch_path: Path, *, adapt: bool = False, trace: Path | None = None) -> Any:
-    """A patch file into Live; the report of what was set.
+def push(patch_path: Path, *, adapt: bool = False, trace: Path | None = None) -> PushReport:
+    """Push a patch file into Live; return the report of what was set.
 
-    `adapt`: what stock AbletonOSC cannot set is left and reported.
+    `adapt`: leave and report what stock AbletonOSC cannot set.
     """
     from unmixer_app.answer import patch_file
 

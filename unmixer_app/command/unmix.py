@@ -92,7 +92,7 @@ def parser(commands: str = "") -> argparse.ArgumentParser:
 
 
 def _model(text: str) -> Path:
-    from unmixer_app.answer.tools import LOCAL_MODEL
+    from unmixer_app.answer.resources import LOCAL_MODEL
 
     return LOCAL_MODEL if text == "local" else Path(text)
 

@@ -1,10 +1,7 @@
-"""`python -m unmixer_app.service.decoder`.
+"""`python -m unmixer_app.service.decoder`: decode untrusted uploads under hard limits.
 
-Reads strangers' sound files, each in a forked process with hard limits.
-
-The forked process is the only one that ever parses an upload. It may use so much memory, time and
-disk and no more; if libsndfile is made to crash or to loop, that process ends and a sentence comes
-back.
+Each file is parsed in a forked process of its own, whose memory, time and disk are limited. If a
+file makes libsndfile crash or loop, only that process ends, and the answer is a sentence.
 """
 
 from __future__ import annotations
@@ -26,9 +23,16 @@ from unmixer_core.system.child import ROOT
 from unmixer_core.system.json_types import Json
 
 UPLOAD = "upload.bin"
-#: Of one file: memory beyond what this process has, seconds of processor and of waiting, what it
-#: may write, open files.
-MEMORY_BYTES, CPU_S, WALL_S, FILE_BYTES, FILES = 1536 << 20, 20, 60, 64 << 20, 32
+#: Address space of the forked process beyond that of this process.
+MEMORY_BYTES = 1536 << 20
+#: Processor time of the forked process.
+CPU_S = 20
+#: Time of the forked process, waiting included.
+WALL_S = 60
+#: Largest file that the forked process may write.
+FILE_BYTES = 64 << 20
+#: Open files of the forked process.
+FILES = 32
 ENDS: dict[int, str] = {signal.SIGXCPU: "it took too long", signal.SIGALRM: "it took too long"}
 
 
@@ -47,37 +51,37 @@ def main() -> None:
     out.write("{}\n")
     out.flush()
     for line in sys.stdin:
-        out.write(json.dumps(_apart(json.loads(line), params)) + "\n")
+        out.write(json.dumps(_decode_in_fork(json.loads(line), params)) + "\n")
         out.flush()
 
 
-def _apart(request: Json, params: config.Params) -> Json:
-    """The answer of a process of its own."""
-    ear, mouth = os.pipe()
+def _decode_in_fork(request: Json, params: config.Params) -> Json:
+    """Decode in a forked process; return its answer, or a sentence when it died."""
+    read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(ear)
+        os.close(read_end)
         try:
-            os.write(mouth, json.dumps(_limited(request, params)).encode())
+            os.write(write_end, json.dumps(_limited(request, params)).encode())
         finally:
             os._exit(0)
-    os.close(mouth)
-    with os.fdopen(ear, "rb") as pipe:
-        said = pipe.read()
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as pipe:
+        written = pipe.read()
     _, status = os.waitpid(child, 0)
-    if said:
-        answer: Json = json.loads(said)
+    if written:
+        answer: Json = json.loads(written)
         return answer
     how = ENDS.get(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0, "the decoder broke on it")
     return {"failed": f"{request['name']} cannot be read as audio ({how})."}
 
 
 def _limited(request: Json, params: config.Params) -> Json:
-    """In the forked process: limits first, then the file."""
+    """Set the limits, then decode the file; runs in the forked process."""
     confine()
     os.chdir(request["folder"])
     try:
-        heard = note.detect_note(
+        recorded = note.detect_note(
             Path(UPLOAD),
             rate=params.audio.sample_rate,
             clip_s=params.audio.clip_s,
@@ -85,8 +89,8 @@ def _limited(request: Json, params: config.Params) -> Json:
             note=request["note"],
             gate_s=request["gate_s"],
         )
-        heard.about["file"] = request["name"]
-        return {"done": heard_file.write(Path(), heard)}
+        recorded.about["file"] = request["name"]
+        return {"done": heard_file.write(Path(), recorded)}
     except UnmixerError as error:
         return {"failed": " ".join(str(error).split()).replace(UPLOAD, request["name"], 1)}
     except MemoryError:

@@ -1,5 +1,6 @@
-"""A heard note on disk, between the process that decoded a stranger's file and the one that
-searches: arrays, no pickles.
+"""A recorded note on disk: the decoder process writes it, the searcher process reads it.
+
+The files are WAV and JSON, never pickles: the decoder parses untrusted uploads.
 """
 
 from __future__ import annotations
@@ -18,20 +19,17 @@ from unmixer_core.system.json_types import Json
 CLIP, ABOUT = "input.wav", "heard.json"
 
 
-def write(folder: Path, heard: RecordedNote) -> Json:
-    """input.wav (32-bit floats, so that nothing is lost) and heard.json.
-
-    Returns the latter's content.
-    """
-    sounds.write(folder / CLIP, heard.clip, heard.rate, "FLOAT")
+def write(folder: Path, note: RecordedNote) -> Json:
+    """Write input.wav (32-bit floats, lossless) and note.json; return note.json's content."""
+    sounds.write(folder / CLIP, note.clip, note.rate, "FLOAT")
     about = {
-        "note": heard.note,
-        "gate_s": heard.gate_s,
-        "notes": list(heard.notes),
-        "remarks": list(heard.remarks),
-        "about": heard.about,
-        "told": list(heard.given),
-        "gates_s": list(heard.gates_s),
+        "note": note.note,
+        "gate_s": note.gate_s,
+        "notes": list(note.notes),
+        "remarks": list(note.remarks),
+        "about": note.about,
+        "told": list(note.given),
+        "gates_s": list(note.gates_s),
     }
     files.write_text(folder / ABOUT, json.dumps(about, allow_nan=False))
     return about

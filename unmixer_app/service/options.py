@@ -1,7 +1,4 @@
-"""What may be asked of a search, as plain data.
-
-Stored with the job, turned into the command line's `Request`.
-"""
+"""The options of a job, as the store holds them, and the `Request` made from them."""
 
 from __future__ import annotations
 

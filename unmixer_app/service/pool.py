@@ -1,5 +1,7 @@
-"""Searchers at work: each takes the job that has waited longest, and what it tells goes to the
-store and to who listens.
+"""The pool of searcher processes.
+
+Each searcher takes the job that has waited longest. Its progress goes to the store and to the
+clients that follow the job.
 """
 
 from __future__ import annotations
@@ -8,10 +10,9 @@ import asyncio
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any
 
 from unmixer_app.service import folder as service_folder
 from unmixer_app.service.meters import Meters
@@ -263,7 +264,7 @@ def size_of(folder: Path) -> int:
     return total
 
 
-async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
+async def _first(*waits: Awaitable[object]) -> None:
     """Returns when one of them does; the others are cancelled."""
     tasks = [asyncio.ensure_future(wait) for wait in waits]
     try:

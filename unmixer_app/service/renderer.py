@@ -1,13 +1,12 @@
-"""`python -m unmixer_app.service.renderer`.
+"""`python -m unmixer_app.service.renderer`: a host that renders the patches of the page.
 
-A warm host of its own for turned knobs, and how similar the result is.
+It also measures how similar a render is to a job's recording.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -65,10 +64,10 @@ def _distance(sound: audio.Clip, folder: str, params: config.Params) -> dict[str
 
 
 @lru_cache(maxsize=4)
-def _target(folder: str) -> tuple[Any, int, int]:
+def _target(folder: str) -> tuple[np.ndarray, int, int]:
     """Features, length in samples and rate of a job's recording."""
-    heard = heard_file.read(Path(folder))
-    return metrics_sound.mss_features(heard.clip, heard.rate), heard.clip.shape[1], heard.rate
+    note = heard_file.read(Path(folder))
+    return metrics_sound.mss_features(note.clip, note.rate), note.clip.shape[1], note.rate
 
 
 if __name__ == "__main__":

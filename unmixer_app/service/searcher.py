@@ -1,9 +1,7 @@
-"""`python -m unmixer_app.service.searcher MODELS`: model, proxy and hosts loaded once.
+"""`python -m unmixer_app.service.searcher MODELS`: load the resources once, then run searches.
 
-One search after another.
-
-SIGUSR1 ends a search with the best so far, SIGUSR2 without an answer; between searches both do
-nothing.
+SIGUSR1 ends a search with the best candidate so far, SIGUSR2 ends it without an answer. Between two
+searches both do nothing.
 """
 
 from __future__ import annotations
@@ -17,12 +15,12 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING
 
+from unmixer_app.answer import resources as answer_resources
 from unmixer_app.answer import sounds
-from unmixer_app.answer import tools as answer_tools
 from unmixer_app.answer.progress import Progress
 from unmixer_app.service import heard_file, options
 from unmixer_core import audio, config
@@ -31,38 +29,53 @@ from unmixer_core.recording.note import RecordedNote
 from unmixer_core.system.child import ROOT, Wire
 from unmixer_core.system.json_types import Json
 
-KEEP, DROP = signal.SIGUSR1, signal.SIGUSR2
-TELL_EVERY_S, SOUND_EVERY_S = 0.2, 1.0
+if TYPE_CHECKING:
+    from unmixer_core.search.candidates import Candidate
+    from unmixer_core.search.context import SearchResources
+    from unmixer_core.search.search import Search
+
+#: The signal that ends a search with the best candidate so far.
+KEEP = signal.SIGUSR1
+#: The signal that ends a search without an answer.
+DROP = signal.SIGUSR2
+#: Seconds between two progress lines of the same step, at least.
+LINE_INTERVAL_S = 0.2
+#: Seconds between two writes of the best candidate's sound, at least.
+SOUND_INTERVAL_S = 1.0
+#: The file of the best candidate's sound, in the job's folder.
 BEST = "best.wav"
-#: Added to the nice value: a search leaves the processor to the server and to knobs that are being
-#: turned.
-PATIENT = 5
+#: Added to the nice value: the server and the renders of the page come before a search.
+NICE_INCREMENT = 5
 
 
 def main() -> None:
-    """Requests are {"folder", "out", "name", "options"}.
+    """Answer requests {"folder", "out", "name", "options"}.
 
-    Done is the answer's patch.json, or null when it was dropped.
+    "done" holds the content of patch.json, or null when the search was dropped.
     """
-    wire, stop = Wire(), _Stop()
+    wire = Wire()
+    stop = _StopSignals()
     try:
         params = config.load(ROOT / "params.yaml")
-        request = options.request({}, params, answer_tools.service_model(Path(sys.argv[1])))
-        with answer_tools.tools(
-            request, Progress("searcher", io.StringIO()), int(os.environ["UNMIXER_THREADS"])
-        ) as tools:
-            _warm(params, tools)
-            os.nice(PATIENT)
+        request = options.request({}, params, answer_resources.service_model(Path(sys.argv[1])))
+        silent = Progress("searcher", io.StringIO())
+        hosts = int(os.environ["UNMIXER_THREADS"])
+        with answer_resources.open_resources(request, silent, hosts) as resources:
+            _warm_up(resources)
+            os.nice(NICE_INCREMENT)
             wire.tell({})
-            for asked in wire:
-                wire.tell(_one(asked, params, tools, wire, stop))
+            for job in wire:
+                wire.tell(_answer(job, params, resources, wire, stop))
     except UnmixerError as error:
         wire.tell({"failed": " ".join(str(error).split())})
 
 
-def _one(asked: Json, params: config.Params, tools: Any, wire: Wire, stop: _Stop) -> Json:
+def _answer(
+    job: Json, params: config.Params, resources: SearchResources, wire: Wire, stop: _StopSignals
+) -> Json:
+    """Run one job; return its last line, with "done" or "failed"."""
     try:
-        return {"done": _search(asked, params, tools, wire, stop)}
+        return {"done": _search(job, params, resources, wire, stop)}
     except KeyboardInterrupt:
         return {"done": None}
     except UnmixerError as error:
@@ -74,124 +87,146 @@ def _one(asked: Json, params: config.Params, tools: Any, wire: Wire, stop: _Stop
         }
 
 
-def _search(asked: Json, params: config.Params, tools: Any, wire: Wire, stop: _Stop) -> Json | None:
+def _search(
+    job: Json, params: config.Params, resources: SearchResources, wire: Wire, stop: _StopSignals
+) -> Json | None:
+    """Run one search and write its answer; return patch.json's content, None when dropped."""
     from unmixer_app.answer import patch_file, write
     from unmixer_core.search import search as search_search
     from unmixer_core.system import limits
 
-    model = answer_tools.service_model(Path(sys.argv[1]))
-    request = options.request(asked["options"], params, model)
-    heard, begun = heard_file.read(Path(asked["folder"])), time.perf_counter()
-    itf = (
-        params.itf
-        if request.itf_steps is None
-        else params.itf.model_copy(update={"steps": request.itf_steps})
-    )
-    wanted = search_search.SearchOptions(
+    model = answer_resources.service_model(Path(sys.argv[1]))
+    request = options.request(job["options"], params, model)
+    folder = Path(job["folder"])
+    out = Path(job["out"])
+    note = heard_file.read(folder)
+    begun = time.perf_counter()
+    itf = params.itf
+    if request.itf_steps is not None:
+        itf = itf.model_copy(update={"steps": request.itf_steps})
+    search_options = search_search.SearchOptions(
         request.candidates, request.itf, request.fast, request.polish_s, request.constraints
     )
-    tell = _Tell(wire, params.unmix.chance_db, heard, Path(asked["folder"]) / BEST)
-    with stop.possible():
-        search = search_search.Search(heard, tools, params.unmix, itf, wanted, tell)
-        tell.search = stop.search = search
+    progress = _ProgressLines(wire, params.unmix.chance_db, note, folder / BEST)
+    with stop.enabled():
+        search = search_search.Search(note, resources, params.unmix, itf, search_options, progress)
+        progress.search = search
+        stop.search = search
         found = search.run()
     if stop.dropped:
         return None
-    tell("write", found.best)
-    document = write.write(Path(asked["out"]), asked["name"], heard, found, request, begun)
-    rerender, rate = audio.read(Path(asked["out"]) / "rerender.wav")
-    document["limits"] = limits.sentences(heard.clip, rerender, rate, document["gate_s"])
+    progress("write", found.best)
+    document = write.write(out, job["name"], note, found, request, begun)
+    rerender, rate = audio.read(out / "rerender.wav")
+    document["limits"] = limits.sentences(note.clip, rerender, rate, document["gate_s"])
     document["params"] = {"chance_db": params.unmix.chance_db, "poor_db": params.unmix.poor_db}
-    patch_file.write(Path(asked["out"]) / "patch.json", document)
+    patch_file.write(out / "patch.json", document)
     return document
 
 
-def _warm(params: config.Params, tools: Any) -> None:
-    """What the first search would wait for: imports, a render, a look through the network."""
+def _warm_up(resources: SearchResources) -> None:
+    """Do once what would slow the first search: imports, a render, a run of the network."""
     import cma  # noqa: F401
     import matplotlib.figure  # noqa: F401
 
     from unmixer_app.answer import write  # noqa: F401
     from unmixer_core.inference.posterior import PatchPosterior
+    from unmixer_core.live.host import RenderFailure
     from unmixer_core.schema.patch import Patch
 
-    (sound,) = tools.host.render([Patch.init()])
-    if not isinstance(sound, Exception) and hasattr(sound, "shape"):
-        PatchPosterior.of(tools.model, sound).probabilities(48, 1.0)
+    (sound,) = resources.host.render([Patch.init()])
+    if not isinstance(sound, RenderFailure):
+        PatchPosterior.of(resources.model, sound).probabilities(48, 1.0)
 
 
-@dataclass
-class _Stop:
-    """Signals → KeyboardInterrupt in this thread and `Search.cancel` for the others, while a
-    search can be stopped.
+class _StopSignals:
+    """Signals that end the running search.
+
+    A signal raises KeyboardInterrupt in the main thread, and cancels the search for its other
+    threads.
     """
 
-    on: bool = False
-    dropped: bool = False
-    search: Any = None
+    def __init__(self) -> None:
+        self.on = False
+        #: Whether the last search was ended by DROP.
+        self.dropped = False
+        self.search: Search | None = None
 
     @contextmanager
-    def possible(self) -> Iterator[None]:
-        self.on, self.dropped, self.search = True, False, None
-        signal.signal(KEEP, self._take)
-        signal.signal(DROP, self._take)
+    def enabled(self) -> Iterator[None]:
+        """React to the signals inside the block."""
+        self.on = True
+        self.dropped = False
+        self.search = None
+        signal.signal(KEEP, self._receive)
+        signal.signal(DROP, self._receive)
         try:
             yield
         finally:
             self.on = False
 
-    def _take(self, number: int, frame: Any) -> None:
-        if self.on:
-            self.on, self.dropped = False, number == DROP
-            if self.search is not None:
-                self.search.cancel()
-            raise KeyboardInterrupt
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if not self.on:
+            return
+        self.on = False
+        self.dropped = number == DROP
+        if self.search is not None:
+            self.search.cancel()
+        raise KeyboardInterrupt
 
 
-class _Tell:
-    """The search's progress as lines, a few a second.
+class _ProgressLines:
+    """Writes the search's progress as lines, a few a second.
 
-    The best so far also as sound, at the recording's level.
+    It also writes the best candidate's sound, at the recording's level, to `path`.
     """
 
-    def __init__(self, wire: Wire, chance_db: float, heard: RecordedNote, path: Path) -> None:
-        self.wire, self.chance_db, self.heard, self.path = wire, chance_db, heard, path
-        self.search: Any = None
-        self.last_s, self.step = 0.0, ""
-        self.known: Json = {}
-        self.written_db, self.written_s = math.inf, -math.inf
+    def __init__(self, wire: Wire, chance_db: float, note: RecordedNote, path: Path) -> None:
+        self.wire = wire
+        self.chance_db = chance_db
+        self.note = note
+        self.path = path
+        #: Set before the search runs.
+        self.search: Search | None = None
+        self.step = ""
+        self.line_s = 0.0
+        self.sound_s = -math.inf
+        self.sound_mss_db = math.inf
+        self.line: Json = {}
 
-    def __call__(self, step: str, best: Any) -> None:
+    def __call__(self, step: str, best: Candidate | None) -> None:
         from unmixer_core.search import search as search_search
 
         now = time.perf_counter()
-        if step == self.step and now - self.last_s < TELL_EVERY_S:
+        if step == self.step and now - self.line_s < LINE_INTERVAL_S:
             return
-        self.step, self.last_s = step, now
-        self.known = {"renders": self.search.renders, "seconds": round(self.search.seconds, 2)}
+        assert self.search is not None
+        self.step = step
+        self.line_s = now
+        self.line = {"renders": self.search.renders, "seconds": round(self.search.seconds, 2)}
         if best is not None:
-            self._sound(best, now)
-            self.known["best"] = {
+            self._write_sound(best, now)
+            percent = search_search.similarity(best.mss_db, self.chance_db)
+            self.line["best"] = {
                 "mss_db": round(best.mss_db, 4),
-                "similarity_percent": round(
-                    search_search.similarity(best.mss_db, self.chance_db), 2
-                ),
+                "similarity_percent": round(percent, 2),
                 "chain": list(best.patch.effects),
                 "source": best.source,
             }
-        self.wire.tell({"step": step} | self.known)
+        self.wire.tell({"step": step} | self.line)
 
-    def _sound(self, best: Any, now: float) -> None:
+    def _write_sound(self, best: Candidate, now: float) -> None:
         from unmixer_app.answer import write
 
-        if best.mss_db < self.written_db and now - self.written_s > SOUND_EVERY_S:
-            self.written_db, self.written_s = best.mss_db, now
-            sounds.write(
-                self.path, write.matched(best.audio, self.heard.clip), self.heard.rate, "FLOAT"
-            )
+        better = best.mss_db < self.sound_mss_db
+        if better and now - self.sound_s > SOUND_INTERVAL_S:
+            self.sound_mss_db = best.mss_db
+            self.sound_s = now
+            sound = write.matched(best.audio, self.note.clip)
+            sounds.write(self.path, sound, self.note.rate, "FLOAT")
 
 
 if __name__ == "__main__":
-    for quiet in (KEEP, DROP):
-        signal.signal(quiet, signal.SIG_IGN)
+    for number in (KEEP, DROP):
+        signal.signal(number, signal.SIG_IGN)
     main()

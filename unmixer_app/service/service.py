@@ -19,7 +19,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from unmixer_app.answer import patch_file
 from unmixer_app.service import folder as service_folder
@@ -380,7 +380,7 @@ def _still_there(identity: str) -> Iterator[None]:
 
 
 @contextmanager
-def _on_failure(clean: Callable[[], Any]) -> Iterator[None]:
+def _on_failure(clean: Callable[[], object]) -> Iterator[None]:
     """Runs `clean` when the block raises (a client that goes away included), and raises on."""
     try:
         yield

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Final, Literal, get_args
 
 from filelock import FileLock, Timeout
 
@@ -23,6 +23,8 @@ from unmixer_app.service import folder as service_folder
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.system.json_types import Json
 
+#: Values that SQLite stores.
+SqlValue = str | int | float | None
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 WAITING: Final = "queued"
 RUNNING: Final = "running"
@@ -236,7 +238,7 @@ class Store:
         assert found is not None
         return found
 
-    def _select(self, where: str, *values: Any) -> Iterator[QueuedJob]:
+    def _select(self, where: str, *values: SqlValue) -> Iterator[QueuedJob]:
         for row in self._db.execute(
             f"SELECT {', '.join(COLUMNS)} FROM jobs WHERE {where}", values
         ).fetchall():
@@ -249,7 +251,7 @@ class Store:
             )
 
 
-def _row(job: QueuedJob) -> list[Any]:
+def _row(job: QueuedJob) -> list[SqlValue]:
     return [
         json.dumps(getattr(job, key)) if key in DOCUMENTS else getattr(job, key) for key in COLUMNS
     ]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import sqlite3
-from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -21,6 +20,7 @@ from unmixer_app.web.gate import Refusal
 from unmixer_core import errors
 from unmixer_core.errors import UnmixerError
 from unmixer_core.system.child import ChildEnded, Failed
+from unmixer_core.system.json_types import Json
 
 STATUS: dict[type[Exception], int] = {
     Unknown: 404,
@@ -77,7 +77,7 @@ async def _ours(request: Request, error: Exception) -> JSONResponse:
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    first: Any = error.errors()[0]
+    first: Json = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
     given = first.get("input")
     but = f", but got {given!r}"[:80] if isinstance(given, str | int | float | bool) else ""

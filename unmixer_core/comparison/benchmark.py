@@ -17,8 +17,10 @@ from unmixer_core.comparison import entry, in_domain, methods, out_of_domain, se
 from unmixer_core.comparison.resources import BenchmarkResources
 from unmixer_core.dataset.clips import Clips
 from unmixer_core.recording.note import RecordedNote
-from unmixer_core.scoring import score
-from unmixer_core.scoring.score import Ledger, Progress, ScoreTarget, quietly
+from unmixer_core.scoring import targets as scoring_targets
+from unmixer_core.scoring.progress import Progress, quietly
+from unmixer_core.scoring.score import Ledger
+from unmixer_core.scoring.targets import ScoreTarget
 
 #: The ledger's key of the sensitivity; all others are ids of targets.
 SENSITIVITY = "sensitivity"
@@ -124,7 +126,10 @@ def run_sensitivity(
     if SENSITIVITY in ledger.rows:
         return
     n = resources.itf.n_sensitivity
-    chosen = [*score.some(targets.in_domain, n), *score.some(targets.out_of_domain, n)]
+    chosen = [
+        *scoring_targets.some(targets.in_domain, n),
+        *scoring_targets.some(targets.out_of_domain, n),
+    ]
     candidates = []
     for target in progress(chosen, len(chosen), "refine"):
         candidates.append((target, methods.proposals(resources, target)[0]))

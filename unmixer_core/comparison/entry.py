@@ -9,7 +9,8 @@ import numpy as np
 
 from unmixer_core.metrics import patch as metrics_patch
 from unmixer_core.schema.patch import Patch
-from unmixer_core.scoring.score import ScoreTarget, measure
+from unmixer_core.scoring.measures import measure
+from unmixer_core.scoring.targets import ScoreTarget
 from unmixer_core.system.json_types import Json
 
 #: Names of the methods, in the order of the table: the values of its column `row`.

@@ -7,7 +7,7 @@ from unmixer_core.dataset.clips import Clips
 from unmixer_core.errors import StageError
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.recording.note import RecordedNote
-from unmixer_core.scoring.score import ScoreTarget, spread
+from unmixer_core.scoring.targets import ScoreTarget, spread
 
 
 def targets(clips: Clips, n: int, sample_rate: int) -> list[ScoreTarget]:

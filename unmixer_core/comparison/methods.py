@@ -21,7 +21,7 @@ from unmixer_core.inference import finetune
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema.patch import Patch
 from unmixer_core.scoring import baselines
-from unmixer_core.scoring.score import ScoreTarget
+from unmixer_core.scoring.targets import ScoreTarget
 
 #: The methods that share one set of proposals; the last two refine it.
 PROPOSED = ("no_itf", "no_itf_verify")

@@ -16,7 +16,7 @@ from unmixer_core.errors import AudioError
 from unmixer_core.metrics import sound
 from unmixer_core.recording import note as recording_note
 from unmixer_core.schema.patch import Patch
-from unmixer_core.scoring.score import ScoreTarget, spread
+from unmixer_core.scoring.targets import ScoreTarget, spread
 
 TABLE = "clips.csv"
 #: Ids of these targets begin here, above those of every rendered clip.

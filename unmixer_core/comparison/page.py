@@ -16,7 +16,7 @@ from unmixer_core.evaluation.page import Example
 from unmixer_core.pipeline.log import StageLog
 from unmixer_core.report import plots
 from unmixer_core.report.html import Report
-from unmixer_core.scoring.score import ScoreTarget
+from unmixer_core.scoring.targets import ScoreTarget
 
 #: Examples on the page.
 EXAMPLES = 3

@@ -26,7 +26,7 @@ from unmixer_core.recording.note import RecordedNote
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.scoring import retrieval as scoring_retrieval
 from unmixer_core.scoring.baselines import at_note
-from unmixer_core.scoring.score import ScoreTarget
+from unmixer_core.scoring.targets import ScoreTarget
 from unmixer_core.search import search as search_search
 
 

@@ -20,7 +20,7 @@ from unmixer_core.live.host import Host
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.patch import Patch
-from unmixer_core.scoring.score import ScoreTarget
+from unmixer_core.scoring.targets import ScoreTarget
 
 #: Settings that are varied; the values to try are in `itf.try_<name>`.
 VARIED = ("steps", "lr", "lambda_b")

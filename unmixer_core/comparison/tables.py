@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from unmixer_core.comparison.entry import IN_DOMAIN, METHODS
-from unmixer_core.scoring.score import MEASURES
+from unmixer_core.scoring.measures import MEASURES
 
 #: Names of the two parts: in file names, and before the metrics of the second.
 DOMAINS = ("inside", "outside")

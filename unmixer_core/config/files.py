@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from functools import reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -91,10 +90,13 @@ def flatten(data: JsonView, prefix: str = "") -> Json:
     return flat
 
 
-def _tuples(value: Any) -> Any:
+def _tuples(value: object) -> object:
+    """The same nested data with tuples for lists."""
     if isinstance(value, Mapping):
         return {key: _tuples(item) for key, item in value.items()}
-    return tuple(_tuples(item) for item in value) if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return tuple(_tuples(item) for item in value)
+    return value
 
 
 def apply_profile(profile: str | Path, params_path: str | Path = "params.yaml") -> Json:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel, ConfigDict, model_validator
@@ -365,7 +365,7 @@ def sections() -> dict[type[Section], str]:
 
 def section(params: Params, kind: type[Section]) -> Section:
     """The section of class `kind`; KeyError if `kind` is not one of `sections()`."""
-    value: Any = params
+    value: Section = params
     for key in sections()[kind].split("."):
         value = getattr(value, key)
     return value

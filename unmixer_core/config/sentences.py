@@ -36,7 +36,7 @@ def sentences(error: ValidationError, root: type[BaseModel]) -> Iterator[str]:
             )
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(list(value)) if isinstance(value, tuple) else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 

@@ -24,7 +24,8 @@ from unmixer_core.metrics.statistics import f1
 from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.score import ScoreJob, ScoreTarget
+from unmixer_core.scoring.score import ScoreJob
+from unmixer_core.scoring.targets import ScoreTarget
 
 #: MSS between a sound and itself without one effect, from which that effect counts as audible.
 AUDIBLE_DB = 1.0

@@ -25,7 +25,8 @@ from unmixer_core.metrics import patch as metrics_patch
 from unmixer_core.schema import chain as chains
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.score import ScoreJob, ScoreTarget
+from unmixer_core.scoring.score import ScoreJob
+from unmixer_core.scoring.targets import ScoreTarget
 
 OTHER = "other "
 ORDER = "order"

@@ -8,9 +8,11 @@ import pandas as pd
 
 from unmixer_core import config
 from unmixer_core.evaluation import detection, identifiability, prediction, proxy_gap, recovery
+from unmixer_core.evaluation import summary as evaluation_summary
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.scoring import score as scoring_score
-from unmixer_core.scoring.score import ScoreJob, ScoreTarget
+from unmixer_core.scoring.score import ScoreJob
+from unmixer_core.scoring.targets import ScoreTarget
 
 
 def render_jobs(
@@ -44,7 +46,7 @@ def flat_metrics(
     settings: config.Score,
 ) -> dict[str, float]:
     """All numbers of metrics/evaluate.json, by key."""
-    flat = scoring_score.summarise(rows, scoring_score.ROWS, settings)
+    flat = evaluation_summary.summarise(rows, evaluation_summary.ROWS, settings)
     flat |= recovery.by_phase(found, settings.coverage)
     flat |= detection.flat(effects, "full")
     flat |= prediction.share_of_network(best, candidates, test)

@@ -15,7 +15,8 @@ from unmixer_core.evaluation import proxy_gap, recovery
 from unmixer_core.pipeline.log import StageLog
 from unmixer_core.report import plots
 from unmixer_core.report.html import Report
-from unmixer_core.scoring.score import BEST, MEASURES, ScoreTarget
+from unmixer_core.scoring.measures import BEST, MEASURES
+from unmixer_core.scoring.targets import ScoreTarget
 
 WORDS = {
     "mss_db": "MSS, dB ↓",

@@ -21,7 +21,9 @@ from unmixer_core.model.unmixer import Unmixer
 from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.patch import Patch, Patches
 from unmixer_core.scoring.baselines import at_note
-from unmixer_core.scoring.score import Neighbours, Progress, ScoreTarget, quietly
+from unmixer_core.scoring.neighbours import Neighbours
+from unmixer_core.scoring.progress import Progress, quietly
+from unmixer_core.scoring.targets import ScoreTarget
 
 BATCH = 32  # clips a forward pass
 

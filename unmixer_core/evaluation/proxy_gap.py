@@ -1,17 +1,15 @@
-"""The proxy beside the host on test clips.
+"""The distance of the proxy to the host on test clips.
 
-How far apart, next to what the host is from itself and random sounds from each other.
-
-Both sides sound the same true patches and are compared at the proxy's rate. Two distances: MSS,
-blind to level, and the log-mel L1, which hears gain and panning. The floor is the host's second
-render of a patch beside its first.
+Both render the same true patches, and are compared at the proxy's sample rate. There are two
+distances: MSS, which ignores the level, and the log-mel L1, which depends on gain and panning. The
+floor is the distance of two renders of one patch by the host. The ceiling is the distance of two
+random clips.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,11 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from unmixer_core import audio
+from unmixer_core.audio import Clip
 from unmixer_core.inference import finetune
+from unmixer_core.live.host import RenderFailure
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.rack import RACK
-from unmixer_core.scoring.score import ScoreTarget
+from unmixer_core.scoring.targets import ScoreTarget
 
 PAIRS = ("proxy", "floor", "random")
 DISTANCES = {"mss_db": metrics_sound.mss, "level_db": metrics_sound.level_mel_l1_db}
@@ -47,7 +47,7 @@ class Gap:
 def measure(
     proxy: Proxy,
     test: Sequence[ScoreTarget],
-    again: Sequence[Any],
+    again: Sequence[Clip | RenderFailure],
     sample_rate: int,
     *,
     keep: int = 0,

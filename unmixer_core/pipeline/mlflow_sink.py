@@ -17,13 +17,16 @@ import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
 from filelock import FileLock
 
 from unmixer_core import config
 from unmixer_core.system.json_types import JsonView
+
+if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
 
 EXPERIMENT = "neural-unmixer"
 FLUSH_SECONDS, FLUSH_METRICS, BATCH_PARAMS = 10.0, 1000, 100
@@ -69,7 +72,7 @@ class Sink:
 
             self.client = MlflowClient(self.uri)
             self.experiment = self._experiment(root)
-        self.buffer: list[Any] = []
+        self.buffer: list[Metric] = []
         self.flushed = time.monotonic()
         self.parent = self.child = self.stage = ""
 
@@ -122,7 +125,7 @@ class Sink:
         self._params(run_id, params)
         return run_id
 
-    def _search(self, tags: Mapping[str, str]) -> list[Any]:
+    def _search(self, tags: Mapping[str, str]) -> list[Run]:
         query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         return list(self.client.search_runs([self.experiment], query))
 

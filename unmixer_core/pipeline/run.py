@@ -26,7 +26,7 @@ import time
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from unmixer_core import config
 from unmixer_core.errors import StageError, UnmixerError
@@ -189,7 +189,7 @@ def stage_name(main: Main, phase: str = "") -> str:
     return os.environ.get("DVC_STAGE") or (f"{own}_{phase}" if phase else own)
 
 
-def _parameters(main: Callable[..., Any]) -> dict[str, type]:
+def _parameters(main: Main) -> dict[str, type]:
     hints = typing.get_type_hints(main)
     kinds = {name: hints.get(name, object) for name in inspect.signature(main).parameters}
     for name, kind in kinds.items():

@@ -1,5 +1,6 @@
-"""Folders for half-finished work of a stage, keyed by everything that the work depends on,
-locked for one process.
+"""Folders for half-finished work of a stage, one for each set of inputs.
+
+One process at a time works in a folder: it is locked.
 """
 
 from __future__ import annotations
@@ -9,18 +10,14 @@ import json
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 from unmixer_core import config
 from unmixer_core.errors import StageError
 from unmixer_core.pipeline import tracking
-from unmixer_core.system.json_types import JsonView
-
-if TYPE_CHECKING:
-    pass
 from unmixer_core.pipeline.log import first_rank
+from unmixer_core.system.json_types import JsonView
 
 _held: list[tuple[FileLock, Path, bool]] = []
 
@@ -78,7 +75,7 @@ def fingerprint(*folders: Path) -> str:
     return digest.hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     return value.model_dump() if isinstance(value, config.Section) else str(value)
 
 

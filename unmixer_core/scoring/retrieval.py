@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -36,7 +35,7 @@ class Retrieval:
         sample_rate: int,
         *,
         threads: int = 1,
-        progress: Callable[[Iterable[Any]], Iterable[Any]] = iter,
+        progress: Callable[[Iterable[np.ndarray]], Iterable[np.ndarray]] = iter,
         spool: Path | None = None,
     ) -> Retrieval:
         """Features of the clips `audio_of(index)` ([2, time]) for every index.

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from unmixer_core import config
 from unmixer_core.inference import finetune
+from unmixer_core.proxy.controls import Choices
 from unmixer_core.proxy.twin import Proxy
 from unmixer_core.schema.patch import Patch
 
@@ -49,12 +50,20 @@ class _BestStates:
         self.knobs: list[Knobs | None] = [None] * n
         self._current: NDArray[np.float32] | None = None
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> Any:  # every other member of the proxy
         return getattr(self._proxy, name)
 
-    def __call__(self, knobs: Tensor, *rest: Any, **named: Any) -> Tensor:
+    def __call__(
+        self,
+        knobs: Tensor,
+        choices: Choices,
+        chain: Tensor,
+        note: Tensor,
+        gate_s: Tensor,
+        clip_s: float | None = None,
+    ) -> Tensor:
         self._current = knobs.detach().cpu().numpy().astype(np.float32)
-        return self._proxy(knobs, *rest, **named)
+        return self._proxy(knobs, choices, chain, note, gate_s, clip_s=clip_s)
 
     def distance(self, predicted: Tensor) -> Tensor:
         """The distance of the sound that the proxy made last."""
@@ -92,7 +101,7 @@ def refine(
     n = max(1, min(threads, len(patches)))
     shares = [list(range(i, len(patches), n)) for i in range(n) if patches]
 
-    def check_time(*_: Any) -> None:
+    def check_time(*_: object) -> None:
         if stop.is_set() or time.perf_counter() >= end:
             raise _TimeIsUp
 

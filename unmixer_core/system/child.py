@@ -1,11 +1,10 @@
-"""A process of our own that answers JSON lines.
+"""Child processes of the server that answer JSON lines.
 
-All decoding, searching and rendering happens in one, never in the server.
-
-So the server answers while others compute, a sound that breaks a decoder breaks nothing else, and
-memory that a library leaks goes with its process. A child is asked one thing at a time; it may tell
-several lines before the last one, which holds "done" or "failed" (a sentence). A child ends when
-its standard input does, so none outlives its parent.
+Decoding, searching and rendering happen in child processes. So the server stays responsive, a file
+that crashes the decoder ends one child only, and memory that a library leaks is freed with its
+process. A child gets one request at a time. It may write several lines before the last one, which
+holds "done" or "failed" (a sentence). A child ends when its standard input is closed, so none
+outlives its parent.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ import threading
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from unmixer_core.errors import UnmixerError
 from unmixer_core.system.json_types import Json
@@ -54,10 +53,10 @@ class Failed(UnmixerError):
 
 
 class Child:
-    """`python -m <module> <words>` as seen from the server.
+    """The server's end of a process `python -m <module> <words>`.
 
-    `threads`: compute threads of its libraries; `bare`: it reads what strangers sent, so it gets of
-    the environment only what Python needs.
+    `threads`: compute threads of its libraries. `bare`: it reads untrusted uploads, so its
+    environment holds only the variables that Python needs.
     """
 
     def __init__(
@@ -76,9 +75,9 @@ class Child:
         )
 
     async def start(self) -> None:
-        """Starts it and waits for its first word.
+        """Start the process and wait for its first line.
 
-        Raises Failed with its reason, ChildEnded when it has none.
+        Raises Failed when the first line is a reason, ChildEnded when there is none.
         """
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -107,7 +106,7 @@ class Child:
             raise Failed(first["failed"])
 
     async def ask(self, request: Message, patience_s: float) -> AsyncGenerator[Message, None]:
-        """What it tells, the last line (with "done") included.
+        """Send a request; yield every line of the answer, the last one (with "done") included.
 
         Raises Failed, or ChildEnded when it ends or is silent for `patience_s`. A child that is
         left in the middle of an answer is stopped: by `aclosing`, at once.
@@ -131,13 +130,14 @@ class Child:
                 if not whole:
                     await self.stop()
 
-    async def answer(self, request: Message, patience_s: float) -> Any:
-        """What the last line holds under "done"."""
+    async def answer(self, request: Message, patience_s: float) -> Json:
+        """Return what the last line holds under "done", a JSON object."""
         last: Message = {}
-        async with aclosing(self.ask(request, patience_s)) as told:
-            async for message in told:
+        async with aclosing(self.ask(request, patience_s)) as messages:
+            async for message in messages:
                 last = message
-        return last["done"]
+        done: Json = last["done"]
+        return done
 
     def signal(self, number: signal.Signals) -> None:
         if self.pid is not None:

@@ -11,7 +11,6 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,7 +19,9 @@ from unmixer_app.answer import folder as answer_folder
 from unmixer_app.answer import patch_file
 from unmixer_app.command import cli, single
 from unmixer_core.errors import UnmixerError
+from unmixer_core.recording.note import RecordedNote
 from unmixer_core.schema.patch import Patch
+from unmixer_core.system.json_types import Json
 
 Batch = Callable[..., int]
 
@@ -45,12 +46,12 @@ def answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     (tmp_path / "model" / "model.safetensors").touch()
 
     @contextmanager
-    def tools(*_: object) -> Iterator[None]:
+    def resources(*_: object) -> Iterator[None]:
         yield None
 
-    def answer(path: Path, heard: Any, out: Path, *_: object) -> dict[str, Any]:
+    def answer(path: Path, heard: RecordedNote, out: Path, *_: object) -> Json:
         folders.append(out)
-        document = patch_file.describe(Patch.init()) | {
+        document: Json = patch_file.describe(Patch.init()) | {
             "chain": [],
             "similarity": {"percent": 50.0, "mss_db": 7.0},
             "seconds": 1.0,
@@ -62,7 +63,7 @@ def answered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         patch_file.write(out / "patch.json", document)
         return document
 
-    monkeypatch.setattr(single, "tools", tools)
+    monkeypatch.setattr(single, "open_resources", resources)
     monkeypatch.setattr(single, "answer", answer)
     monkeypatch.setattr(single, "find_models", lambda *_: (tmp_path / "model", tmp_path))
     return folders
@@ -99,7 +100,7 @@ def test_hostile_names_and_sounds_are_a_line_each(tmp_path: Path, answered: list
 
 
 def test_a_batch_goes_on_and_tells_json_line_by_line(
-    sounds: Path, tmp_path: Path, answered: list[Path], capsys: Any
+    sounds: Path, tmp_path: Path, answered: list[Path], capsys: pytest.CaptureFixture[str]
 ):
     (sounds / "b.wav").write_bytes(b"no sound")
     for _ in range(2):  # what was finished before is told again
@@ -144,7 +145,9 @@ def test_answers_may_go_beside_the_sounds(sounds: Path, answered: list[Path]):
     assert cli.run([str(sounds), "--out", str(sounds)]) == 0 and len(answered) == 3
 
 
-def test_a_table_of_somebody_else_is_not_replaced(sounds: Path, answered: list[Path], capsys: Any):
+def test_a_table_of_somebody_else_is_not_replaced(
+    sounds: Path, answered: list[Path], capsys: pytest.CaptureFixture[str]
+):
     (sounds / "summary.csv").write_text("mine")
     assert cli.run([str(sounds), "--out", str(sounds)]) == 1
     assert (
@@ -163,11 +166,15 @@ def test_a_folder_of_somebody_else_is_a_line(sounds: Path, tmp_path: Path, answe
 
 
 def test_an_interrupt_tells_how_far_it_came(
-    sounds: Path, tmp_path: Path, answered: list[Path], monkeypatch: Any, capsys: Any
+    sounds: Path,
+    tmp_path: Path,
+    answered: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     first = single.answer
 
-    def answer(path: Path, *rest: Any) -> dict[str, Any]:
+    def answer(path: Path, *rest: object) -> Json:
         if path.name == "c.wav":
             raise KeyboardInterrupt
         return first(path, *rest)
@@ -181,7 +188,11 @@ def test_an_interrupt_tells_how_far_it_came(
 
 
 def test_an_answer_that_cannot_be_pushed_is_an_answer(
-    sounds: Path, tmp_path: Path, answered: list[Path], monkeypatch: Any, capsys: Any
+    sounds: Path,
+    tmp_path: Path,
+    answered: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ):
     def push(*_: object, **__: object) -> None:
         raise UnmixerError("Live does not answer.")

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -31,6 +30,7 @@ from unmixer_core.errors import UnmixerError
 from unmixer_core.model import checkpoint
 from unmixer_core.proxy.proxy import RackProxy
 from unmixer_core.recording import sound_file
+from unmixer_core.system.json_types import Json
 
 REPO = Path(__file__).resolve().parents[3]
 WITHIN_S = 100
@@ -151,7 +151,7 @@ def test_a_folder_is_a_batch_that_goes_on_where_it_stopped(model: Path, tmp_path
     (folder / "notes.txt").write_text("not a sound")
     words = (folder, "--out", out, "--model", model, "--fast")
 
-    def rows() -> dict[str, dict[str, Any]]:
+    def rows() -> dict[str, Json]:
         with (out / "summary.csv").open(encoding="utf-8", newline="") as file:
             return {row["file"]: row for row in csv.DictReader(file)}
 
@@ -361,7 +361,7 @@ def test_a_loud_patch_is_saved_without_clipping(name: str, kept: bool, tmp_path:
 
 
 def test_render_and_push_hand_the_trace_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: list[Any] = []
+    seen: list[object] = []
     monkeypatch.setattr(single, "render", lambda *given: seen.append(given[2]))
     monkeypatch.setattr(single, "push", lambda _, **given: seen.append(given["trace"]))
     assert (
@@ -404,7 +404,7 @@ def test_a_file_named_like_a_command_can_be_unmixed(
 def test_serve_takes_host_and_port(monkeypatch: pytest.MonkeyPatch):
     from unmixer_app import serve
 
-    seen: list[Any] = []
+    seen: list[object] = []
     monkeypatch.setenv("UNMIXER_SERVE_QUEUE", "7")
     monkeypatch.setattr(serve, "main", lambda environ: seen.append(environ) or 0)
     assert cli.run(["serve", "--host", "::1", "--port", "81"]) == 0

@@ -11,13 +11,17 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.unmixer_app.serving import REPO, Server, sound
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
+from unmixer_core.system.json_types import Json
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page, Route
 
 #: There, what cannot be tested has failed.
 CI = bool(os.environ.get("CI"))
@@ -49,7 +53,7 @@ DESK, PHONE = {"width": 1240, "height": 900}, {"width": 390, "height": 844}
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser() -> Iterator[Browser]:
     assert CHROMIUM, "CI needs chromium; `make browser` installs Debian's"
     with sync_api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
@@ -58,14 +62,14 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def opened(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
+def opened(browser: Browser, server: Server) -> Iterator[Callable[..., Page]]:
     """A function that opens the page.
 
     At the end nothing went wrong in it, and nothing went to another machine.
     """
     contexts, wrong = [], []
 
-    def open_page(path: str = "/", **options: Any) -> Any:
+    def open_page(path: str = "/", **options: object) -> Page:
         context = browser.new_context(**({"viewport": DESK} | options))
         contexts.append(context)
         page = context.new_page()
@@ -94,23 +98,23 @@ def opened(browser: Any, server: Server) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def page(opened: Callable[..., Any], answered: str) -> Any:
+def page(opened: Callable[..., Page], answered: str) -> Page:
     """The page on an answer: Saturator, Delay, Reverb."""
     found = opened(f"/#job={answered}")
     found.wait_for_selector("#answer:not([hidden]) .dial")
     return found
 
 
-def shot(page: Any, name: str, full: bool = True) -> None:
+def shot(page: Page, name: str, full: bool = True) -> None:
     SHOTS.mkdir(parents=True, exist_ok=True)
     page.screenshot(path=SHOTS / f"{name}.png", full_page=full)
 
 
-def chain(page: Any) -> list[str]:
+def chain(page: Page) -> list[str]:
     return [text.strip() for text in page.locator("#chain .effect .name").all_text_contents()]
 
 
-def rerendered(page: Any, deed: Callable[[], Any]) -> Any:
+def rerendered(page: Page, deed: Callable[[], object]) -> Json:
     """What POST /render was asked in consequence of a deed, once it is answered."""
     with page.expect_response(lambda response: "/render" in response.url) as told:
         deed()
@@ -118,7 +122,7 @@ def rerendered(page: Any, deed: Callable[[], Any]) -> Any:
     return told.value.request.post_data_json
 
 
-def test_a_dropped_file_is_followed_to_its_answer_and_heard(opened: Callable[..., Any]):
+def test_a_dropped_file_is_followed_to_its_answer_and_heard(opened: Callable[..., Page]):
     page = opened()
     shot(page, "1-empty")
     page.evaluate("document.querySelector('#options').open = true")
@@ -150,7 +154,7 @@ def test_a_dropped_file_is_followed_to_its_answer_and_heard(opened: Callable[...
     assert page.locator("#jobs a[aria-current]").text_content().startswith("dropped.wav")
 
 
-def test_a_and_b_are_equally_loud_and_one_key_changes_sides(page: Any):
+def test_a_and_b_are_equally_loud_and_one_key_changes_sides(page: Page):
     levels = page.evaluate("""async () => {
       const { Player } = await import('/page/player.js'), { rms } = await import('/page/pictures.js');
       const buffer = (level) => {
@@ -176,7 +180,7 @@ def test_a_and_b_are_equally_loud_and_one_key_changes_sides(page: Any):
     assert sides == ["true", "false", "true"]
 
 
-def test_the_chain_is_dragged_into_another_order(page: Any):
+def test_the_chain_is_dragged_into_another_order(page: Page):
     grip, target = (
         page.locator("[data-key=saturator] .grip").bounding_box(),
         page.locator("[data-key=reverb]").bounding_box(),
@@ -201,7 +205,7 @@ def test_the_chain_is_dragged_into_another_order(page: Any):
     )
 
 
-def test_the_chain_is_worked_by_keyboard(page: Any):
+def test_the_chain_is_worked_by_keyboard(page: Page):
     page.focus("[data-key=saturator] .name")
     asked = rerendered(page, lambda: page.keyboard.press("Alt+ArrowRight"))
     assert asked["chain"] == ["Delay", "Saturator", "Reverb"]
@@ -236,7 +240,7 @@ def test_the_chain_is_worked_by_keyboard(page: Any):
     page.wait_for_selector("#device.locked .dial[aria-disabled=true]")
 
 
-def test_what_is_locked_is_kept_by_another_search(page: Any):
+def test_what_is_locked_is_kept_by_another_search(page: Page):
     page.click("[data-key=saturator] .name")
     dial = page.locator("#device .dial[aria-label=Drive]")
     rerendered(page, lambda: dial.press("End"))
@@ -257,8 +261,8 @@ def test_what_is_locked_is_kept_by_another_search(page: Any):
     assert float(shown) == pytest.approx(highest, rel=1e-4)
 
 
-def test_a_knob_is_turned_and_heard(page: Any):
-    def unit(body: Any) -> float:
+def test_a_knob_is_turned_and_heard(page: Page):
+    def unit(body: Json) -> float:
         found = next(device for device in body["devices"] if device["key"] == "reverb")
         return float(found["knobs"]["decay_time"]["unit"])
 
@@ -288,7 +292,7 @@ def test_a_knob_is_turned_and_heard(page: Any):
 
 
 def test_a_finger_turns_a_knob_sideways_and_scrolls_the_page_over_it(
-    opened: Callable[..., Any], answered: str
+    opened: Callable[..., Page], answered: str
 ):
     page = opened(f"/#job={answered}", viewport=PHONE, has_touch=True)
     page.click("[data-key=reverb] .name")
@@ -316,7 +320,7 @@ def test_a_finger_turns_a_knob_sideways_and_scrolls_the_page_over_it(
     assert float(dial.get_attribute("aria-valuenow")) > before
 
 
-def test_knobs_read_as_the_schema_says(page: Any):
+def test_knobs_read_as_the_schema_says(page: Page):
     """The page's own laws and roundings are Python's, for every knob, all along its range."""
     units = [0.0, 0.013, 0.25, 0.5, 0.777, 1.0]
     found = page.evaluate(
@@ -337,7 +341,7 @@ def test_knobs_read_as_the_schema_says(page: Any):
             assert back == pytest.approx(unit, abs=1e-5), ref.id
 
 
-def test_candidates_are_auditioned_and_used(page: Any):
+def test_candidates_are_auditioned_and_used(page: Page):
     assert page.locator("#candidates li").count() >= 1
     page.click("#candidates button[aria-label='Hear candidate 1']")
     page.wait_for_function(
@@ -347,8 +351,8 @@ def test_candidates_are_auditioned_and_used(page: Any):
     assert asked["chain"] == chain(page)
 
 
-def test_a_candidate_in_use_is_what_is_saved_and_named(page: Any, answered: str, server: Server):
-    def saved() -> Any:
+def test_a_candidate_in_use_is_what_is_saved_and_named(page: Page, answered: str, server: Server):
+    def saved() -> Json:
         with page.expect_download() as got:
             page.click("#get-patch")
         return json.loads(Path(got.value.path()).read_bytes())
@@ -366,7 +370,7 @@ def test_a_candidate_in_use_is_what_is_saved_and_named(page: Any, answered: str,
     assert saved() == server.client.get(f"/jobs/{answered}/patch.json").json()
 
 
-def test_patch_preset_sound_and_report_are_downloaded(page: Any, answered: str, server: Server):
+def test_patch_preset_sound_and_report_are_downloaded(page: Page, answered: str, server: Server):
     def download(button: str) -> tuple[str, bytes]:
         with page.expect_download() as got:
             page.click(button)
@@ -384,7 +388,7 @@ def test_patch_preset_sound_and_report_are_downloaded(page: Any, answered: str, 
     assert Patch.from_dict(json.loads(download("#get-patch")[1])).effects == ("Saturator", "Reverb")
 
 
-def test_send_to_live_tells_what_was_read_back(page: Any):
+def test_send_to_live_tells_what_was_read_back(page: Page):
     page.click("#push")
     page.wait_for_selector("#pushed[data-good=true]")
     words = page.text_content("#pushed")
@@ -392,7 +396,7 @@ def test_send_to_live_tells_what_was_read_back(page: Any):
     shot(page, "5-pushed")
 
 
-def test_a_file_that_is_no_sound_is_refused_in_its_words(opened: Callable[..., Any]):
+def test_a_file_that_is_no_sound_is_refused_in_its_words(opened: Callable[..., Page]):
     page = opened()
     page.set_input_files(
         "#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a sound"}
@@ -402,7 +406,7 @@ def test_a_file_that_is_no_sound_is_refused_in_its_words(opened: Callable[..., A
     shot(page, "6-refused", full=False)
 
 
-def test_a_recording_becomes_a_job(opened: Callable[..., Any]):
+def test_a_recording_becomes_a_job(opened: Callable[..., Page]):
     """Chromium's fake microphone beeps."""
     page = opened()
     page.evaluate("document.querySelector('#options').open = true")
@@ -417,7 +421,7 @@ def test_a_recording_becomes_a_job(opened: Callable[..., Any]):
 
 
 def test_a_second_click_while_the_browser_asks_for_the_microphone_starts_no_second_recorder(
-    opened: Callable[..., Any],
+    opened: Callable[..., Page],
 ):
     page = opened()
     page.evaluate("""() => {
@@ -435,7 +439,7 @@ def test_a_second_click_while_the_browser_asks_for_the_microphone_starts_no_seco
     page.wait_for_selector("#record[aria-pressed=true]:enabled")
 
 
-def test_a_microphone_that_cannot_be_heard_is_let_go(opened: Callable[..., Any]):
+def test_a_microphone_that_cannot_be_heard_is_let_go(opened: Callable[..., Page]):
     page = opened()
     page.evaluate("""() => {
       const real = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
@@ -449,7 +453,7 @@ def test_a_microphone_that_cannot_be_heard_is_let_go(opened: Callable[..., Any])
 
 
 def test_that_a_search_failed_stays_to_be_read(
-    opened: Callable[..., Any], answered: str, server: Server
+    opened: Callable[..., Page], answered: str, server: Server
 ):
     """A failed job, as the service would tell it."""
     failed = server.client.get(f"/jobs/{answered}").json() | {
@@ -476,12 +480,12 @@ def test_that_a_search_failed_stays_to_be_read(
 
 
 def test_of_two_quick_clicks_the_second_counts(
-    opened: Callable[..., Any], answered: str, server: Server
+    opened: Callable[..., Page], answered: str, server: Server
 ):
     """The first job's answer comes later than the second's."""
     slow = "f" * 16
     page = opened()
-    held: list[Any] = []
+    held: list[Route] = []
     page.route(f"**/jobs/{slow}", lambda route: held.append(route))
     page.evaluate(f"location.hash = 'job={slow}'")
     page.wait_for_timeout(200)
@@ -499,12 +503,12 @@ def test_of_two_quick_clicks_the_second_counts(
 
 
 def test_a_page_that_was_opened_too_early_gets_going_by_itself(
-    opened: Callable[..., Any], answered: str, server: Server
+    opened: Callable[..., Page], answered: str, server: Server
 ):
     page = opened("/page/icon.svg")
     left = [1]
 
-    def refuse_once(route: Any) -> None:
+    def refuse_once(route: Route) -> None:
         left[0] -= 1
         route.abort() if left[0] >= 0 else route.continue_()
 
@@ -515,9 +519,9 @@ def test_a_page_that_was_opened_too_early_gets_going_by_itself(
 
 @pytest.mark.parametrize("name", ["dark", "phone", "phone-dark"])
 def test_the_page_holds_in_the_dark_and_on_a_phone(
-    opened: Callable[..., Any], answered: str, name: str
+    opened: Callable[..., Page], answered: str, name: str
 ):
-    options: dict[str, Any] = {"color_scheme": "dark" if "dark" in name else "light"}
+    options: Json = {"color_scheme": "dark" if "dark" in name else "light"}
     if "phone" in name:
         options |= {"viewport": PHONE, "has_touch": True, "device_scale_factor": 2}
     page = opened(f"/#job={answered}", **options)
@@ -530,7 +534,7 @@ def test_the_page_holds_in_the_dark_and_on_a_phone(
     assert faint == [], "every text can be read"
 
 
-def test_everything_is_reached_by_tab_and_named(page: Any):
+def test_everything_is_reached_by_tab_and_named(page: Page):
     nameless = page.evaluate("""() => [...document.querySelectorAll('button, select, input, [role=slider], a, canvas')]
       .filter(e => e.checkVisibility())
       .filter(e => !(e.getAttribute('aria-label') || e.textContent.trim() || e.closest('label')?.textContent.trim()))

@@ -11,13 +11,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from tests import hostile
 from unmixer_app.service import decoder, heard_file
+from unmixer_core.system.json_types import Json
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -38,12 +38,12 @@ def child() -> Iterator[subprocess.Popen[str]]:
     assert process.wait(10) == 0
 
 
-def ask(child: subprocess.Popen[str], folder: Path, **wanted: Any) -> dict[str, Any]:
+def ask(child: subprocess.Popen[str], folder: Path, **wanted: object) -> Json:
     assert child.stdin is not None and child.stdout is not None
     request = {"folder": str(folder), "name": "my sound.wav", "note": None, "gate_s": None} | wanted
     child.stdin.write(json.dumps(request) + "\n")
     child.stdin.flush()
-    answer: dict[str, Any] = json.loads(child.stdout.readline())
+    answer: Json = json.loads(child.stdout.readline())
     return answer
 
 
@@ -102,7 +102,8 @@ def test_a_decoder_that_is_taken_over_is_ended_and_told(attack: str, tmp_path: P
         "decoder.MEMORY_BYTES, decoder.CPU_S, decoder.WALL_S = 256 << 20, 1, 2\n"
         f"request = {{'folder': {str(tmp_path)!r}, 'name': 'x.wav', 'note': None, 'gate_s': "
         f"None}}\n"
-        "print(json.dumps(decoder._apart(request, config.load(decoder.ROOT / 'params.yaml'))))"
+        "params = config.load(decoder.ROOT / 'params.yaml')\n"
+        "print(json.dumps(decoder._decode_in_fork(request, params)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", script],

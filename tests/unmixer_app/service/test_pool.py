@@ -11,7 +11,6 @@ import signal
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -49,7 +48,7 @@ def state(pool: SearcherPool, identity: str) -> str:
     return job.state
 
 
-async def until(done: Callable[[], Any]) -> None:
+async def until(done: Callable[[], object]) -> None:
     async with asyncio.timeout(WITHIN_S):
         while not done():
             await asyncio.sleep(0.01)
@@ -82,7 +81,7 @@ def test_a_locked_database_ends_no_searcher(
 ):
     original, left = getattr(pool.store, method), [1]
 
-    def flaky(*values: Any) -> Any:
+    def flaky(*values: object) -> object:
         if left[0]:
             left[0] -= 1
             raise sqlite3.OperationalError("database is locked")
@@ -99,7 +98,7 @@ def test_a_job_whose_end_cannot_be_written_ends_as_soon_as_it_can(
 ):
     original, left = pool.store.end, [3]
 
-    def full(*values: Any) -> None:
+    def full(*values: object) -> None:
         left[0] -= 1
         if left[0] >= 0:
             raise sqlite3.OperationalError("database or disk is full")
@@ -156,7 +155,7 @@ def test_a_cancelled_search_is_cancelled_whatever_its_process_still_writes(
     (pool.folder(identity) / "best.wav").write_bytes(bytes(100))
     original = os.lstat
 
-    def vanishing(path: Any, **more: Any) -> os.stat_result:
+    def vanishing(path: str, **more: int) -> os.stat_result:
         if str(path).endswith("best.wav"):
             raise FileNotFoundError(path)
         return original(path, **more)

@@ -6,7 +6,6 @@ import io
 import json
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from unmixer_core import config, sampling
 from unmixer_core.metrics import sound as metrics_sound
 from unmixer_core.schema.patch import Patch
 from unmixer_core.schema.rack import RACK
+from unmixer_core.system.json_types import Json
 
 #: What is promised on a machine that does nothing else (benchmarks/unmix/service.py asks there),
 #: and what other tests may add.
@@ -33,7 +33,7 @@ def audio(data: bytes) -> tuple[np.ndarray, int]:
     return samples.T, rate
 
 
-def events(server: Server, identity: str) -> list[tuple[str, dict[str, Any]]]:
+def events(server: Server, identity: str) -> list[tuple[str, Json]]:
     found, name = [], ""
     with server.client.stream("GET", f"/jobs/{identity}/events") as response:
         assert response.headers["content-type"].startswith("text/event-stream")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from unmixer_app.service.settings import ServiceSettings
 from unmixer_app.web import gate as gates
@@ -15,7 +15,7 @@ from unmixer_app.web.gate import UPLOADS, Buckets, Gate
 TOKEN = "0123456789abcdef"
 
 
-async def open_house(scope: Any, receive: Any, send: Any) -> None:
+async def open_house(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": []})
     await send({"type": "http.response.body", "body": b""})
 
@@ -29,9 +29,9 @@ def ask(
     }
     raw = [(name.encode(), value.encode()) for name, value in fields.items()]
     scope = {"type": "http", "method": method, "path": path, "headers": raw, "client": (client, 5)}
-    sent: list[Any] = []
+    sent: list[Message] = []
 
-    async def send(message: Any) -> None:
+    async def send(message: Message) -> None:
         sent.append(message)
 
     asyncio.run(gate(scope, None, send))  # type: ignore[arg-type]
@@ -40,11 +40,11 @@ def ask(
     return sent[0]["status"], found, json.loads(body)["detail"] if body else ""
 
 
-async def broken_house(scope: Any, receive: Any, send: Any) -> None:
+async def broken_house(scope: Scope, receive: Receive, send: Send) -> None:
     raise ZeroDivisionError("secret")
 
 
-def gate(**settings: Any) -> Gate:
+def gate(**settings: object) -> Gate:
     return Gate(open_house, ServiceSettings(**settings), ("/page",), lambda method, status: None)
 
 
@@ -196,7 +196,7 @@ class Crowd:
         async def all_at_once() -> None:
             go = asyncio.Event()
 
-            async def app(scope: Any, receive: Any, send: Any) -> None:
+            async def app(scope: Scope, receive: Receive, send: Send) -> None:
                 await go.wait()
                 await open_house(scope, receive, send)
 
@@ -214,11 +214,11 @@ class Crowd:
                     for more in (True, False)
                 ]
 
-                async def receive() -> Any:
+                async def receive() -> Message:
                     self.read.append(path)
                     return bodies.pop(0)
 
-                async def send(message: Any) -> None:
+                async def send(message: Message) -> None:
                     statuses.append(message.get("status", 0))
 
                 await gate(scope, receive, send)

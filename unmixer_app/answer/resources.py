@@ -1,79 +1,92 @@
-"""What a search works with: the model, the proxy, training clips where there are any, and hosts."""
+"""The resources of a search: the model, the proxy, hosts, and the training clips if they exist."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from unmixer_app.answer.progress import Progress
 from unmixer_app.answer.request import ROOT, Request
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording.sound_file import shown
 from unmixer_core.system.json_types import Json, JsonView
+
+if TYPE_CHECKING:
+    from unmixer_core.dataset.clips import Clips
+    from unmixer_core.features.frames import FeatureSpec
+    from unmixer_core.features.store import FeatureTable
+    from unmixer_core.live.renderer import Renderer
+    from unmixer_core.search.candidates import ReportStep
+    from unmixer_core.search.context import SearchResources
 
 SHIPPED_MODEL = ROOT / "models" / "pretrained"
 LOCAL_MODEL = ROOT / "models" / "full"
 
 
 @contextmanager
-def tools(request: Request, tell: Progress, hosts: int | None = None) -> Iterator[Any]:
-    """Model, proxy, training features if there are any, and hosts (default.
+def open_resources(
+    request: Request, progress: ReportStep, hosts: int | None = None
+) -> Iterator[SearchResources]:
+    """Load the model and the proxy while `hosts` hosts start (default: one a core).
 
-    One per core) that start while they load.
+    The hosts are closed at the end of the block. Raises ConfigError when there is no model.
     """
     folders = find_models(request.model)
-    tell("load", None)
+    progress("load", None)
     from unmixer_core.live.renderer import Renderer
 
     renderer = Renderer(request.params.audio, hosts)
     with ThreadPoolExecutor(1) as pool:
-        starting: Future[Any] = pool.submit(renderer.__enter__)
+        starting: Future[Renderer] = pool.submit(renderer.__enter__)
         try:
-            loaded = _load(*folders)
+            resources_of = _load(*folders)
             starting.result()
-            yield loaded(renderer)
+            yield resources_of(renderer)
         finally:
             if starting.exception() is None:
                 renderer.close()
 
 
-def _load(model: Path, proxy: Path) -> Any:
-    """A function from the host to `unmixing.Tools`.
-
-    The imports (torch) are most of the start-up.
-    """
+def _load(model: Path, proxy: Path) -> Callable[[Renderer], SearchResources]:
+    """Load model and proxy; return a function from the host to the resources."""
+    # here and not at the top of the file: to import torch takes most of the start-up
     from unmixer_core.model import checkpoint
     from unmixer_core.pipeline import machine
     from unmixer_core.proxy.proxy import RackProxy
-    from unmixer_core.search import search
+    from unmixer_core.search.context import SearchResources
 
     device = machine.device()
-    unmixer, twin = checkpoint.load(model, device).model, RackProxy.load(proxy).to(device)
-    return lambda host: search.SearchResources(unmixer, twin, host, *_known(unmixer.spec))
+    unmixer = checkpoint.load(model, device).model
+    rack_proxy = RackProxy.load(proxy).to(device)
+
+    def resources_of(host: Renderer) -> SearchResources:
+        features, clips = _training_set(unmixer.spec)
+        return SearchResources(unmixer, rack_proxy, host, features, clips)
+
+    return resources_of
 
 
-def _known(spec: Any) -> tuple[Any, Any]:
-    """The training clips' features and sounds if they are here and were made as the model wants
-    them, else None.
-    """
+def _training_set(spec: FeatureSpec) -> tuple[FeatureTable | None, Clips | None]:
+    """Open the training clips' features and sounds, where they exist and fit the model."""
     from unmixer_core.dataset.clips import Clips
     from unmixer_core.features.store import FeatureTable
 
     try:
-        known = FeatureTable.open(ROOT / "data" / "features")
-        if known.spec != spec:
+        features = FeatureTable.open(ROOT / "data" / "features")
+        if features.spec != spec:
             return None, None
     except (UnmixerError, OSError, ValueError, KeyError, TypeError):
         return None, None
     try:
         clips = Clips.open(ROOT / "data" / "renders")
-        return known, clips if clips.patches.id.tolist() == known.patches.id.tolist() else None
+        if clips.patches.id.tolist() != features.patches.id.tolist():
+            return features, None
+        return features, clips
     except (UnmixerError, OSError, ValueError, KeyError, TypeError):
-        return known, None
+        return features, None
 
 
 def find_models(folder: Path | None = None, models: Path = ROOT / "models") -> tuple[Path, Path]:
