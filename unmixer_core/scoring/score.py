@@ -9,7 +9,6 @@ bootstrap interval), flat metrics, and the report of `unmixer_core.report.html`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from unmixer_core.metrics import statistics
 from unmixer_core.schema.patch import PHASES, Patch, Patches
 from unmixer_core.scoring.baselines import UNHEARD_DB, Majority, at_note, random_patches
 from unmixer_core.scoring.retrieval import Retrieval
+from unmixer_core.system.journal import JsonLines
 from unmixer_core.system.json_types import Json, JsonView
 
 #: Rows of the table in reading order. `nearest` is the better of the training render as it is and
@@ -185,26 +185,17 @@ class Ledger:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.path, self.torn = path, False
         self.rows: dict[str, Json] = {}
-        if path is not None and path.exists():
-            text = path.read_text(encoding="utf-8")
-            self.torn = not text.endswith("\n")
-            for line in text.splitlines():
-                try:
-                    entry = json.loads(line)
-                except json.JSONDecodeError:
-                    continue
+        self._lines = None if path is None else JsonLines(path)
+        if self._lines is not None:
+            for entry in self._lines.read():
                 self.rows[entry.pop("key")] = entry
 
     def add(self, key: str, values: JsonView) -> None:
         """Remember values under a key."""
         self.rows[key] = dict(values)
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" * self.torn + json.dumps({"key": key, **values}) + "\n")
-                self.torn = False
+        if self._lines is not None:
+            self._lines.append({"key": key, **values})
 
 
 def score(
