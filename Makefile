@@ -22,8 +22,8 @@ repro: $(STAMP)  ## run every stage of dvc.yaml whose inputs changed
 	@test -e .git || dvc config --local core.no_scm true  # DVC refuses a download without .git otherwise
 	dvc repro
 
-test: $(STAMP)  ## all tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PYTEST_ARGS)
+test: $(STAMP)  ## all tests, and the seconds of the 20 slowest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --durations=20 $(PYTEST_ARGS)
 
 check: $(STAMP)  ## style, types, who may import whom
 	ruff check .

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from unmixer_core.errors import ConfigError, StageError
+from unmixer_core.errors import StageError
+from unmixer_core.system import environment
 
 Item = TypeVar("Item")
 PATIENCE = timedelta(minutes=30)
@@ -252,12 +253,8 @@ def wanted() -> int:
 
     Raises ConfigError.
     """
-    given = os.environ.get("UNMIXER_NPROC", "1")
-    if not (given.isdigit() and int(given) > 0):
-        raise ConfigError(
-            f"UNMIXER_NPROC = {given!r} is not allowed, it must be a whole number ≥ 1."
-        )
-    return 1 if "RANK" in os.environ else int(given)
+    ranks = environment.integer("UNMIXER_NPROC", 1, 1)
+    return 1 if "RANK" in os.environ else ranks
 
 
 def several() -> bool:

@@ -191,7 +191,8 @@ def test_the_docs_name_every_environment_variable():
         for folder in ("unmixer_core", "stages", "unmixer_app", "tools")
         for path in (REPO / folder).rglob("*.py")
     ]
-    used = {name for text in code for name in re.findall(r"UNMIXER_[A-Z]\w+", text)}
+    # A name with a star behind its last underscore, in a help text, stands for several variables.
+    used = {name for text in code for name in re.findall(r"UNMIXER_[A-Z]\w+(?<!_)\b", text)}
     page = (REPO / "docs" / "environment.md").read_text(encoding="utf-8")
     told = set(re.findall(r"UNMIXER_[A-Z]\w+", page))
     assert (sorted(used - told), sorted(told - used)) == ([], []), (

@@ -331,8 +331,8 @@ def test_a_server_that_dies_in_the_middle_is_dropped_with_one_line(
 
 def test_replaying_twice_changes_nothing(project, client, params):
     journal = tracking.Journal(project / ".unmixer/journal/first-x")
-    journal.write(tracking.open_record("first", params, ["loss"]))
-    journal.write({"do": "metrics", "values": {"loss": 1.0}, "step": 1, "time_ms": 1})
+    journal.records.append(tracking.open_record("first", params, ["loss"]))
+    journal.records.append({"do": "metrics", "values": {"loss": 1.0}, "step": 1, "time_ms": 1})
     with (journal.folder / "records.jsonl").open("a", encoding="utf-8") as handle:
         handle.write('{"do": "metrics", "val')  # cut short by a crash
     for _ in range(2):
@@ -344,7 +344,7 @@ def test_replaying_twice_changes_nothing(project, client, params):
 
 def test_a_journal_in_use_is_left_alone(project, params):
     living = tracking.Journal(project / ".unmixer/journal/first-living")
-    living.write(tracking.open_record("first", params, []))
+    living.records.append(tracking.open_record("first", params, []))
     code = (
         f"from unmixer_core.pipeline import tracking; from pathlib import Path; "
         f"print(tracking.replay(Path({str(project)!r})))"

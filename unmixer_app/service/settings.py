@@ -10,10 +10,12 @@ import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from unmixer_core.errors import ConfigError
 from unmixer_core.live.osc.transport import Endpoint
+from unmixer_core.system.environment import integer
 
 ROOT = Path(__file__).resolve().parents[2]
 MIB = 1 << 20
@@ -49,8 +51,9 @@ class ServiceSettings:
 
         Where others can come from, a token is made up if none is given.
         """
+        number = partial(integer, environ=environ)
         cores = os.cpu_count() or 1
-        threads = _whole(environ, "UNMIXER_THREADS", min(cores, 2), 1, 1024)
+        threads = number("UNMIXER_THREADS", min(cores, 2), 1, 1024)
         host = environ.get("UNMIXER_SERVE_HOST") or cls.host
         names = tuple(
             name.strip().lower()
@@ -64,25 +67,24 @@ class ServiceSettings:
             raise ConfigError(
                 "UNMIXER_SERVE_TOKEN must be at least 16 printable ASCII characters without spaces."
             )
+        upload_mib = number("UNMIXER_SERVE_UPLOAD_MIB", cls.upload_bytes // MIB, 1, 2048)
+        keep_hours = number("UNMIXER_SERVE_KEEP_HOURS", int(cls.keep_s / 3600), 1, 1_000_000)
+        keep_mib = number("UNMIXER_SERVE_KEEP_MIB", cls.keep_bytes // MIB, 1, 1 << 30)
+        rate = number("UNMIXER_SERVE_RATE", int(cls.rate), 1, 100_000)
         return cls(
             host=host,
-            port=_whole(environ, "UNMIXER_SERVE_PORT", cls.port, 0, 65535),
+            port=number("UNMIXER_SERVE_PORT", cls.port, 0, 65535),
             token=token or (secrets.token_urlsafe(24) if _reachable(host, names) else ""),
             names=names,
             folder=Path(environ.get("UNMIXER_SERVE_FOLDER") or cls.folder),
             models=Path(environ.get("UNMIXER_SERVE_MODELS") or cls.models),
-            workers=_whole(environ, "UNMIXER_SERVE_WORKERS", max(1, cores // threads), 1, 256),
+            workers=number("UNMIXER_SERVE_WORKERS", max(1, cores // threads), 1, 256),
             threads=threads,
-            queue=_whole(environ, "UNMIXER_SERVE_QUEUE", cls.queue, 1, 100_000),
-            upload_bytes=_whole(
-                environ, "UNMIXER_SERVE_UPLOAD_MIB", cls.upload_bytes // MIB, 1, 2048
-            )
-            * MIB,
-            keep_s=_whole(environ, "UNMIXER_SERVE_KEEP_HOURS", int(cls.keep_s / 3600), 1, 1_000_000)
-            * 3600.0,
-            keep_bytes=_whole(environ, "UNMIXER_SERVE_KEEP_MIB", cls.keep_bytes // MIB, 1, 1 << 30)
-            * MIB,
-            rate=float(_whole(environ, "UNMIXER_SERVE_RATE", int(cls.rate), 1, 100_000)),
+            queue=number("UNMIXER_SERVE_QUEUE", cls.queue, 1, 100_000),
+            upload_bytes=upload_mib * MIB,
+            keep_s=keep_hours * 3600.0,
+            keep_bytes=keep_mib * MIB,
+            rate=float(rate),
             live=Endpoint.from_environment(environ),
         )
 
@@ -115,12 +117,3 @@ def loopback(host: str) -> bool:
 
 def _reachable(host: str, names: tuple[str, ...]) -> bool:
     return not all(loopback(name) for name in (host, *names))
-
-
-def _whole(environ: Mapping[str, str], name: str, default: int, low: int, high: int) -> int:
-    text = environ.get(name) or str(default)
-    if not (text.isascii() and text.isdigit() and low <= int(text) <= high):
-        raise ConfigError(
-            f"{name} is {text!r}, but a whole number from {low} to {high} is expected."
-        )
-    return int(text)

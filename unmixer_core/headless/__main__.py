@@ -12,15 +12,21 @@ import signal
 import sys
 from pathlib import Path
 
-from unmixer_core.errors import UnmixerError
+from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.headless.faults.faults import FAULTS, Fault, install
 from unmixer_core.headless.server.server import OscServer
 from unmixer_core.headless.song.template import TEMPLATES
+from unmixer_core.system.environment import integer
 
 
 def main() -> int:
     """Run the host until it is stopped; the exit status."""
-    options = _parser().parse_args()
+    try:
+        parser = _parser()
+    except ConfigError as problem:
+        sys.stderr.write(f"{problem}\n")
+        return 1
+    options = parser.parse_args()
     logging.basicConfig(
         level=options.log_level.upper(), format="%(levelname)s %(name)s: %(message)s"
     )
@@ -55,20 +61,21 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m unmixer_core.headless", description=__doc__)
-    environment = os.environ.get
     parser.add_argument(
-        "--host", default=environment("UNMIXER_OSC_HOST", "127.0.0.1"), help="address to listen on"
+        "--host",
+        default=os.environ.get("UNMIXER_OSC_HOST", "127.0.0.1"),
+        help="address to listen on",
     )
     parser.add_argument(
         "--port",
         type=int,
-        default=int(environment("UNMIXER_OSC_PORT", "11000")),
+        default=integer("UNMIXER_OSC_PORT", 11000, 0, 65535),
         help="UDP port to listen on",
     )
     parser.add_argument(
         "--reply-port",
         type=int,
-        default=int(environment("UNMIXER_OSC_REPLY_PORT", "11001")),
+        default=integer("UNMIXER_OSC_REPLY_PORT", 11001, 0, 65535),
         help="the client's port",
     )
     parser.add_argument(

@@ -28,7 +28,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -37,6 +37,7 @@ from filelock import FileLock, Timeout
 from unmixer_core import config
 from unmixer_core.config.yaml12 import read_yaml
 from unmixer_core.pipeline.mlflow_sink import Sink, numbers, safe_name, tracking_uri
+from unmixer_core.system.journal import JsonLines
 from unmixer_core.system.json_types import Json, JsonView
 
 logger = logging.getLogger(__name__)
@@ -172,18 +173,9 @@ class Journal:
         (folder / "artifacts").mkdir(parents=True, exist_ok=True)
         self.lock = FileLock(str(folder / "lock"))
         self.lock.acquire(timeout=0)
+        self.records = JsonLines(folder / "records.jsonl")
 
-    def write(self, record: JsonView) -> None:
-        with (self.folder / "records.jsonl").open("a", encoding="utf-8") as handle:
-            handle.write(json.dumps(record) + "\n")
-
-    def read(self) -> Iterator[Json]:
-        """All whole records; a last line that a crash cut short is left out."""
-        for line in (self.folder / "records.jsonl").read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):
-                yield json.loads(line)
-
-    def keep(self, path: Path) -> str:
+    def add_artifact(self, path: Path) -> str:
         """A copy of a file or folder (hard links where possible) under artifacts/.
 
         Its relative name.
@@ -228,7 +220,7 @@ class Tracker:
         )
         self.guard = threading.Lock()
         self.sink: Sink | None = None
-        self.journal.write(first)
+        self.journal.records.append(first)
         try:
             self.sink = Sink(self.root, self.journal.folder / "artifacts")
             self.sink.write(first)
@@ -248,7 +240,7 @@ class Tracker:
 
         Later changes of the original do not matter.
         """
-        self._send({"do": "artifact", "file": self.journal.keep(path), "folder": folder})
+        self._send({"do": "artifact", "file": self.journal.add_artifact(path), "folder": folder})
 
     def new_file(self, name: str) -> Path:
         """Where to write an artifact that exists for the run alone.
@@ -272,7 +264,7 @@ class Tracker:
     def _send(self, record: JsonView) -> None:
         with self.guard:
             try:
-                self.journal.write(record)
+                self.journal.records.append(record)
                 if self.sink:
                     self.sink.write(record)
             except Exception as error:
@@ -323,7 +315,7 @@ def replay(root: Path | None = None) -> tuple[list[str], list[str]]:
 
 
 def _replay_one(journal: Journal, root: Path) -> None:
-    records = list(journal.read())
+    records = list(journal.records.read())
     if not records or records[0]["do"] != "open":
         return
     if records[-1]["do"] != "close":

@@ -11,7 +11,6 @@ into the out folder, so that a forced re-run starts from them.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import asdict, dataclass
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from unmixer_core import audio
 from unmixer_core.dataset import clips, patch_table
 from unmixer_core.schema.patch import Patches
+from unmixer_core.system.journal import JsonLines
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,8 @@ class ClipStore:
         )
         folder.mkdir(parents=True, exist_ok=True)
         self._maps = [self._open(shard) for shard in range(-(-n // shard_clips))]
+        self._journal = JsonLines(folder / "journal.jsonl")
         self.rows = self._read_journal()
-        self._journal = (folder / "journal.jsonl").open("a", encoding="utf-8")
-        if self._torn():
-            self._journal.write("\n")  # a kill tore the last line: the next one is its own
-
-    def _torn(self) -> bool:
-        with (self.folder / "journal.jsonl").open("rb") as file:
-            return (
-                file.seek(0, os.SEEK_END) > 0
-                and file.seek(-1, os.SEEK_END) >= 0
-                and file.read(1) != b"\n"
-            )
 
     def _path(self, shard: int) -> Path:
         return self.folder / f"{clips.shard_name(shard)}.npy"
@@ -88,12 +78,11 @@ class ClipStore:
 
         A torn last line is ignored.
         """
-        path = self.folder / "journal.jsonl"
         rows: dict[int, ClipRow] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for record in self._journal.read():
             try:
-                row = ClipRow(**json.loads(line))
-            except (ValueError, TypeError):
+                row = ClipRow(**record)
+            except TypeError:  # other fields: an older version wrote it
                 continue
             rows[row.index] = row
         self.damaged = sorted(
@@ -137,8 +126,7 @@ class ClipStore:
             loudness_lufs,
             clips.sha256(stored),
         )
-        self._journal.write(json.dumps(asdict(row)) + "\n")
-        self._journal.flush()
+        self._journal.append(asdict(row))
         self.rows[index] = row
 
     def publish(self, out: Path, patches: Patches) -> None:
@@ -157,7 +145,6 @@ class ClipStore:
             _link(self._path(shard), out / self._path(shard).name)
         patches.write(out / "patches.parquet")
         patch_table.write(out, out / "patches.parquet")
-        self._journal.close()
 
 
 def _link(source: Path, target: Path) -> None:

@@ -112,11 +112,8 @@ class Ledger:
     def add(self, key: str, values: JsonView) -> None:
         """Record values under a key."""
         self.rows[key] = dict(values)
-        if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write("\n" * self.torn + json.dumps({"key": key, **values}) + "\n")
-                self.torn = False
+        if self._lines is not None:
+            self._lines.append({"key": key, **values})
 
 
 def score(

@@ -27,6 +27,7 @@ from unmixer_core.config.yaml12 import read_yaml
 from unmixer_core.errors import ConfigError
 from unmixer_core.live.osc.transport import Endpoint
 from unmixer_core.live.session.recordings import PathMap
+from unmixer_core.system.environment import integer
 
 EMBEDDED_LANES, LIVE_LANES = 2, 4
 FILE = Path(__file__).resolve().parents[3] / "hosts.yaml"
@@ -121,12 +122,7 @@ def _from_environment(environ: Mapping[str, str]) -> HostSpec:
 
 def live_lanes(environ: Mapping[str, str] = os.environ) -> int:
     """UNMIXER_LIVE_LANES, the tracks that record side by side in Live."""
-    text = environ.get("UNMIXER_LIVE_LANES") or str(LIVE_LANES)
-    if not text.isdigit() or int(text) < 1:
-        raise ConfigError(
-            f"UNMIXER_LIVE_LANES is {text!r}, but a whole number of 1 or more is expected."
-        )
-    return int(text)
+    return integer("UNMIXER_LIVE_LANES", LIVE_LANES, 1, environ=environ)
 
 
 def _word(word: str, environ: Mapping[str, str]) -> HostSpec:

@@ -19,8 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol, TextIO
 
-from unmixer_core.errors import ConfigError, HostError, PortBusy
+from unmixer_core.errors import HostError, PortBusy
 from unmixer_core.live.osc import wire
+from unmixer_core.system.environment import integer
 
 DATAGRAM_BYTES = 65536
 RECEIVE_BUFFER_BYTES = 4 << 20
@@ -58,10 +59,7 @@ class Endpoint:
 
 
 def _port(environ: Mapping[str, str], name: str, default: int) -> int:
-    text = environ.get(name) or str(default)
-    if not text.isdigit() or not 0 <= int(text) < 65536:
-        raise ConfigError(f"{name} is {text!r}, but a port number (0 to 65535) is expected.")
-    return int(text)
+    return integer(name, default, 0, 65535, environ=environ)
 
 
 class Transport(Protocol):
