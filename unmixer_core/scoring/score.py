@@ -7,7 +7,6 @@ into a ledger, so an interrupted evaluation continues.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from unmixer_core.scoring.baselines import UNHEARD_DB, Majority, at_note, random
 from unmixer_core.scoring.measures import MEASURES, measure
 from unmixer_core.scoring.progress import Progress, quietly
 from unmixer_core.scoring.targets import ScoreTarget
+from unmixer_core.system.journal import JsonLines
 from unmixer_core.system.json_types import Json, JsonView
 
 #: Jobs of a render call: few enough to overlap with measuring, enough to keep every host busy.
@@ -92,22 +92,11 @@ class Ledger:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self.path = path
-        #: Whether the file ends in the middle of a line.
-        self.torn = False
+        self._lines = None if path is None else JsonLines(path)
         self.rows: dict[str, Json] = {}
-        if path is not None and path.exists():
-            self._read(path)
-
-    def _read(self, path: Path) -> None:
-        text = path.read_text(encoding="utf-8")
-        self.torn = not text.endswith("\n")
-        for line in text.splitlines():
-            try:
-                entry = json.loads(line)
-            except json.JSONDecodeError:
-                continue
-            self.rows[entry.pop("key")] = entry
+        if self._lines is not None:
+            for entry in self._lines.read():
+                self.rows[entry.pop("key")] = entry
 
     def add(self, key: str, values: JsonView) -> None:
         """Record values under a key."""
