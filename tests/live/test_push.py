@@ -19,6 +19,7 @@ from unmixer_core.live import push as pushing
 from unmixer_core.live.farm.hosts import EmbeddedHost
 from unmixer_core.live.osc.client import Client, Timing
 from unmixer_core.live.osc.transport import Endpoint, UdpTransport
+from unmixer_core.live.track.device import Parameters
 from unmixer_core.live.track.lane import Lane
 from unmixer_core.schema.patch import Patch
 
@@ -138,7 +139,7 @@ def test_a_value_that_does_not_stay_fails_the_push_and_leaves_the_set_alone(tmp_
     async def lost(self, name, wanted):
         raise ReadbackMismatch(f"{name}'s Drive was set to 1 4 times, but reads back as 0.")
 
-    monkeypatch.setattr(Lane, "_set_all_parameters", lost)
+    monkeypatch.setattr(Parameters, "set_all", lost)
     with pytest.raises(ReadbackMismatch, match="reads back"):
         asyncio.run(pushing.push_async(PATCH, Endpoint(), transport=host, timing=Timing(0.05, 4)))
     assert [track.name for track in host.tracks] == before

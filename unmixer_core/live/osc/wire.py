@@ -67,3 +67,15 @@ def same(sent: float, received: float) -> bool:
     return abs(sent - received) <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * max(
         abs(sent), abs(received)
     )
+
+
+def number(value: OscValue) -> float:
+    """A number of a reply. Raises ValueError when it is none."""
+    if value is None:
+        raise ValueError("a number is expected, but the host sent None")
+    return float(value)
+
+
+def numbers(values: Sequence[OscValue]) -> list[float]:
+    """The numbers of a reply. Raises ValueError when one is none."""
+    return [number(value) for value in values]

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from unmixer_core.errors import HostError, ParameterMissing
 from unmixer_core.live.osc.client import Client
 from unmixer_core.live.track.catalog import Catalog, read_catalog
+from unmixer_core.live.track.device import LaneDevice
 from unmixer_core.live.track.frozen import FrozenTrack
-from unmixer_core.live.track.lane import Lane, LaneDevice
+from unmixer_core.live.track.lane import Lane
 from unmixer_core.live.track.names import DEVICE_OF_CLASS, Table, read_table
 from unmixer_core.live.track.order import CompanionOrder
 from unmixer_core.live.track.placement import OneTrack
