@@ -1,31 +1,30 @@
-"""The embedded host's fault mode.
-
-What can go wrong with a host, on demand, so that tests can see what a client makes of it.
+"""Fault injection in the embedded host, to test clients.
 
     python -m unmixer_core.headless --fault loss:chance=0.05 --fault crash:take=2 --fault-seed 7
 
-`install` puts wrappers around a server's wire, its recordings and single addresses; nothing else of
-the host knows of faults. Takes (recordings) are counted from 1; `take=0` means every take,
-`note=60` those of one note. `once=FILE` makes a fault on takes spend itself: the first host that
-commits it leaves the file behind, and hosts that find it there behave.
+`install` puts wrappers around a server's link, its recordings and single addresses. The rest of the
+host has no code for faults. Takes (recordings) are counted from 1; `take=0` means every take,
+`note=60` the takes of one note. `once=FILE` limits a fault of takes to one: the first host that
+injects it creates the file, and a host that finds the file does not inject it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from unmixer_core.errors import ConfigError
 from unmixer_core.headless.faults.faulty_link import LINK_FAULTS, FaultyLink
 from unmixer_core.headless.faults.faulty_takes import TAKE_FAULTS, FaultyTakes
 from unmixer_core.headless.server.server import OscServer
-from unmixer_core.system.json_types import Json
+from unmixer_core.headless.song.values import Args, Handler
 
 Settings = Mapping[str, float | str]
 ADDRESS_FAULTS: dict[str, dict[str, float | str]] = {
-    "no_device": {"name": "Reverb"},  # the browser has no such device: inserting it is refused
-    "no_parameter": {"name": "Volume"},  # another version of Live calls the parameter otherwise
+    "no_device": {"name": "Reverb"},  # Live has no such device: inserting it fails
+    "no_parameter": {
+        "name": "Volume"
+    },  # another version of Live has another name for the parameter
     "no_companion": {},  # stock AbletonOSC
     "version": {"major": 11.0, "minor": 0.0},  # another version of Live
 }
@@ -42,9 +41,9 @@ class Fault:
 
     @classmethod
     def parse(cls, text: str) -> Fault:
-        """`NAME[:key=value,...]`.
+        """The fault that a text `NAME[:key=value,...]` describes.
 
-        Raises ConfigError for a name or key that is not known, or a value that is no number.
+        Raises ConfigError for an unknown name or key, or a value that is no number.
         """
         name, _, rest = text.partition(":")
         if name not in FAULTS:
@@ -68,44 +67,48 @@ def _number(part: str, value: str) -> float:
 
 
 def install(server: OscServer, faults: Sequence[Fault], seed: int = 0) -> None:
-    """Makes `server` commit the faults; chances are drawn from `seed`."""
+    """Inject the faults into `server`. `seed` is that of their random generator."""
     by_name = {fault.name: fault.settings for fault in faults}
     gone = [fault.settings["name"] for fault in faults if fault.name == "no_parameter"]
-    server.link = FaultyLink(
-        server.link, {name: s for name, s in by_name.items() if name in LINK_FAULTS}, seed
-    )
-    takes = FaultyTakes(
-        server.pool, server.song, {name: s for name, s in by_name.items() if name in TAKE_FAULTS}
-    )
+    link_faults = {name: by_name[name] for name in by_name if name in LINK_FAULTS}
+    server.link = FaultyLink(server.link, link_faults, seed)
+    take_faults = {name: by_name[name] for name in by_name if name in TAKE_FAULTS}
+    takes = FaultyTakes(server.pool, server.song, take_faults)
     server.recorder.pool = takes
-    _answer(server.live, "/live/clip/get/file_path", lambda reply: takes.named(reply))
+    _change_reply(server.live, "/live/clip/get/file_path", takes.named)
     if "no_device" in by_name:
         _refuse_device(server, str(by_name["no_device"]["name"]))
     if "no_parameter" in by_name:
-        _answer(
+        _change_reply(
             server.live, "/live/device/get/parameters/name", lambda reply: _renamed(reply, gone)
         )
     if "version" in by_name:
         version = (int(by_name["version"]["major"]), int(by_name["version"]["minor"]))
-        _answer(server.live, "/live/application/get/version", lambda _: version)
+        _change_reply(server.live, "/live/application/get/version", lambda _: version)
     if "no_companion" in by_name:
         server.companion.clear()
 
 
-def _answer(table: Json, address: str, change: Any) -> None:
-    """Puts `change` between an address's reply and the wire."""
+def _change_reply(table: dict[str, Handler], address: str, change: Callable[[Args], Args]) -> None:
+    """Apply `change` to each reply of an address."""
     right = table[address]
-    table[address] = lambda args: change(right(args))
+
+    def handle(args: Args) -> Args | None:
+        reply = right(args)
+        return None if reply is None else change(reply)
+
+    table[address] = handle
 
 
-def _renamed(reply: Sequence[Any], gone: Sequence[object]) -> tuple[Any, ...]:
-    return tuple(f"{value} (renamed)" if value in gone else value for value in reply)
+def _renamed(reply: Args, gone: Sequence[object]) -> Args:
+    """The reply, with another name for each parameter in `gone`."""
+    return tuple(f"{value!s} (renamed)" if value in gone else value for value in reply)
 
 
 def _refuse_device(server: OscServer, name: str) -> None:
     right = server.companion["/unmixer/track/insert_device"]
 
-    def insert(args: Sequence[Any]) -> Sequence[Any]:
+    def insert(args: Args) -> Args:
         if args[1] == name:
             raise RuntimeError(f"Device {name} not found.")
         return right(args)

@@ -1,6 +1,4 @@
-"""Faults of the wire: datagrams lost, repeated, late and out of order, errors out of nowhere, a
-host that stands still.
-"""
+"""Faults of the link: lost, repeated, late and reordered datagrams, errors, a host that hangs."""
 
 from __future__ import annotations
 
@@ -16,26 +14,27 @@ from pythonosc.osc_message_builder import OscMessageBuilder
 from unmixer_core.headless.server.link import Arrival, Link
 
 LINK_FAULTS: dict[str, dict[str, float | str]] = {
-    "latency": {"ms": 30.0},  # every datagram, each way
-    "loss": {"chance": 0.03},  # each way
-    "duplicate": {"chance": 0.2},  # each way
-    "late": {"chance": 0.05, "ms": 500.0},  # replies, long after they were asked for
-    "reorder": {"chance": 0.2, "ms": 8.0},  # each way: held back for up to so long
-    "error": {"every": 40.0},  # every so many-th datagram fails, and does nothing
-    "stray": {"every": 20.0},  # every so many-th datagram meets an error of somebody else's
-    "junk": {"every": 20.0},  # and these meet a datagram that is not OSC
-    "dialog": {
-        "after": 60.0,
-        "s": 1.0,
-    },  # the host stands still after so many datagrams; what is sent queues up
-    "silence": {"after": 60.0},  # it never says a word again
+    "latency": {"ms": 30.0},  # every datagram, in both directions
+    "loss": {"chance": 0.03},  # both directions
+    "duplicate": {"chance": 0.2},  # both directions
+    "late": {"chance": 0.05, "ms": 500.0},  # replies, long after the request
+    "reorder": {"chance": 0.2, "ms": 8.0},  # both directions: delayed by at most `ms`
+    "error": {"every": 40.0},  # every n-th datagram fails and has no effect
+    "stray": {"every": 20.0},  # every n-th datagram gets the error of another client
+    "junk": {"every": 20.0},  # every n-th datagram gets a datagram that is not OSC
+    # the host hangs for `s` seconds after n datagrams, and later ones queue up
+    "dialog": {"after": 60.0, "s": 1.0},
+    "silence": {"after": 60.0},  # it sends nothing more after n datagrams
 }
 ERROR = "Error handling OSC message: fault"
 JUNK = b"/live/test\0\0,f"
 
 
 class FaultyLink:
-    """A link around another one. `faults`: settings by name; `seed`: of the chances."""
+    """A link with faults around another link.
+
+    `faults`: settings of each fault by name; `seed`: seed of the random generator.
+    """
 
     def __init__(
         self, inner: Link, faults: Mapping[str, Mapping[str, float | str]], seed: int
@@ -46,17 +45,16 @@ class FaultyLink:
         }
         self._random = random.Random(seed)
         self._order = itertools.count()
-        self._late: list[
-            tuple[float, int, Arrival]
-        ] = []  # on their way to the host: due time, order, datagram
-        self._heard = 0
+        #: Delayed datagrams to the host, a heap of (due time, order, datagram).
+        self._late: list[tuple[float, int, Arrival]] = []
+        self._received = 0
 
     def close(self) -> None:
         """Close the link behind this one."""
         self._inner.close()
 
     def receive(self, timeout_s: float) -> Arrival | None:
-        """Return the next datagram that the faults let through, or None after `timeout_s`."""
+        """Return the next datagram that no fault drops, or None after `timeout_s`."""
         give_up_s = time.monotonic() + timeout_s
         while True:
             now_s = time.monotonic()
@@ -81,7 +79,7 @@ class FaultyLink:
             return
         for delay_s in self._delays_s():
             if self._drawn("late"):
-                delay_s += self._ms("late") * (1.0 + self._random.random())
+                delay_s += self._delay_s("late") * (1.0 + self._random.random())
             if delay_s > 0.0:
                 timer = threading.Timer(delay_s, self._inner.send, (datagram, ip))
                 timer.daemon = True
@@ -90,9 +88,9 @@ class FaultyLink:
                 self._inner.send(datagram, ip)
 
     def _pass(self, arrival: Arrival) -> bool:
-        """Counts a datagram that arrives; False when it does not get through."""
-        self._heard += 1
-        if "dialog" in self._settings and self._heard == self._settings["dialog"]["after"]:
+        """Count a datagram that arrives; False when a fault drops it."""
+        self._received += 1
+        if "dialog" in self._settings and self._received == self._settings["dialog"]["after"]:
             time.sleep(self._settings["dialog"]["s"])
         if self._is_turn("stray"):
             self._inner.send(_error(), arrival[1])
@@ -105,27 +103,27 @@ class FaultyLink:
 
     @property
     def _silent(self) -> bool:
-        return "silence" in self._settings and self._heard >= self._settings["silence"]["after"]
+        return "silence" in self._settings and self._received >= self._settings["silence"]["after"]
 
     def _delays_s(self) -> list[float]:
-        """How late each copy of a datagram arrives: none for a lost one, two for a repeated one."""
+        """The delay of each copy of a datagram: none for a lost one, two for a repeated one."""
         if self._drawn("loss"):
             return []
         copies = 2 if self._drawn("duplicate") else 1
-        return [self._ms("latency") + self._held_back_s() for _ in range(copies)]
+        return [self._delay_s("latency") + self._reorder_delay_s() for _ in range(copies)]
 
-    def _held_back_s(self) -> float:
-        return self._ms("reorder") * self._random.random() if self._drawn("reorder") else 0.0
+    def _reorder_delay_s(self) -> float:
+        return self._delay_s("reorder") * self._random.random() if self._drawn("reorder") else 0.0
 
     def _drawn(self, name: str) -> bool:
         return name in self._settings and self._random.random() < self._settings[name]["chance"]
 
-    def _ms(self, name: str) -> float:
-        """The fault's `ms`, in seconds; 0 when it is off."""
+    def _delay_s(self, name: str) -> float:
+        """The `ms` of a fault, converted to seconds; 0 when the fault is off."""
         return self._settings.get(name, {}).get("ms", 0.0) / 1000.0
 
     def _is_turn(self, name: str) -> bool:
-        return name in self._settings and self._heard % self._settings[name]["every"] == 0
+        return name in self._settings and self._received % self._settings[name]["every"] == 0
 
 
 def _error() -> bytes:

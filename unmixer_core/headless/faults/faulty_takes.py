@@ -1,6 +1,4 @@
-"""Faults of recordings: what becomes of the file, of the process, and of the set while a take is
-under way.
-"""
+"""Faults of recordings: of the file, of the process, and of the set while a take is recorded."""
 
 from __future__ import annotations
 
@@ -8,32 +6,36 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from unmixer_core.headless.song.song import Song, SongDevice, Track
+from unmixer_core.headless.song.devices import SongDevice
+from unmixer_core.headless.song.song import Song
+from unmixer_core.headless.song.tracks import Track
+from unmixer_core.headless.song.values import Args
 from unmixer_core.headless.sound.job import SoundJob
 from unmixer_core.headless.sound.pool import Done, Takes
 
 Setting = Mapping[str, float | str]
+#: Which takes a fault affects: the number (0: all), the note (0: all), and the file of `once`.
 EVERY: dict[str, float | str] = {"take": 0.0, "note": 0.0, "once": ""}
+#: Settings of each fault of takes, with their defaults.
 TAKE_FAULTS: dict[str, dict[str, float | str]] = {
     # the process
-    "crash": EVERY,  # it ends as if killed, the recording begun
+    "crash": EVERY,  # it is killed during the recording
     "stuck": EVERY,  # the recording never ends
-    "realtime": EVERY,  # no fault: a take lasts as long as it sounds, as in Live
+    "realtime": EVERY,  # no fault: a take needs the time that it plays, as in Live
     # the file
     "full_disk": EVERY,  # nothing is written
-    "missing": EVERY,  # the file that is named is not there
-    "locked": EVERY | {"s": 0.0},  # it cannot be opened: for so long, 0 for good
-    "short": EVERY,  # half as long as was asked for
-    "long": EVERY,  # twice as long
-    "cut": EVERY,  # its header promises more than there is
-    "rate": EVERY | {"hz": 48000.0},  # of another rate
-    "earlier": EVERY,  # the file that is named is the take's before this one
-    "stale": EVERY,  # ... is a recording of yesterday
-    # the set, while the take is recorded, as somebody at Live would change it
+    "missing": EVERY,  # the file that the reply names does not exist
+    "locked": EVERY | {"s": 0.0},  # it cannot be opened for `s` seconds; 0: for ever
+    "short": EVERY,  # half the requested length
+    "long": EVERY,  # twice the requested length
+    "cut": EVERY,  # its header gives more samples than the file has
+    "rate": EVERY | {"hz": 48000.0},  # another sample rate
+    "earlier": EVERY,  # the reply names the file of the take before
+    "stale": EVERY,  # the reply names a recording of yesterday
+    # the set, changed during the recording as by a user of Live
     "delete_track": EVERY | {"track": 4.0},
     "rename_track": EVERY | {"track": 4.0},
     "delete_device": EVERY | {"track": 4.0, "device": 1.0},
@@ -43,24 +45,30 @@ TAKE_FAULTS: dict[str, dict[str, float | str]] = {
     | {"track": 4.0, "device": 0.0, "target": "Osc 1 Pos", "source": "LFO 1", "amount": 0.75},
     "tempo": EVERY | {"bpm": 60.0},
 }
+#: Size of the header of the WAV files that the workers write.
 FILE_HEADER_BYTES = 58
 
 
 class FaultyTakes:
-    """Stands where the recorder expects the render pool."""
+    """A render pool with faults, in place of the recorder's own."""
 
     def __init__(self, pool: Takes, song: Song, faults: Mapping[str, Setting]) -> None:
-        self._pool, self._song, self._faults = pool, song, faults
+        self._pool = pool
+        self._song = song
+        self._faults = faults
         self._takes = 0
-        self._named: dict[str, str] = {}  # path of a take → the path that is named instead
+        #: Path of a take → the path that replies name instead.
+        self._named: dict[str, str] = {}
+        #: Path of the last take.
         self._before = ""
 
     def submit(self, job: SoundJob, done: Done) -> None:
         """Render a take with the faults that are due for it."""
         self._takes += 1
-        due = {
-            name: settings for name, settings in self._faults.items() if self._is_due(settings, job)
-        }
+        due: dict[str, Setting] = {}
+        for name, settings in self._faults.items():
+            if self._is_due(settings, job):
+                due[name] = settings
         for name, settings in due.items():
             if name in _IN_THE_SET:
                 _IN_THE_SET[name](self._song, settings)
@@ -77,15 +85,17 @@ class FaultyTakes:
             job, lambda error: self._finished(job, due, lambda: done(error), error, ends_s)
         )
 
-    def named(self, reply: Sequence[Any]) -> tuple[Any, ...]:
-        """The reply to file_path, with the path that the fault names."""
-        return (*reply[:-1], self._named.get(reply[-1], reply[-1]))
+    def named(self, reply: Args) -> Args:
+        """The reply to file_path, with the path that a fault puts there."""
+        path = reply[-1]
+        if isinstance(path, str):
+            path = self._named.get(path, path)
+        return (*reply[:-1], path)
 
     def _is_due(self, settings: Setting, job: SoundJob) -> bool:
-        if settings["take"] not in (0.0, float(self._takes)) or settings["note"] not in (
-            0.0,
-            float(job.note),
-        ):
+        if settings["take"] not in (0.0, float(self._takes)):
+            return False
+        if settings["note"] not in (0.0, float(job.note)):
             return False
         once = Path(str(settings["once"]))
         if not settings["once"]:
@@ -110,9 +120,9 @@ class FaultyTakes:
         error: str,
         ends_s: float,
     ) -> None:
-        """After the render, in a thread of the pool.
+        """Apply the faults of the file, and call `done` at `ends_s` (monotonic clock) or at once.
 
-        Spoils the file, and says that it is written, at `ends_s` or at once.
+        Called after the render, in a thread of the pool.
         """
         path = Path(job.path)
         for name in due:
@@ -131,7 +141,7 @@ def _missing(path: Path, _: Setting) -> None:
 
 
 def _locked(path: Path, settings: Setting) -> None:
-    """A link to itself, which even root cannot open."""
+    """Replace the file by a symbolic link to itself, which even root cannot open."""
     hidden = path.with_name(f".{path.name}")
     os.replace(path, hidden)
     path.symlink_to(path)
@@ -140,7 +150,7 @@ def _locked(path: Path, settings: Setting) -> None:
 
 
 def _resized(path: Path, factor: float) -> None:
-    """The same file with `factor` times the samples (the sound, then silence), its header true."""
+    """Change the length by `factor`: cut the sound, or append silence. The header stays valid."""
     data = path.read_bytes()
     header, sound = data[:FILE_HEADER_BYTES], data[FILE_HEADER_BYTES:]
     size = int(len(sound) // 8 * factor) * 8
@@ -160,7 +170,7 @@ def _rate(path: Path, settings: Setting) -> None:
 
 
 def _stale(path: Path, _: Setting) -> None:
-    """A file of yesterday beside the take: its sound, softly backwards."""
+    """Write a file of yesterday beside the take, with the bytes of its sound reversed."""
     yesterday = path.with_name("Yesterday.wav")
     data = path.read_bytes()
     yesterday.write_bytes(data[:FILE_HEADER_BYTES] + data[FILE_HEADER_BYTES:][::-1])
@@ -195,7 +205,7 @@ def _knob(song: Song, at: Setting) -> None:
     device.set_value(device.parameters[int(at["parameter"])], float(at["value"]))
 
 
-_IN_THE_SET: dict[str, Callable[[Song, Setting], Any]] = {
+_IN_THE_SET: dict[str, Callable[[Song, Setting], object]] = {
     "delete_track": lambda song, at: song.delete_track(int(at["track"])),
     "rename_track": lambda song, at: _track(song, at).assign("name", "My drums"),
     "delete_device": lambda song, at: _track(song, at).devices.remove(_device(song, at)),

@@ -1,6 +1,7 @@
-"""The host's end of the wire.
+"""The host's UDP socket.
 
-Datagrams in with their sender's address, replies out to that address at the reply port.
+It receives datagrams with the address of their sender, and sends replies to that address at the
+reply port.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ from typing import Protocol
 from unmixer_core.errors import PortBusy
 
 log = logging.getLogger(__name__)
+#: The largest UDP datagram, in bytes.
 MAX_DATAGRAM = 65535
+#: Room for bursts that arrive while a request is answered.
 RECEIVE_BUFFER_BYTES = 1 << 20
 #: A datagram and its sender's IP address.
 Arrival = tuple[bytes, str]
 
 
 class Link(Protocol):
-    """What the server needs of a wire. `send` may be called from any thread."""
+    """A connection as the server needs it. `send` may be called from any thread."""
 
     def receive(self, timeout_s: float) -> Arrival | None:
         """Return the next datagram, or None after `timeout_s`."""
@@ -28,27 +31,27 @@ class Link(Protocol):
         """Send one datagram to `ip`, at the reply port."""
 
     def close(self) -> None:
-        """Give the port back."""
+        """Release the port."""
 
 
 class UdpLink:
     """A bound UDP socket.
 
-    As AbletonOSC, it answers the sender's machine at `reply_port`, whatever port was sent from.
+    It replies to the sender's machine at `reply_port`, whatever the sender's port, as AbletonOSC.
     """
 
     def __init__(self, host: str, port: int, reply_port: int) -> None:
-        """Binds. Raises PortBusy."""
+        """Bind the socket. Raises PortBusy."""
         self.socket = _bound(host, port)
         self.reply_port = reply_port
 
     @property
     def port(self) -> int:
-        """The port really bound (of use when 0 was asked for)."""
+        """The bound port, which the system chooses for port 0."""
         return int(self.socket.getsockname()[1])
 
     def receive(self, timeout_s: float) -> Arrival | None:
-        """The next datagram, or None when none comes within `timeout_s` (0: none waits)."""
+        """The next datagram, or None when none arrives within `timeout_s` (0: do not wait)."""
         self.socket.settimeout(timeout_s)
         try:
             datagram, (ip, _) = self.socket.recvfrom(MAX_DATAGRAM)
@@ -66,7 +69,7 @@ class UdpLink:
             log.warning("a reply of %d bytes was not sent: %s", len(datagram), problem)
 
     def close(self) -> None:
-        """Give the port back."""
+        """Release the port."""
         self.socket.close()
 
 

@@ -1,22 +1,22 @@
-"""start_listen and stop_listen.
+"""The start_listen and stop_listen addresses.
 
-The value at once, then whenever it has changed, under the getter's address.
+A listener sends a value at once, and again after each change, under the address of the getter.
 
-As in AbletonOSC there is one client: who starts to listen last to a property is the one that hears
-of it. A device's name, class and type come without the ids, which is AbletonOSC's own slip. Where
-Live calls back, we look: after every datagram, every tick, and every quarter of a second in
-between. A listener belongs to a place (track 3), not to a thing.
+There is one client, as in AbletonOSC. The name, class and type of a device are sent without ids,
+which is a bug of AbletonOSC. Live calls its listeners; this host compares values instead: after
+every datagram, every tick, and every quarter of a second in between. A listener belongs to an
+index (track 3), not to an object.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
-Args = Sequence[Any]
-Handler = Callable[[Args], Args | None]
+from unmixer_core.headless.song.values import Args, Handler, OscValue
+
 PARAMETER = "/live/device/get/parameter/value"
+#: Parts of the getters that AbletonOSC has no listener for.
 NOT_LISTENED = (
     "/parameters/",
     "/devices/",
@@ -29,6 +29,7 @@ NOT_LISTENED = (
     "/scenes/",
     "/cue_",
 )
+#: First parts of the getters that have a listener.
 LISTENED = (
     "/live/song/get/",
     "/live/track/get/",
@@ -36,51 +37,60 @@ LISTENED = (
     "/live/clip/get/",
     "/live/device/get/",
 )
+#: Getters whose listeners send the value without ids.
 WITHOUT_IDS = tuple(f"/live/device/get/{name}" for name in ("name", "class_name", "type"))
 
 
 class Listeners:
-    """Adds the addresses to the table `live`; `send(address, arguments)` says a value."""
+    """The listeners of one client. Adds the two addresses of each getter to the table `live`.
+
+    `send(address, arguments)` sends a value to the client.
+    """
 
     def __init__(self, live: dict[str, Handler], send: Callable[[str, Args], None]) -> None:
-        self._live, self._send = live, send
-        self._said: dict[tuple[str, tuple[Any, ...]], Args | None] = {}
-        for getter in [address for address in live if _is_listened(address)]:
+        self._live = live
+        self._send = send
+        #: The last reply of each getter with its ids.
+        self._last: dict[tuple[str, tuple[OscValue, ...]], Args | None] = {}
+        getters = [address for address in live if _has_listener(address)]
+        for getter in getters:
             live[getter.replace("/get/", "/start_listen/")] = partial(self._start, getter)
             live[getter.replace("/get/", "/stop_listen/")] = partial(self._stop, getter)
 
-    def look(self) -> None:
-        """Says what has changed; a place that is gone is listened to no longer."""
-        for (getter, ids), before in list(self._said.items()):
+    def send_changes(self) -> None:
+        """Send the values that have changed; end the listeners whose object no longer exists."""
+        for (getter, ids), before in list(self._last.items()):
             try:
                 now = self._live[getter](ids)
             except Exception:
-                del self._said[getter, ids]
+                del self._last[getter, ids]
                 continue
             if now != before:
-                self._said[getter, ids] = now
-                self._say(getter, ids, now)
+                self._last[getter, ids] = now
+                self._send_reply(getter, ids, now)
 
     def _start(self, getter: str, ids: Args) -> None:
         if getter == PARAMETER and not all(isinstance(i, int) for i in ids):
             raise ValueError("Invalid index type")
         now = self._live[getter](ids)
-        self._said[getter, tuple(ids)] = now
-        self._say(getter, ids, now)
+        self._last[getter, tuple(ids)] = now
+        self._send_reply(getter, ids, now)
 
     def _stop(self, getter: str, ids: Args) -> None:
-        self._said.pop((getter, tuple(ids)), None)
+        self._last.pop((getter, tuple(ids)), None)
 
-    def _say(self, getter: str, ids: Args, reply: Args | None) -> None:
+    def _send_reply(self, getter: str, ids: Args, reply: Args | None) -> None:
         if reply is None:
             return
-        self._send(getter, reply[len(ids) :] if getter in WITHOUT_IDS else reply)
+        if getter in WITHOUT_IDS:
+            reply = reply[len(ids) :]
+        self._send(getter, reply)
         if getter == PARAMETER:
             text = f"{PARAMETER}_string"
             self._send(text, self._live[text](ids) or ())
 
 
-def _is_listened(address: str) -> bool:
+def _has_listener(address: str) -> bool:
     if address == f"{PARAMETER}_string" or any(part in address for part in NOT_LISTENED):
         return False
     return address.startswith(LISTENED) and not address.endswith("/parameter/name")

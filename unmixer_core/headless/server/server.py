@@ -1,4 +1,4 @@
-"""The server: datagrams in, replies to the sender, errors as AbletonOSC words them."""
+"""The server: it answers OSC datagrams, with the error sentences of AbletonOSC."""
 
 from __future__ import annotations
 
@@ -8,33 +8,35 @@ import re
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from pythonosc.osc_bundle import OscBundle
 from pythonosc.osc_bundle import ParseError as BundleError
 from pythonosc.osc_message import OscMessage, ParseError
 from pythonosc.osc_message_builder import OscMessageBuilder
 
+from unmixer_core.headless.addresses import companion, live_api
 from unmixer_core.headless.server.link import Arrival, Link, UdpLink
 from unmixer_core.headless.server.listeners import Listeners
-from unmixer_core.headless.song import companion, live_api, template
+from unmixer_core.headless.song import template
+from unmixer_core.headless.song.devices import make_device
 from unmixer_core.headless.song.recorder import HostRecorder
-from unmixer_core.headless.song.song import Song, make_device
+from unmixer_core.headless.song.song import Song
+from unmixer_core.headless.song.values import Args
 from unmixer_core.headless.sound.pool import RenderPool
 from unmixer_core.headless.sound.voice import check_effects
 
 log = logging.getLogger(__name__)
+#: How long the server waits for a datagram before it looks for changes.
 IDLE_S = 0.25
-#: Of companion requests: one that comes twice is answered again, not carried out again.
-ANSWERS_KEPT = 1000
-Args = Sequence[Any]
+#: Stored replies to companion requests. A repeated request gets its reply again and has no effect.
+STORED_REPLIES = 1000
 
 
 class OscServer:
-    """One set, one socket. `serve()` runs until `stop()` or until `parent_pid` is gone."""
+    """A set behind a UDP socket. `serve()` runs until `stop()`, or until `parent_pid` has ended."""
 
     def __init__(
         self,
@@ -52,16 +54,18 @@ class OscServer:
         latency_samples: int = 0,
         auto_filter_2: bool = False,
     ) -> None:
-        """Binds and starts the render workers. Raises PortBusy, OSError, HostError.
+        """Bind the socket and start the render workers. Raises PortBusy, OSError, HostError.
 
-        `layout`: template tracks are in the set (one of template.TEMPLATES); `has_companion` False:
-        no /unmixer addresses; `auto_filter_2`: Auto Filter is the class of Live 12.2 and later.
+        `layout`: layout of the template tracks in the set, one of template.TEMPLATES, or "" for
+        none. `has_companion`: whether the `/unmixer` addresses exist. `auto_filter_2`: whether Auto
+        Filter has the class of Live 12.2 and later.
         """
         check_effects()
         recordings.mkdir(parents=True, exist_ok=True)
         udp = UdpLink(host, port, reply_port)
         self.link: Link = udp
-        self.port, self.tick_s = udp.port, tick_s
+        self.port = udp.port
+        self.tick_s = tick_s
         self.client_ip = "127.0.0.1"
         self.song = Song(partial(make_device, newer=auto_filter_2))
         self.pool = RenderPool(workers)
@@ -74,12 +78,12 @@ class OscServer:
         if layout:
             template.prepare(self.song, layout)
         self.listeners = Listeners(self.live, lambda address, args: self._send(address, args))
-        self._answered: OrderedDict[tuple[str, int], tuple[str, Args]] = OrderedDict()
+        self._replies: OrderedDict[tuple[str, int], tuple[str, Args]] = OrderedDict()
         self._stopping = threading.Event()
         self._orphaned = _orphan_watch(parent_pid)
 
     def serve(self) -> None:
-        """Answers until stopped; closes the socket and the workers on the way out."""
+        """Answer datagrams until stopped, then close the socket and the workers."""
         self._send("/live/startup", ())
         try:
             if self.tick_s > 0:
@@ -91,7 +95,7 @@ class OscServer:
             self.link.close()
 
     def stop(self) -> None:
-        """End `run` after the message that is being answered; safe in a signal handler."""
+        """End `serve` after the current message; safe in a signal handler."""
         self._stopping.set()
 
     def _running(self) -> bool:
@@ -99,39 +103,40 @@ class OscServer:
 
     def _serve_at_once(self) -> None:
         while self._running():
-            if (arrival := self.link.receive(IDLE_S)) is not None:
-                self._hear(arrival)
+            arrival = self.link.receive(IDLE_S)
+            if arrival is not None:
+                self._receive(arrival)
             else:
-                self._go_on()
+                self._update()
 
     def _serve_in_ticks(self) -> None:
-        """As Live: whatever came since the last tick is answered in this one.
+        """Answer in each tick the datagrams since the last one, as Live does.
 
-        An error puts the rest off to the next.
+        After an error the rest wait for the next tick.
         """
         queued: deque[Arrival] = deque()
         while self._running():
             time.sleep(self.tick_s)
             while (arrival := self.link.receive(0.0)) is not None:
                 queued.append(arrival)
-            while queued and self._hear(queued.popleft()):
+            while queued and self._receive(queued.popleft()):
                 pass
-            self._go_on()
+            self._update()
 
-    def _go_on(self) -> None:
-        """Starts what is due and says what has changed."""
+    def _update(self) -> None:
+        """Start the recordings that are due, and send the values that have changed."""
         self.recorder.launch()
-        self.listeners.look()
+        self.listeners.send_changes()
 
-    def _hear(self, arrival: Arrival) -> bool:
-        """Answers one datagram, to where it came from."""
+    def _receive(self, arrival: Arrival) -> bool:
+        """Answer one datagram to its sender; False when it failed."""
         datagram, self.client_ip = arrival
         return self._handle(datagram)
 
     def _handle(self, datagram: bytes) -> bool:
-        """Answers one message or bundle.
+        """Answer one message or bundle; False when it failed.
 
-        False when it failed (the rest of a bundle is dropped, as in AbletonOSC).
+        After an error the rest of a bundle is dropped, as in AbletonOSC.
         """
         try:
             messages = list(_messages(datagram))
@@ -139,7 +144,7 @@ class OscServer:
             self._complain(f"Error parsing OSC message: {problem}")
             return False
         good = all(self._dispatch(message.address, list(message.params)) for message in messages)
-        self._go_on()
+        self._update()
         return good
 
     def _dispatch(self, address: str, args: Args) -> bool:
@@ -161,7 +166,8 @@ class OscServer:
 
     def _wildcard(self, pattern: str, args: Args) -> None:
         expression = re.compile(re.escape(pattern).replace(r"\*", "[^/]+"))
-        for address in [a for a in self.live if expression.match(a)]:
+        addresses = [address for address in self.live if expression.match(address)]
+        for address in addresses:
             try:
                 reply = self.live[address](args)
             except (ValueError, AttributeError):
@@ -170,19 +176,21 @@ class OscServer:
                 self._send(address, reply)
 
     def _companion(self, address: str, args: Args) -> bool:
-        key = (address, args[0]) if args and isinstance(args[0], int) else (address, 0)
-        said, words = self._answered.get(key) or self._carry_out(*key, args[1:])
-        if key[1]:
-            self._answered[key] = said, words
-            if len(self._answered) > ANSWERS_KEPT:
-                self._answered.popitem(last=False)
-        self._send(said, words)
-        return said == address
+        request = args[0] if args and isinstance(args[0], int) else 0
+        key = (address, request)
+        reply = self._replies.get(key) or self._carry_out(address, request, args[1:])
+        if request:
+            self._replies[key] = reply
+            if len(self._replies) > STORED_REPLIES:
+                self._replies.popitem(last=False)
+        reply_address, values = reply
+        self._send(reply_address, values)
+        return reply_address == address
 
     def _carry_out(self, address: str, request: int, args: Args) -> tuple[str, Args]:
         try:
             reply = (request, *self.companion[address](args))
-            encode(address, reply)
+            encode(address, reply)  # raises for a value that OSC has no type for
             return address, reply
         except Exception as problem:
             return "/unmixer/error", (request, address, _sentence(problem))
@@ -203,34 +211,37 @@ def encode(address: str, args: Args) -> bytes:
     builder = OscMessageBuilder(address)
     for value in args:
         if value is not None and not isinstance(value, (bool, int, float, str)):
-            raise ValueError(
-                "Infered arg_value type is not supported"
-            )  # the words of AbletonOSC's own OSC code
+            # The words, and the misspelling, are those of AbletonOSC's own OSC code.
+            raise ValueError("Infered arg_value type is not supported")
         builder.add_arg(value)
     return builder.build().dgram
 
 
 def _messages(datagram: bytes) -> list[OscMessage]:
-    """The messages of a datagram, bundles flattened (nested too.
+    """The messages of a datagram, those of nested bundles too.
 
-    Time tags are ignored, as in AbletonOSC).
+    Time tags are ignored, as in AbletonOSC.
     """
     if not OscBundle.dgram_is_bundle(datagram):
         return [OscMessage(datagram)]
     result: list[OscMessage] = []
     for content in OscBundle(datagram):
-        result += [content] if isinstance(content, OscMessage) else _messages(content.dgram)
+        if isinstance(content, OscMessage):
+            result.append(content)
+        else:
+            result += _messages(content.dgram)
     return result
 
 
 def _sentence(problem: Exception) -> str:
+    """The text of an error; with its class unless this host wrote the sentence."""
     if isinstance(problem, (RuntimeError, IndexError, KeyError)):
         return str(problem.args[0]) if problem.args else type(problem).__name__
     return f"{type(problem).__name__}: {problem}"
 
 
 def _orphan_watch(parent_pid: int | None) -> Callable[[], bool]:
-    """A function that says whether the process `parent_pid` is gone (never, when None)."""
+    """A function that tells whether the process `parent_pid` has ended; always False for None."""
     if parent_pid is None:
         return lambda: False
     import psutil

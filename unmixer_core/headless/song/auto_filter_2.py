@@ -1,10 +1,8 @@
-"""The Auto Filter that Live 12.2 and later inserts, AutoFilter2.
+"""AutoFilter2, the Auto Filter of Live 12.2 and later: its table and its values on the old scales.
 
-Its table, and what its values mean on the old one's scales.
-
-Order and ranges follow Live's XML as far as it is known; the names of the API and the scales of
-Frequency, Drive and LFO Amount are assumed, nobody has read them from a running Live yet. It sounds
-as the old class does: Vital has one filter.
+Order and ranges follow Live's XML as far as it is known. The parameter names of the API and the
+scales of Frequency, Drive and LFO Amount are assumptions: nobody has read them from a running Live
+yet. The device sounds as the old class does, because Vital has one filter.
 """
 
 from __future__ import annotations
@@ -15,8 +13,11 @@ from unmixer_core.errors import HostError
 from unmixer_core.headless.sound.device_state import DeviceState, to_note
 from unmixer_core.schema.devices import Parameter
 
-NAME, CLASS_NAME = "Auto Filter", "AutoFilter2"
+NAME = "Auto Filter"
+CLASS_NAME = "AutoFilter2"
+#: The filter types that the old class has too, in the order of their values.
 KNOWN_TYPES = ("Lowpass", "Highpass", "Bandpass", "Notch", "Morph")
+#: Drive in dB at a value of 1.
 DRIVE_DB = 24.0
 
 
@@ -26,8 +27,8 @@ def _row(
     return Parameter(name, default, low, high, quantized)
 
 
-#: 45 rows. The defaults are not Live's but those of a user's preset that moves the filter, so that
-#: tests see what is set.
+#: 45 rows. The defaults are those of a user's preset that moves the filter, not those of Live, so
+#: that tests show which parameters a client sets.
 TABLE = (
     _row("Device On", 1.0, quantized=True),
     _row("Frequency", 1.0),
@@ -75,22 +76,24 @@ TABLE = (
     _row("S/C Gain", 0.4),
     _row("S/C Mix", 1.0),
 )
-#: What the old class has not, or has off: the voice knows nothing of these.
+#: Parameters that the voice does not support, with the only value that it accepts.
 NEUTRAL = {"Circuit": 0.0, "LFO Amount": 0.0, "Env Amount": 0.0, "Soft Clip": 0.0, "Dry/Wet": 1.0}
 
 
 def as_old(state: DeviceState) -> DeviceState:
-    """The old class's values with the same sound.
+    """The state of the old class with the same sound.
 
-    Raises HostError for what Vital cannot do, so that nothing is left out.
+    Raises HostError for a value that Vital cannot imitate, so that no value is ignored.
     """
     values = state.values
-    moved = [name for name, neutral in NEUTRAL.items() if values[name] != neutral]
-    if values["Device On"] > 0.5 and (moved or values["Type"] >= len(KNOWN_TYPES)):
-        name = moved[0] if moved else "Type"
+    unsupported = [name for name, neutral in NEUTRAL.items() if values[name] != neutral]
+    if values["Type"] >= len(KNOWN_TYPES):
+        unsupported.append("Type")
+    if unsupported and values["Device On"] > 0.5:
+        name = unsupported[0]
         raise HostError(f"The embedded host cannot sound Auto Filter's {name} at {values[name]:g}.")
     pitch = to_note(20.0 * math.pow(1000.0, values["Frequency"]))
     old = {"Frequency": pitch, "Drive": DRIVE_DB * values["Drive"], "Filter Type": values["Type"]}
-    return DeviceState(
-        NAME, old | {name: values[name] for name in ("Device On", "Resonance", "Morph", "Slope")}
-    )
+    for name in ("Device On", "Resonance", "Morph", "Slope"):
+        old[name] = values[name]
+    return DeviceState(NAME, old)

@@ -1,5 +1,6 @@
-"""Firing clips: a note clip and an empty slot of an armed audio track that listens to its lane
-make one render.
+"""Launching clips and recordings.
+
+A MIDI clip and an empty slot of an armed audio track that records its lane make one render.
 """
 
 from __future__ import annotations
@@ -8,25 +9,28 @@ import itertools
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from unmixer_core.errors import HostError
-from unmixer_core.headless.song.routing import sound_into
-from unmixer_core.headless.song.song import ClipSlot, Note, Song, SongClip, Track
+from unmixer_core.headless.song.clips import Note, SongClip
+from unmixer_core.headless.song.routing import signal_path
+from unmixer_core.headless.song.song import Song
+from unmixer_core.headless.song.tracks import ClipSlot, Track
+from unmixer_core.headless.song.values import Args
 from unmixer_core.headless.sound.job import SoundJob
 from unmixer_core.headless.sound.pool import Takes
 
-#: How long a recording waits for a note clip that is fired in a later message; then it records
+#: How long a recording waits for a MIDI clip that a later message launches; then it records
 #: silence.
 PATIENCE_S = 1.0
 
 
 @dataclass
 class HostTake:
-    """A recording that was fired and waits for its lane's note clip."""
+    """A recording that was launched and waits for the MIDI clip of its lane."""
 
     clip: SongClip
     capture: Track
@@ -35,10 +39,9 @@ class HostTake:
 
 
 class HostRecorder:
-    """Launches what is fired. `complain(sentence)` reports a render that failed.
+    """Launches clips and recordings. `complain(sentence)` reports a render that failed.
 
-    `latency_samples`: how much later than asked notes sound, as through an audio interface or a
-    device's look-ahead.
+    `latency_samples`: delay of each note, as through an audio interface or a device's look-ahead.
     """
 
     latency_samples = 0
@@ -51,36 +54,36 @@ class HostRecorder:
         sample_rate: int,
         complain: Callable[[str], None],
     ) -> None:
-        self.song, self.pool, self.folder, self.sample_rate, self.complain = (
-            song,
-            pool,
-            folder,
-            sample_rate,
-            complain,
-        )
+        self.song = song
+        self.pool = pool
+        self.folder = folder
+        self.sample_rate = sample_rate
+        self.complain = complain
         self._numbers = itertools.count(1)
         self._waiting: list[HostTake] = []
-        self._fired: dict[
-            int, SongClip
-        ] = {}  # by id of the lane's track: the note clip that started and was not recorded yet
+        #: MIDI clips that were launched and not yet recorded, by `id` of their track.
+        self._fired: dict[int, SongClip] = {}
 
-    def fire(self, slot: ClipSlot, args: Sequence[Any]) -> None:
-        """Plays the slot's clip, or records `args[0]` beats into an empty slot of an armed audio
-        track.
+    def fire(self, slot: ClipSlot, args: Args) -> None:
+        """Play the clip of a slot, or record `args[0]` beats into an empty slot.
+
+        An empty slot is recorded only on an armed audio track. Raises RuntimeError for a length
+        with a clip, or a recording without one.
         """
         if slot.clip is not None:
             if args:
                 raise RuntimeError("Cannot pass record_length to a non-empty slot")
             self._play(slot)
         elif slot.track.arm and not slot.track.is_midi:
-            if not args or args[0] <= 0:
+            beats = cast("float", args[0]) if args else 0.0
+            if beats <= 0:
                 raise RuntimeError("The embedded host records only with a record_length in beats")
-            self._record(slot, float(args[0]))
+            self._record(slot, float(beats))
 
     def launch(self) -> None:
-        """Starts the renders whose note clip is playing, and those that waited too long.
+        """Start the renders whose MIDI clip was launched, and those that waited too long.
 
-        Called after each message or bundle and while nothing comes.
+        The server calls it after each message or bundle, and while it is idle.
         """
         for take in list(self._waiting):
             lane = self.song.lane_of(take.capture)
@@ -92,15 +95,20 @@ class HostRecorder:
 
     def _play(self, slot: ClipSlot) -> None:
         assert slot.clip is not None
-        slot.clip.is_playing = self.song.is_playing = True
+        slot.clip.is_playing = True
+        self.song.is_playing = True
         slot.track.playing_slot_index = slot.track.clip_slots.index(slot)
         if slot.clip.is_midi_clip:
             self._fired[id(slot.track)] = slot.clip
 
     def _record(self, slot: ClipSlot, beats: float) -> None:
-        clip = slot.clip = SongClip(beats, is_midi_clip=False)
-        clip.is_recording = clip.is_playing = self.song.is_playing = True
-        self._waiting.append(HostTake(clip, slot.track, beats, time.monotonic() + PATIENCE_S))
+        clip = SongClip(beats, is_midi_clip=False)
+        clip.is_recording = True
+        clip.is_playing = True
+        slot.clip = clip
+        self.song.is_playing = True
+        deadline_s = time.monotonic() + PATIENCE_S
+        self._waiting.append(HostTake(clip, slot.track, beats, deadline_s))
 
     def _start(self, take: HostTake, lane: Track | None, notes: SongClip | None) -> None:
         self._waiting.remove(take)
@@ -113,14 +121,11 @@ class HostRecorder:
 
     def _job(self, take: HostTake, lane: Track | None, notes: SongClip | None) -> SoundJob:
         beat_s = 60.0 / self.song.tempo
-        sounding = [note for note in notes.notes if not note.mute] if notes else []
-        if len(sounding) > 1:
-            raise RuntimeError(f"The embedded host plays one note a clip, not {len(sounding)}")
-        note = sounding[0] if sounding else Note(60, 0.0, 0.0, 0.0, False)
+        note = _unmuted_note(notes)
+        _, path = signal_path(self.song, take.capture)
+        devices = [device.voice_state.to_dict() for device in path]
         return SoundJob(
-            devices=[
-                device.sounding.to_dict() for device in sound_into(self.song, take.capture)[1]
-            ],
+            devices=devices,
             note=note.pitch,
             velocity=note.velocity / 127.0,
             start_s=note.start_time * beat_s + self.latency_samples / self.sample_rate,
@@ -139,9 +144,20 @@ class HostRecorder:
         if job is None or error:
             self.complain(f"Recording failed: {error}")
         else:
-            clip.recorded_samples, clip.recorded_rate = (
-                round(job.duration_s * job.sample_rate),
-                float(job.sample_rate),
-            )
+            clip.recorded_samples = round(job.duration_s * job.sample_rate)
+            clip.recorded_rate = float(job.sample_rate)
             clip.recorded_path = job.path
         clip.is_recording = False
+
+
+def _unmuted_note(clip: SongClip | None) -> Note:
+    """The only note that is not muted; a note of velocity 0, which is silence, without one.
+
+    Raises RuntimeError for two or more.
+    """
+    notes = [note for note in clip.notes if not note.mute] if clip else []
+    if len(notes) > 1:
+        raise RuntimeError(f"The embedded host plays one note a clip, not {len(notes)}")
+    if not notes:
+        return Note(60, 0.0, 0.0, 0.0, False)
+    return notes[0]

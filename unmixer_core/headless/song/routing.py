@@ -1,9 +1,8 @@
-"""Sound that runs from track to track.
+"""The signal path from track to track.
 
-What an audio track hears through its input routing, as in Live.
-
-An audio track passes its input on through its devices only while it is monitored (monitoring "In"),
-and Live offers no input that would close a loop.
+An audio track records the track that its input routing names, as in Live. It passes its input on
+through its own devices only while its monitoring is "In". Live offers no input that would close a
+loop.
 """
 
 from __future__ import annotations
@@ -11,47 +10,55 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from unmixer_core.headless.song.song import Song, SongDevice, Track
+    from unmixer_core.headless.song.devices import SongDevice
+    from unmixer_core.headless.song.song import Song
+    from unmixer_core.headless.song.tracks import Track
 
+#: Live's monitoring state In.
 MONITOR_IN = 0
+#: The input channel before the devices of the source track.
 PRE_FX = "Pre FX"
 
 
 def source_of(song: Song, track: Track) -> Track | None:
-    """The track that `track` takes its input from; None for an outer input or none."""
+    """The track that feeds `track`; None for an external input or no input."""
     name = track.input_routing_type.display_name
-    return next((other for other in song.tracks if other.name == name and other is not track), None)
+    for other in song.tracks:
+        if other.name == name and other is not track:
+            return other
+    return None
 
 
 def downstream(song: Song, track: Track) -> set[str]:
-    """Names of the tracks that hear `track`, directly or through others."""
+    """Names of the tracks that `track` feeds, directly or through others."""
     return {other.name for other in song.tracks if track in _upstream(song, other)}
 
 
-def sound_into(song: Song, capture: Track) -> tuple[Track | None, list[SongDevice]]:
-    """The MIDI track at the start of what `capture` hears, and all devices on the way.
+def signal_path(song: Song, capture: Track) -> tuple[Track | None, list[SongDevice]]:
+    """The MIDI track that feeds `capture`, and the devices that the sound passes, in their order.
 
-    (None, []) when nothing comes.
+    (None, []) when no sound reaches `capture`.
     """
     devices: list[SongDevice] = []
-    listener = capture
+    receiver = capture
     for track in _upstream(song, capture):
-        if listener is not capture and listener.current_monitoring_state != MONITOR_IN:
+        if receiver is not capture and receiver.current_monitoring_state != MONITOR_IN:
             break
-        if listener.input_routing_channel.display_name != PRE_FX:
+        if receiver.input_routing_channel.display_name != PRE_FX:
             devices = track.devices + devices
         if track.is_midi:
             return track, devices
-        listener = track
+        receiver = track
     return None, []
 
 
 def _upstream(song: Song, track: Track) -> list[Track]:
-    """From the track that feeds `track` back to where the sound begins."""
+    """The tracks that feed `track`, from its direct source back to the first one."""
     found: list[Track] = []
-    while (
-        not track.is_midi and (source := source_of(song, track)) is not None and source not in found
-    ):
+    while not track.is_midi:
+        source = source_of(song, track)
+        if source is None or source in found:
+            break
         found.append(source)
         track = source
     return found

@@ -1,457 +1,30 @@
-"""The object model behind the addresses.
-
-A Live set of tracks, clip slots, clips and devices, as far as sessions need.
+"""The Live set: its transport and its tracks.
 
 Attribute names are those of the Live Object Model, because AbletonOSC exposes them by name. Errors
-are raised as Live raises them (RuntimeError, AttributeError, ArgumentError); the server turns them
-into /live/error with the same words.
+are raised as Live raises them; the server sends their words to the client.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from unmixer_core.headless.song import auto_filter_2, routing
-from unmixer_core.headless.sound.device_state import PROPERTIES, SILENT_SOURCES, DeviceState
-from unmixer_core.headless.sound.voice import DESTINATIONS, SOURCES
-from unmixer_core.schema.devices import CLASS_NAMES, TABLES, WAVETABLES, Parameter
-
-OUT_OF_RANGE = "Invalid value. Check the parameters range with min/max"
-SCENES = 8
-INSTRUMENT, AUDIO_EFFECT = 1, 2
-AUTO, OFF = 1, 2  # monitoring
-
-
-class ArgumentError(Exception):
-    """Boost.Python's complaint about an argument of the wrong type."""
-
-
-def float32(value: float) -> float:
-    """The value as Live keeps and sends it."""
-    return float(struct.unpack("f", struct.pack("f", value))[0])
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a settable attribute accepts: `kind` float, int, bool or str, within low..high."""
-
-    kind: type
-    low: float = float("-inf")
-    high: float = float("inf")
-    complaint: str = "Invalid value"
-
-    def check(self, owner: str, value: Any) -> Any:
-        """Return the value as Live stores it; raise what Live raises for a wrong type or range."""
-        number = isinstance(value, (int, float))
-        if (self.kind is str) != isinstance(value, str) or not (number or isinstance(value, str)):
-            raise ArgumentError("Python argument types did not match C++ signature")
-        if self.kind is int and isinstance(value, float):
-            raise ArgumentError(
-                f"Python argument types in\n    None.None({owner}, float)\ndid not match C++ "
-                f"signature"
-            )
-        if number and not self.low <= value <= self.high:
-            raise RuntimeError(self.complaint)
-        return self.kind(value)
-
-
-class Settable:
-    """An object whose attributes in `rules` may be set over the wire."""
-
-    rules: ClassVar[dict[str, Rule]] = {}
-    #: The class as Live's error sentences call it, where ours has another name.
-    live_class: ClassVar[str] = ""
-
-    def assign(self, name: str, value: Any) -> None:
-        """Set an attribute, as Live checks it."""
-        owner = self.live_class or type(self).__name__
-        setattr(self, name, self.rules[name].check(owner, value))
-
-
-@dataclass(frozen=True)
-class RoutingType:
-    display_name: str
-
-
-@dataclass(frozen=True)
-class Note:
-    """A MIDI note; times in beats."""
-
-    pitch: int
-    start_time: float
-    duration: float
-    velocity: float
-    mute: bool
-
-
-class SongClip(Settable):
-    """A MIDI clip with notes, or an audio clip that is being or was recorded."""
-
-    live_class = "Clip"
-    rules: ClassVar[dict[str, Rule]] = {
-        "name": Rule(str),
-        "looping": Rule(bool),
-        "loop_start": Rule(float),
-        "loop_end": Rule(float),
-        "start_marker": Rule(float),
-        "end_marker": Rule(float),
-        "warping": Rule(bool),
-        "muted": Rule(bool),
-        "gain": Rule(float, 0.0, 1.0),
-        "launch_quantization": Rule(int, 0, 14),
-        "launch_mode": Rule(int, 0, 3),
-        "legato": Rule(bool),
-        "color": Rule(int),
-        "color_index": Rule(int, 0, 69),
-        "pitch_coarse": Rule(int, -48, 48),
-        "velocity_amount": Rule(float, 0.0, 1.0),
-    }
-
-    def __init__(self, length: float, is_midi_clip: bool) -> None:
-        self.length = self.loop_end = self.end_marker = float(length)
-        self.is_midi_clip, self.is_audio_clip = is_midi_clip, not is_midi_clip
-        self.looping, self.name, self.notes = is_midi_clip, "", list[Note]()
-        self.loop_start = self.start_marker = self.start_time = 0.0
-        self.end_time = float(length)
-        self.is_recording = self.is_playing = self.is_triggered = self.is_overdubbing = (
-            self.will_record_on_start
-        ) = False
-        self.warping = self.muted = self.legato = self.has_groove = False
-        self.gain, self.launch_quantization, self.launch_mode, self.color_index, self.color = (
-            0.4,
-            0,
-            0,
-            0,
-            0,
-        )
-        self.pitch_coarse, self.velocity_amount, self.playing_position = 0, 0.0, 0.0
-        self.recorded_path: str | None = None
-        self.recorded_samples, self.recorded_rate = 0, 0.0
-
-    @property
-    def file_path(self) -> str | None:
-        """Where the recording lies; an error for a MIDI clip."""
-        return self._audio(self.recorded_path)
-
-    @property
-    def sample_length(self) -> int:
-        """Length of the recording in samples."""
-        return self._audio(self.recorded_samples)
-
-    @property
-    def sample_rate(self) -> float:
-        """Rate of the recording in Hz."""
-        return self._audio(self.recorded_rate)
-
-    def _audio(self, value: Any) -> Any:
-        if self.is_midi_clip:
-            raise RuntimeError("Only audio clips have a sample")
-        return value
-
-    def notes_between(self, pitch: int, span: int, start: float, length: float) -> list[Note]:
-        """Notes with pitch in [pitch, pitch + span) that start in [start, start + length), by
-        pitch, then time.
-        """
-        chosen = [
-            n
-            for n in self.notes
-            if pitch <= n.pitch < pitch + span and start <= n.start_time < start + length
-        ]
-        return sorted(chosen, key=lambda n: (n.pitch, n.start_time))
-
-
-class ClipSlot(Settable):
-    """A place for a clip on a track."""
-
-    rules: ClassVar[dict[str, Rule]] = {"has_stop_button": Rule(bool)}
-
-    def __init__(self, track: Track) -> None:
-        self.track, self.clip = track, None
-        self.has_stop_button, self.is_group_slot, self.controls_other_clips = True, False, False
-
-    clip: SongClip | None
-
-    @property
-    def has_clip(self) -> bool:
-        """Whether the slot holds a clip."""
-        return self.clip is not None
-
-    @property
-    def is_recording(self) -> bool:
-        """Whether its clip is being recorded."""
-        return self.clip is not None and self.clip.is_recording
-
-    @property
-    def is_playing(self) -> bool:
-        """Whether its clip is playing."""
-        return self.clip is not None and self.clip.is_playing
-
-    @property
-    def is_triggered(self) -> bool:
-        """Whether it waits for its launch: never, launches happen at once here."""
-        return False
-
-    @property
-    def playing_status(self) -> int:
-        """0: stopped, 1: playing, 2: recording."""
-        return 2 * self.is_recording or int(self.is_playing)
-
-    @property
-    def will_record_on_start(self) -> bool:
-        """Whether a launch would record: an empty slot of an armed track."""
-        return self.clip is None and self.track.arm
-
-    def create_clip(self, length: float) -> None:
-        """Make an empty MIDI clip of `length` beats."""
-        if not self.track.is_midi:
-            raise RuntimeError("Clips can only be created on MIDI tracks")
-        if self.clip is not None:
-            raise RuntimeError("The slot already contains a clip")
-        self.clip = SongClip(Rule(float, 1e-6).check("ClipSlot", length), is_midi_clip=True)
-
-    def delete_clip(self) -> None:
-        """Empty the slot."""
-        if self.clip is None:
-            raise RuntimeError("Slot is empty")
-        self.clip = None
-
-
-class SongDevice:
-    """A device: its name, class and parameters in Live's order, over the plain `DeviceState`
-    that the voice reads.
-    """
-
-    def __init__(self, name: str, table: tuple[Parameter, ...] = ()) -> None:
-        self.parameters = table or TABLES[name]
-        self.state = DeviceState(name, {p.name: float32(p.default) for p in self.parameters})
-
-    @property
-    def name(self) -> str:
-        """The device's name, by which its parameters are known."""
-        return self.state.name
-
-    @property
-    def class_name(self) -> str:
-        """Live's class of the device, such as InstrumentVector."""
-        return CLASS_NAMES[self.name]
-
-    @property
-    def type(self) -> int:
-        """1: instrument, 2: audio effect."""
-        return INSTRUMENT if self.name == "Wavetable" else AUDIO_EFFECT
-
-    @property
-    def is_active(self) -> bool:
-        """Whether the device is switched on."""
-        return self.state.values["Device On"] > 0.5
-
-    @property
-    def latency_in_samples(self) -> int:
-        """Always 0: the host renders offline."""
-        return 0
-
-    @property
-    def can_have_chains(self) -> bool:
-        """Always False: there are no racks here."""
-        return False
-
-    def __getattr__(self, name: str) -> int:
-        """Wavetable's properties are plain attributes, which `track_data` reads though no
-        address sets them.
-        """
-        if name in PROPERTIES and self.type == INSTRUMENT:
-            return int(self.get_property(name)[0])
-        raise AttributeError(f"'Device' object has no attribute '{name}'")
-
-    @property
-    def sounding(self) -> DeviceState:
-        """The state as the voice reads it."""
-        return self.state
-
-    def copy(self) -> SongDevice:
-        """Another device of the same kind in the same state."""
-        twin = type(self)(self.name)
-        twin.state = DeviceState.from_dict(self.state.to_dict())
-        return twin
-
-    def value(self, parameter: Parameter) -> float:
-        """A parameter's raw value."""
-        return self.state.values[parameter.name]
-
-    def set_value(self, parameter: Parameter, value: Any) -> None:
-        """Set a parameter's raw value; outside its range Live's error is raised."""
-        rule = Rule(
-            float,
-            float32(parameter.minimum) - 1e-6,
-            float32(parameter.maximum) + 1e-6,
-            OUT_OF_RANGE,
-        )
-        number = rule.check("DeviceParameter", value)
-        self.state.values[parameter.name] = float32(
-            round(number) if parameter.quantized else number
-        )
-
-    def text(self, parameter: Parameter) -> str:
-        """A parameter's value as Live's display would show it."""
-        return (
-            f"{self.value(parameter):.0f}"
-            if parameter.quantized
-            else f"{self.value(parameter):.2f}"
-        )
-
-    # What only the companion script reaches.
-
-    def get_property(self, name: str) -> list[Any]:
-        """A property that is no parameter, such as a wavetable's index."""
-        if name == "oscillator_wavetable_categories":
-            return ["Unmixer"]
-        if name.endswith(("_wavetables", "_target_names")) and self.type == INSTRUMENT:
-            return list(DESTINATIONS if name == "visible_modulation_target_names" else WAVETABLES)
-        self._know(name)
-        return [self.state.properties.get(name, PROPERTIES[name][0])]
-
-    def set_property(self, name: str, value: Any) -> int:
-        """Set such a property and return what it is now."""
-        self._know(name)
-        _, low, high = PROPERTIES[name]
-        number = int(value)
-        if not low <= number <= high:
-            raise RuntimeError(f"{name} takes {low} to {high}, not {value}.")
-        self.state.properties[name] = number
-        return number
-
-    def _know(self, name: str) -> None:
-        if self.type != INSTRUMENT or name not in PROPERTIES:
-            raise RuntimeError(f"{self.name} has no property {name}.")
-
-    def modulation(self, target: str, source: str) -> float:
-        """The amount of one cell of the modulation matrix, -1 to 1."""
-        if source not in SILENT_SOURCES:
-            self._know_modulation(target, source)
-        return self.state.modulation.get(target, {}).get(source, 0.0)
-
-    def set_modulation(self, target: str, source: str, amount: Any) -> float:
-        """Set one cell of the modulation matrix and return what it is now."""
-        self._know_modulation(target, source)
-        value = Rule(float, -1.0, 1.0, f"A modulation amount lies in -1..1, not {amount}.").check(
-            "WavetableDevice", amount
-        )
-        self.state.modulation.setdefault(target, {})[source] = float32(value)
-        return float32(value)
-
-    def _know_modulation(self, target: str, source: str) -> None:
-        if self.type != INSTRUMENT or target not in DESTINATIONS or source not in SOURCES:
-            raise RuntimeError(
-                f"The embedded host cannot modulate {target} of {self.name} by {source}."
-            )
-
-
-class AutoFilter2(SongDevice):
-    """Auto Filter as Live 12.2 and later inserts it."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, auto_filter_2.TABLE)
-
-    @property
-    def class_name(self) -> str:
-        """Live's class of the device."""
-        return auto_filter_2.CLASS_NAME
-
-    @property
-    def sounding(self) -> DeviceState:
-        """The state of the old Auto Filter that sounds the same."""
-        return auto_filter_2.as_old(self.state)
-
-
-def make_device(name: str, newer: bool = False) -> SongDevice:
-    """`newer`: as Live 12.2 and later makes it."""
-    return AutoFilter2(name) if newer and name == auto_filter_2.NAME else SongDevice(name)
-
-
-class Track(Settable):
-    """A MIDI or audio track with eight clip slots and devices."""
-
-    rules: ClassVar[dict[str, Rule]] = {
-        "name": Rule(str),
-        "arm": Rule(bool),
-        "mute": Rule(bool),
-        "solo": Rule(bool),
-        "color": Rule(int),
-        "color_index": Rule(int, 0, 69),
-        "current_monitoring_state": Rule(int, 0, 2),
-        "volume": Rule(float, 0.0, 1.0, OUT_OF_RANGE),
-        "panning": Rule(float, -1.0, 1.0, OUT_OF_RANGE),
-    }
-
-    def __init__(
-        self, name: str, is_midi: bool, make: Callable[[str], SongDevice] = SongDevice
-    ) -> None:
-        self.name, self.is_midi, self.devices, self.make = name, is_midi, list[SongDevice](), make
-        self.clip_slots = [ClipSlot(self) for _ in range(SCENES)]
-        self.arm = self.mute = self.solo = self.is_frozen = self.is_foldable = self.is_grouped = (
-            False
-        )
-        self.is_visible = self.can_be_armed = self.has_audio_output = True
-        self.has_audio_input, self.has_midi_input, self.has_midi_output = (
-            not is_midi,
-            is_midi,
-            False,
-        )
-        self.color, self.color_index, self.volume, self.panning = 0, 0, float32(0.85), 0.0
-        self.current_monitoring_state = AUTO if is_midi else OFF
-        self.fired_slot_index, self.playing_slot_index = -1, -1
-        self.output_meter_level = self.output_meter_left = self.output_meter_right = 0.0
-        self.input_routing_type = RoutingType("All Ins" if is_midi else "Ext. In")
-        self.input_routing_channel = RoutingType("All Channels" if is_midi else "1/2")
-        self.output_routing_type, self.output_routing_channel = (
-            RoutingType("Master"),
-            RoutingType(""),
-        )
-
-    @property
-    def fold_state(self) -> bool:
-        """Raise Live's error: only group tracks fold."""
-        raise RuntimeError("Only group tracks fold")
-
-    def insert_device(self, name: str, position: int) -> int:
-        """Adds a device, −1 at the end, and returns its index.
-
-        An effect never lands before the instrument, as in Live.
-        """
-        if name not in TABLES:
-            raise RuntimeError(f"Device {name} not found.")
-        has_instrument = bool(self.devices) and self.devices[0].type == INSTRUMENT
-        if name == "Wavetable":
-            if not self.is_midi or has_instrument:
-                raise RuntimeError(
-                    "Couldn't insert device: an instrument needs a MIDI track without one."
-                )
-            index = 0
-        else:
-            index = (
-                len(self.devices)
-                if position < 0
-                else min(max(position, int(has_instrument)), len(self.devices))
-            )
-        self.devices.insert(index, self.make(name))
-        return index
-
-    def move_device(self, source: int, target: int) -> int:
-        """Move a device, never before the instrument; return where it is now."""
-        if self.devices[source].type == INSTRUMENT:
-            raise RuntimeError("Couldn't move device.")
-        device = self.devices.pop(source)
-        has_instrument = bool(self.devices) and self.devices[0].type == INSTRUMENT
-        index = min(max(target, int(has_instrument)), len(self.devices))
-        self.devices.insert(index, device)
-        return index
+from typing import ClassVar
+
+from unmixer_core.headless.song import routing
+from unmixer_core.headless.song.devices import SongDevice
+from unmixer_core.headless.song.tracks import Track
+from unmixer_core.headless.song.values import ArgumentError, OscValue, Rule, Settable, at
+
+#: A track's routing attributes.
+ROUTINGS = (
+    "input_routing_type",
+    "input_routing_channel",
+    "output_routing_type",
+    "output_routing_channel",
+)
 
 
 class Song(Settable):
-    """The set: two MIDI and two audio tracks, as Live's blank default."""
+    """The set: two MIDI and two audio tracks, as Live's default set."""
 
     rules: ClassVar[dict[str, Rule]] = {
         "tempo": Rule(float, 20.0, 999.0),
@@ -480,42 +53,63 @@ class Song(Settable):
 
     def __init__(self, make: Callable[[str], SongDevice] = SongDevice) -> None:
         self.make = make
-        self.tempo, self.current_song_time, self.is_playing = 120.0, 0.0, False
-        self.can_undo, self.can_redo, self.song_length, self.session_record_status = (
-            True,
-            False,
-            64.0,
-            0,
-        )
-        self.metronome = self.loop = self.record_mode = self.session_record = (
-            self.arrangement_overdub
-        ) = False
-        self.back_to_arranger = self.is_ableton_link_enabled = self.nudge_down = self.nudge_up = (
-            False
-        )
-        self.punch_in = self.punch_out = False
-        self.clip_trigger_quantization, self.midi_recording_quantization, self.groove_amount = (
-            4,
-            0,
-            1.0,
-        )
-        self.loop_start, self.loop_length, self.root_note, self.scale_name = 8.0, 16.0, 0, "Major"
-        self.signature_numerator = self.signature_denominator = 4
-        self.tracks = [
-            self.new_track(f"{i}-{kind}", kind == "MIDI")
-            for i, kind in enumerate(("MIDI", "MIDI", "Audio", "Audio"), 1)
-        ]
+        self._init_transport()
+        self._init_recording()
+        self._init_editing()
+        self.tracks: list[Track] = []
+        for number, kind in enumerate(("MIDI", "MIDI", "Audio", "Audio"), 1):
+            self.tracks.append(self.new_track(f"{number}-{kind}", kind == "MIDI"))
+
+    def _init_transport(self) -> None:
+        """Set tempo, position, loop and meter to those of Live's default set."""
+        self.tempo = 120.0
+        self.current_song_time = 0.0
+        self.is_playing = False
+        self.song_length = 64.0
+        self.metronome = False
+        self.loop = False
+        self.loop_start = 8.0
+        self.loop_length = 16.0
+        self.signature_numerator = 4
+        self.signature_denominator = 4
+        self.nudge_down = False
+        self.nudge_up = False
+        self.is_ableton_link_enabled = False
+        #: Live's quantization "1 bar".
+        self.clip_trigger_quantization = 4
+
+    def _init_recording(self) -> None:
+        """Set what concerns recording to the values of Live's default set."""
+        self.record_mode = False
+        self.session_record = False
+        self.session_record_status = 0
+        self.arrangement_overdub = False
+        self.back_to_arranger = False
+        self.punch_in = False
+        self.punch_out = False
+        self.midi_recording_quantization = 0
+
+    def _init_editing(self) -> None:
+        """Set scale, groove and undo to the values of Live's default set."""
+        self.can_undo = True
+        self.can_redo = False
+        self.groove_amount = 1.0
+        self.root_note = 0
+        self.scale_name = "Major"
 
     def new_track(self, name: str, is_midi: bool) -> Track:
-        """A track that is not in the set yet."""
+        """A new track, which is not yet in the set."""
         return Track(name, is_midi, self.make)
 
     def track(self, index: int) -> Track:
-        """The track at an index; Live's error when there is none."""
+        """The track at an index. Raises Live's IndexError when there is none."""
         return at(self.tracks, index)
 
-    def create_track(self, is_midi: bool, index: Any = -1) -> None:
-        """Insert a track at an index, or at the end for -1."""
+    def create_track(self, is_midi: bool, index: OscValue = -1) -> None:
+        """Insert a track at an index, or at the end for −1.
+
+        Raises ArgumentError for an index that is no int, IndexError for one out of range.
+        """
         if not isinstance(index, int):
             raise ArgumentError(
                 "Python argument types in\n    Song.create_midi_track(Song, float)\ndid not match "
@@ -524,50 +118,34 @@ class Song(Settable):
         place = len(self.tracks) if index == -1 else index
         if not 0 <= place <= len(self.tracks):
             raise IndexError("Index out of range")
-        self.tracks.insert(
-            place, self.new_track(f"{place + 1}-{'MIDI' if is_midi else 'Audio'}", is_midi)
-        )
+        kind = "MIDI" if is_midi else "Audio"
+        self.tracks.insert(place, self.new_track(f"{place + 1}-{kind}", is_midi))
 
     def delete_track(self, index: int) -> None:
         """Remove the track at an index."""
         self.tracks.remove(self.track(index))
 
     def duplicate_track(self, index: int) -> None:
-        """Insert a copy of a track behind it, with its devices and clips."""
+        """Insert a copy of a track behind it, with its devices and without its clips."""
         original = self.track(index)
         twin = self.new_track(original.name, original.is_midi)
         twin.devices = [device.copy() for device in original.devices]
-        for name in (
-            *Track.rules,
-            "input_routing_type",
-            "input_routing_channel",
-            "output_routing_type",
-            "output_routing_channel",
-        ):
+        for name in (*Track.rules, *ROUTINGS):
             setattr(twin, name, getattr(original, name))
         self.tracks.insert(index + 1, twin)
 
     def routing_types(self, track: Track, is_input: bool) -> list[str]:
-        """Display names of what may be routed into or out of `track`."""
+        """Display names of the inputs or outputs that `track` may be routed to."""
         others = [other.name for other in self.tracks if other is not track]
         if not is_input:
             return ["Ext. Out", "Master", *others, "Sends Only"]
-        others = [name for name in others if name not in routing.downstream(self, track)]
-        return (
-            ["All Ins", "Computer Keyboard", *others, "No Input"]
-            if track.is_midi
-            else ["Ext. In", "Resampling", *others, "No Input"]
-        )
+        # Live offers no input that would close a loop.
+        downstream = routing.downstream(self, track)
+        others = [name for name in others if name not in downstream]
+        if track.is_midi:
+            return ["All Ins", "Computer Keyboard", *others, "No Input"]
+        return ["Ext. In", "Resampling", *others, "No Input"]
 
     def lane_of(self, capture: Track) -> Track | None:
-        """The MIDI track whose notes an audio track records, by its input routing, however many
-        tracks lie between.
-        """
-        return routing.sound_into(self, capture)[0]
-
-
-def at(items: list[Any] | tuple[Any, ...], index: int) -> Any:
-    """items[index] with Live's words for an index beyond the end."""
-    if not 0 <= index < len(items):
-        raise IndexError("Index out of range")
-    return items[index]
+        """The MIDI track whose sound an audio track records, directly or through other tracks."""
+        return routing.signal_path(self, capture)[0]

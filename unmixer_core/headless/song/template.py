@@ -1,6 +1,6 @@
-"""The set that a user of stock AbletonOSC prepares by hand (docs/live.md).
+"""The template tracks that a user of stock AbletonOSC prepares by hand (docs/live.md).
 
-Template tracks that hold every device of the schema.
+Together they hold every device of the schema.
 """
 
 from __future__ import annotations
@@ -8,13 +8,14 @@ from __future__ import annotations
 from unmixer_core.headless.song.song import Song
 from unmixer_core.schema.rack import RACK
 
-#: One track an effect, or all effects on one track.
+#: Layouts: one track for each effect, or all effects on one track.
 TEMPLATES = ("tracks", "compact")
+#: First word of a template track's name.
 PREFIX = "Unmixer"
 
 
 def prepare(song: Song, layout: str) -> None:
-    """Adds the template tracks behind those that are there. `layout` is one of TEMPLATES."""
+    """Append the template tracks to the set. `layout` is one of TEMPLATES."""
     _add(song, RACK.synth.name, True, [RACK.synth.name])
     if layout == "compact":
         _add(song, "effects", False, list(RACK.effect_names))
