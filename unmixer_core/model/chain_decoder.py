@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import geoopt
 import torch
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from unmixer_core.model import geometry
@@ -37,10 +38,10 @@ class State:
     Free [b, 8], 1 = unused.
     """
 
-    hidden: Tensor
-    last: Tensor
-    place: Tensor
-    free: Tensor
+    hidden: Float[Tensor, "batch hidden"]
+    last: Float[Tensor, "batch dim"]
+    place: Float[Tensor, "batch dim"]
+    free: Float[Tensor, "batch effects"]
 
 
 class ChainDecoder(nn.Module):
@@ -75,7 +76,9 @@ class ChainDecoder(nn.Module):
         self.offsets = nn.Parameter(torch.zeros(CLASSES, dtype=torch.float64))
         self.trust = nn.Parameter(torch.tensor([1.0, 0.5]))
 
-    def begin(self, vector: Tensor) -> tuple[State, Tensor]:
+    def begin(
+        self, vector: Float[Tensor, "batch embedding"]
+    ) -> tuple[State, Float64[Tensor, "batch dim"]]:
         """The state before the first effect, and the clip's point z in the ball [b, d]."""
         tangent = geometry.clip_radius(self.root(vector).double(), self.radius)
         place = tangent.to(vector)
@@ -83,7 +86,12 @@ class ChainDecoder(nn.Module):
         hidden = torch.tanh(self.start(vector))
         return State(hidden, torch.zeros_like(place), place, free), self.space.expmap0(tangent)
 
-    def advance(self, state: State, root: Tensor, present: Tensor) -> tuple[State, Tensor]:
+    def advance(
+        self,
+        state: State,
+        root: Float64[Tensor, "batch dim"],
+        present: Float[Tensor, "batch effects"],
+    ) -> tuple[State, Float[Tensor, "batch codes"]]:
         """One step of the walk: the new state and the log-probabilities [b, 9] of the next
         class.
         """
@@ -105,13 +113,18 @@ class ChainDecoder(nn.Module):
         place = self.space.logmap0(point).to(present)
         return State(hidden, state.last, place, state.free), masked.log_softmax(-1)
 
-    def choose(self, state: State, weights: Tensor) -> State:
+    def choose(self, state: State, weights: Float[Tensor, "batch codes"]) -> State:
         """The state after an effect was chosen: weights [b, 9], hard or soft, END last."""
         effects = weights[:, :END]
         last = (effects.double() @ self.space.logmap0(self.effects)).to(weights)
         return State(state.hidden, last, state.place, state.free * (1 - effects))
 
-    def forward(self, vector: Tensor, present: Tensor, chain: Tensor) -> Tensor:
+    def forward(
+        self,
+        vector: Float[Tensor, "batch embedding"],
+        present: Float[Tensor, "batch effects"],
+        chain: Int[Tensor, "batch slots"],
+    ) -> Float[Tensor, "batch slots codes"]:
         """Teacher-forced log-probabilities [b, 8, 9] of each slot of chain [b, 8] given the
         slots before it.
         """
@@ -124,7 +137,12 @@ class ChainDecoder(nn.Module):
             state = self.choose(state, slot)
         return torch.stack(steps, dim=1)
 
-    def log_prob(self, vector: Tensor, present: Tensor, chain: Tensor) -> Tensor:
+    def log_prob(
+        self,
+        vector: Float[Tensor, "batch embedding"],
+        present: Float[Tensor, "batch effects"],
+        chain: Int[Tensor, "batch slots"],
+    ) -> Float[Tensor, "batch"]:
         """Log-probability [b] of whole chains [b, 8]; a full chain of eight needs no END."""
         log_probs = self(vector, present, chain)
         each = (log_probs * slots_of(chain).to(log_probs)).sum(-1)
@@ -135,11 +153,11 @@ class ChainDecoder(nn.Module):
 
     def sample(
         self,
-        vector: Tensor,
-        present: Tensor,
+        vector: Float[Tensor, "batch embedding"],
+        present: Float[Tensor, "batch effects"],
         temperature: float,
         generator: torch.Generator | None = None,
-    ) -> Tensor:
+    ) -> Float[Tensor, "batch slots codes"]:
         """Slot weights [b, 8, 9], one-hot in value, with the gradient of the straight-through
         Gumbel-Softmax.
         """
@@ -157,7 +175,12 @@ class ChainDecoder(nn.Module):
         return torch.stack(slots, dim=1)
 
     @torch.no_grad()
-    def beam(self, vector: Tensor, present: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    def beam(
+        self,
+        vector: Float[Tensor, "batch embedding"],
+        present: Float[Tensor, "batch effects"],
+        width: int,
+    ) -> tuple[Int[Tensor, "batch beams slots"], Float[Tensor, "batch beams"]]:
         """The most probable chains: effect ids [b, w, 8] (-1 = none) and log-probabilities [b, w],
         best first.
 
@@ -198,5 +221,5 @@ class ChainDecoder(nn.Module):
         return chain, score
 
 
-def _repeat(x: Tensor, times: int) -> Tensor:
+def _repeat(x: Float[Tensor, "batch size"], times: int) -> Float[Tensor, "rows size"]:
     return x.repeat_interleave(times, dim=0)

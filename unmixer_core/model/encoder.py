@@ -18,6 +18,7 @@ import math
 from itertools import pairwise
 
 import torch
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 from unmixer_core.features.frames import FeatureSpec
@@ -35,8 +36,8 @@ PLAYED = 32
 class Encoder(nn.Module):
     """forward(features [b, 2, m, f], note [b], gate_s [b]) -> [b, out_width]."""
 
-    mean: Tensor
-    scale: Tensor
+    mean: Float[Tensor, "2 mels 1"]
+    scale: Float[Tensor, "2 mels 1"]
 
     def __init__(self, spec: FeatureSpec, *, width: int, harmonics: int, dropout: float) -> None:
         super().__init__()
@@ -61,12 +62,18 @@ class Encoder(nn.Module):
             3 * SQUEEZED * rows + PLAYED + (self.harmonic.width if self.harmonic else 0)
         )
 
-    def normalise(self, mean: Tensor, scale: Tensor) -> None:
+    def normalise(self, mean: Float[Tensor, "2 mels"], scale: Float[Tensor, "2 mels"]) -> None:
         """Set the per-band statistics [2, m] of the training features."""
         self.mean.copy_(mean[..., None])
         self.scale.copy_(scale[..., None])
 
-    def forward(self, features: Tensor, note: Tensor, gate_s: Tensor) -> Tensor:
+    def forward(
+        self,
+        features: Float[Tensor, "batch 2 mels frames"],
+        note: Real[Tensor, "batch"],
+        gate_s: Real[Tensor, "batch"],
+    ) -> Float[Tensor, "batch width"]:
+        """One vector a clip from its frames, MIDI note and gate in seconds."""
         x = (features - self.mean) / self.scale
         plane = (len(x), 1, *x.shape[-2:])
         comb = comb_of(note, self.spec).to(x)[:, None, :, None].expand(plane)
@@ -79,7 +86,9 @@ class Encoder(nn.Module):
         return self.dropout(torch.cat(parts, dim=1))
 
 
-def pooled(y: Tensor, held: Tensor) -> Tensor:
+def pooled(
+    y: Float[Tensor, "batch channels columns"], held: Float[Tensor, "batch frames"]
+) -> Float[Tensor, "batch 3*channels"]:
     """Averages of y [b, n, columns] while the key is held and after, and maxima: [b, 3 n].
 
     held [b, f] in [0, 1].
@@ -113,7 +122,10 @@ class Residual(nn.Module):
         self.pool = nn.AvgPool2d(stride, ceil_mode=True) if stride > 1 else nn.Identity()
         self.project = nn.Conv2d(narrow, wide, 1, bias=False) if narrow != wide else nn.Identity()
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(
+        self, x: Float[Tensor, "batch narrow rows columns"]
+    ) -> Float[Tensor, "batch wide _rows _columns"]:
+        """The block's planes, of half the size where it widens."""
         y = self.second(self.first(x))
         y = y * self.gate(y.mean((-2, -1)))[..., None, None]
         return torch.relu(y + self.project(self.pool(x)))
@@ -126,7 +138,7 @@ class HarmonicNet(nn.Module):
     what a timbre looks like; then temporal convolutions follow its course.
     """
 
-    ratios: Tensor
+    ratios: Float[Tensor, "harmonics"]
 
     def __init__(self, spec: FeatureSpec, harmonics: int, channels: int, dropout: float) -> None:
         super().__init__()
@@ -141,7 +153,13 @@ class HarmonicNet(nn.Module):
         )
         self.width = 9 * channels
 
-    def forward(self, x: Tensor, note: Tensor, held: Tensor) -> Tensor:
+    def forward(
+        self,
+        x: Float[Tensor, "batch 2 mels frames"],
+        note: Real[Tensor, "batch"],
+        held: Float[Tensor, "batch frames"],
+    ) -> Float[Tensor, "batch width"]:
+        """One vector a clip from its frames, its MIDI note and the course of its gate."""
         levels = harmonic_view(x, note, self.ratios, self.spec)  # b, 2, h, f
         shape = levels[:, :1] - levels[:, :1].amax(
             2, keepdim=True
@@ -157,28 +175,28 @@ def _temporal(narrow: int, wide: int, *, kernel: int, stride: int = 1) -> tuple[
 # --- where a note's harmonics lie -------------------------------------------------------------
 
 
-def hz_to_mel(frequency_hz: Tensor) -> Tensor:
+def hz_to_mel(frequency_hz: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """HTK mel scale, as the features use."""
     return 2595.0 * torch.log10(1.0 + frequency_hz / 700.0)
 
 
-def mel_to_hz(mel: Tensor) -> Tensor:
+def mel_to_hz(mel: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Inverse of hz_to_mel."""
     return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
 
 
-def note_to_hz(note: Tensor) -> Tensor:
+def note_to_hz(note: Real[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """MIDI note -> frequency, A4 = 69 = 440 Hz."""
     return A4_HZ * 2.0 ** ((note.float() - A4_NOTE) / SEMITONES_PER_OCTAVE)
 
 
-def band_mels(spec: FeatureSpec) -> Tensor:
+def band_mels(spec: FeatureSpec) -> Float[Tensor, "mels"]:
     """Centres of the mel bands, in mel [m]."""
     low, high = hz_to_mel(torch.tensor([spec.fmin_hz, spec.fmax_hz]))
     return torch.linspace(float(low), float(high), spec.n_mels + 2)[1:-1]
 
 
-def harmonic_ratios(count: int) -> Tensor:
+def harmonic_ratios(count: int) -> Float[Tensor, "harmonics"]:
     """Multiples of the note's frequency that are looked at.
 
     In half steps up to the 8th, then whole ones. [h]
@@ -187,7 +205,7 @@ def harmonic_ratios(count: int) -> Tensor:
     return torch.cat([halves, torch.arange(9, 9 + count - len(halves), dtype=torch.float32)])
 
 
-def comb_of(note: Tensor, spec: FeatureSpec) -> Tensor:
+def comb_of(note: Real[Tensor, "batch"], spec: FeatureSpec) -> Float[Tensor, "batch mels"]:
     """How close each mel band lies to a harmonic: 1 on one, falling off within a band.
 
     note [b] -> [b, m].
@@ -199,13 +217,20 @@ def comb_of(note: Tensor, spec: FeatureSpec) -> Tensor:
     return torch.exp(-2.0 * distance.square())
 
 
-def held_of(gate_s: Tensor, frames: int, spec: FeatureSpec) -> Tensor:
+def held_of(
+    gate_s: Real[Tensor, "batch"], frames: int, spec: FeatureSpec
+) -> Float[Tensor, "batch frames"]:
     """1 while the key is held, falling off over a quarter second after it. gate_s [b] -> [b, f]."""
     time_s = torch.arange(frames, device=gate_s.device) * (spec.hop / spec.sample_rate)
     return torch.exp(-4.0 * (time_s - gate_s.float()[:, None]).clamp_min(0.0))
 
 
-def harmonic_view(x: Tensor, note: Tensor, ratios: Tensor, spec: FeatureSpec) -> Tensor:
+def harmonic_view(
+    x: Float[Tensor, "batch channels mels frames"],
+    note: Real[Tensor, "batch"],
+    ratios: Float[Tensor, "harmonics"],
+    spec: FeatureSpec,
+) -> Float[Tensor, "batch channels harmonics frames"]:
     """Levels at `ratios` [h] times the note's frequency, linear between bands and 0 outside
     them. -> [b, c, h, f].
     """
@@ -217,7 +242,7 @@ def harmonic_view(x: Tensor, note: Tensor, ratios: Tensor, spec: FeatureSpec) ->
     return weights.to(x)[:, None] @ x
 
 
-def _played(note: Tensor, gate_s: Tensor) -> Tensor:
+def _played(note: Real[Tensor, "batch"], gate_s: Real[Tensor, "batch"]) -> Float[Tensor, "batch 4"]:
     """Note and gate as numbers of about unit size [b, 4]."""
     key, gate = (note.float() - 54.0) / 18.0, gate_s.float()
     return torch.stack([key, key.square(), gate, torch.log(gate.clamp_min(0.01))], dim=1)

@@ -15,6 +15,7 @@ from typing import Protocol
 
 import geoopt
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 _TINY = 1e-15
@@ -30,11 +31,20 @@ class Space(Protocol):
 
     manifold: geoopt.Manifold
 
-    def expmap0(self, tangent: Tensor) -> Tensor: ...
-    def logmap0(self, point: Tensor) -> Tensor: ...
-    def add(self, left: Tensor, right: Tensor) -> Tensor: ...
-    def dist(self, left: Tensor, right: Tensor) -> Tensor: ...
-    def logits(self, point: Tensor, normals: Tensor, offsets: Tensor) -> Tensor: ...
+    def expmap0(self, tangent: Float[Tensor, "*batch dim"]) -> Float64[Tensor, "*batch dim"]: ...
+    def logmap0(self, point: Float[Tensor, "*batch dim"]) -> Float64[Tensor, "*batch dim"]: ...
+    def add(
+        self, left: Float[Tensor, "*#batch dim"], right: Float[Tensor, "*#batch dim"]
+    ) -> Float64[Tensor, "*#batch dim"]: ...
+    def dist(
+        self, left: Float[Tensor, "*#batch dim"], right: Float[Tensor, "*#batch dim"]
+    ) -> Float64[Tensor, "*#batch"]: ...
+    def logits(
+        self,
+        point: Float[Tensor, "*batch dim"],
+        normals: Float[Tensor, "classes dim"],
+        offsets: Float[Tensor, "classes"],
+    ) -> Float64[Tensor, "*batch classes"]: ...
 
 
 class Poincare:
@@ -46,19 +56,21 @@ class Poincare:
         self.curvature = float(curvature)
         self.manifold = geoopt.PoincareBall(c=self.curvature, learnable=False).to(torch.float64)
 
-    def expmap0(self, tangent: Tensor) -> Tensor:
+    def expmap0(self, tangent: Float[Tensor, "*batch dim"]) -> Float64[Tensor, "*batch dim"]:
         """The point reached from the origin along `tangent`; stays strictly inside the ball."""
         tangent = tangent.double()
         length = self.curvature**0.5 * tangent.norm(dim=-1, keepdim=True).clamp_min(_TINY)
         return self._inside(torch.tanh(length) / length * tangent)
 
-    def logmap0(self, point: Tensor) -> Tensor:
+    def logmap0(self, point: Float[Tensor, "*batch dim"]) -> Float64[Tensor, "*batch dim"]:
         """Inverse of expmap0."""
         point = self._inside(point.double())
         length = self.curvature**0.5 * point.norm(dim=-1, keepdim=True).clamp_min(_TINY)
         return torch.atanh(length) / length * point
 
-    def add(self, left: Tensor, right: Tensor) -> Tensor:
+    def add(
+        self, left: Float[Tensor, "*#batch dim"], right: Float[Tensor, "*#batch dim"]
+    ) -> Float64[Tensor, "*#batch dim"]:
         """Mobius addition: `right` moved so that the origin lands on `left`. Does not commute."""
         left, right, c = left.double(), right.double(), self.curvature
         inner = (left * right).sum(-1, keepdim=True)
@@ -69,7 +81,9 @@ class Poincare:
     def _inside(self, point: Tensor) -> Tensor:
         return clip_radius(point, (1 - _MARGIN) / self.curvature**0.5)
 
-    def dist(self, left: Tensor, right: Tensor) -> Tensor:
+    def dist(
+        self, left: Float[Tensor, "*#batch dim"], right: Float[Tensor, "*#batch dim"]
+    ) -> Float64[Tensor, "*#batch"]:
         """Geodesic distance [...]; arcosh form, whose gradient stays finite up to the boundary."""
         left, right = left.double(), right.double()
         gap = (left - right).square().sum(-1)
@@ -80,7 +94,12 @@ class Poincare:
         half_sine = (ratio + _TINY).sqrt()
         return 2 * torch.asinh(half_sine) / self.curvature**0.5
 
-    def logits(self, point: Tensor, normals: Tensor, offsets: Tensor) -> Tensor:
+    def logits(
+        self,
+        point: Float[Tensor, "*batch dim"],
+        normals: Float[Tensor, "classes dim"],
+        offsets: Float[Tensor, "classes"],
+    ) -> Float64[Tensor, "*batch classes"]:
         """Signed, scaled distances of `point` [..., d] to n hyperplanes.
 
         Normals [n, d], offsets [n] -> [..., n].
@@ -101,20 +120,29 @@ class Flat:
     def __init__(self) -> None:
         self.manifold = geoopt.Euclidean(ndim=1)
 
-    def expmap0(self, tangent: Tensor) -> Tensor:
+    def expmap0(self, tangent: Float[Tensor, "*batch dim"]) -> Float64[Tensor, "*batch dim"]:
         return tangent.double()
 
-    def logmap0(self, point: Tensor) -> Tensor:
+    def logmap0(self, point: Float[Tensor, "*batch dim"]) -> Float64[Tensor, "*batch dim"]:
         return point.double()
 
-    def add(self, left: Tensor, right: Tensor) -> Tensor:
+    def add(
+        self, left: Float[Tensor, "*#batch dim"], right: Float[Tensor, "*#batch dim"]
+    ) -> Float64[Tensor, "*#batch dim"]:
         return left.double() + right.double()
 
-    def dist(self, left: Tensor, right: Tensor) -> Tensor:
+    def dist(
+        self, left: Float[Tensor, "*#batch dim"], right: Float[Tensor, "*#batch dim"]
+    ) -> Float64[Tensor, "*#batch"]:
         """Twice the Euclidean length: the ball's metric at the origin."""
         return 2 * (left.double() - right.double()).norm(dim=-1)
 
-    def logits(self, point: Tensor, normals: Tensor, offsets: Tensor) -> Tensor:
+    def logits(
+        self,
+        point: Float[Tensor, "*batch dim"],
+        normals: Float[Tensor, "classes dim"],
+        offsets: Float[Tensor, "classes"],
+    ) -> Float64[Tensor, "*batch classes"]:
         point, normals, offsets = point.double(), normals.double(), offsets.double()
         return 4 * (point @ normals.T - normals.norm(dim=-1) * offsets)
 
@@ -128,7 +156,7 @@ def space(kind: str, curvature: float) -> Space:
     raise ValueError(f"manifold must be poincare or euclidean, got {kind!r}")
 
 
-def clip_radius(tangent: Tensor, radius: float) -> Tensor:
+def clip_radius(tangent: Float[Tensor, "*batch dim"], radius: float) -> Float[Tensor, "*batch dim"]:
     """Shorten tangent vectors [..., d] longer than `radius` (Guo et al., "Clipped Hyperbolic
     Classifiers", CVPR 2022).
     """

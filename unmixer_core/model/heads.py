@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from unmixer_core.model.mixture import Mixture
@@ -29,9 +30,9 @@ RARELY = -4.0
 class Classes:
     """Logits: one [b, size] a choice; present [b, 8]; moving [b, A]."""
 
-    choices: list[Tensor]
-    present: Tensor
-    moving: Tensor
+    choices: list[Float[Tensor, "batch _items"]]
+    present: Float[Tensor, "batch effects"]
+    moving: Float[Tensor, "batch amounts"]
 
 
 class Classifier(nn.Module):
@@ -43,7 +44,8 @@ class Classifier(nn.Module):
         self.choices = _perceptron(width, hidden, sum(self.widths), dropout)
         self.present = _perceptron(width, hidden, N_EFFECTS, dropout)
 
-    def forward(self, vector: Tensor) -> Classes:
+    def forward(self, vector: Float[Tensor, "batch width"]) -> Classes:
+        """Logits of all classes from the encoder's vector."""
         *choices, moving = self.choices(vector).split(self.widths, dim=-1)
         return Classes(choices, self.present(vector), moving)
 
@@ -61,11 +63,11 @@ class Context:
     One weight tensor [b, size] a choice, slots [b, 8, 9] (END last), moving [b, A].
     """
 
-    choices: list[Tensor]
-    slots: Tensor
-    moving: Tensor
+    choices: list[Float[Tensor, "batch _items"]]
+    slots: Float[Tensor, "batch slots codes"]
+    moving: Float[Tensor, "batch amounts"]
 
-    def features(self) -> Tensor:
+    def features(self) -> Float[Tensor, "batch context"]:
         """[b, classes + A + 8 + 64]: classes, moving amounts, presence, and for each effect
         which others come before.
         """
@@ -76,6 +78,7 @@ class Context:
 
     @staticmethod
     def width() -> int:
+        """The size of `features`."""
         return sum(RACK.sizes) + len(AMOUNTS) + N_EFFECTS + N_EFFECTS**2
 
 
@@ -109,7 +112,10 @@ class KnobHead(nn.Module):
             self.out.bias.zero_()
             self.out.bias[components : components * (1 + n)] = spread.repeat_interleave(n)
 
-    def forward(self, vector: Tensor, context: Tensor) -> Mixture:
+    def forward(
+        self, vector: Float[Tensor, "batch embedding"], context: Float[Tensor, "batch context"]
+    ) -> Mixture:
+        """The distribution of the device's knobs for each clip."""
         k, n, r = self.components, self.n, self.rank
         raw = self.out(self.hidden(self.sound(vector) + self.context(context)))
         weight, mean, scale, factor, stops = raw.split(
@@ -125,11 +131,17 @@ class KnobHead(nn.Module):
         )
 
     @staticmethod
-    def _places(stops: Tensor) -> Tensor:
+    def _places(
+        stops: Float[Tensor, "batch components knobs 2"],
+    ) -> Float[Tensor, "batch components knobs 3"]:
         """Logits of between, low and high [..., 3] from those of low and high."""
         return torch.nn.functional.pad(RARELY + stops, (1, 0))
 
-    def _floored(self, raw: Tensor, mean: Tensor) -> Tensor:
+    def _floored(
+        self,
+        raw: Float[Tensor, "batch components knobs"],
+        mean: Float[Tensor, "batch components knobs"],
+    ) -> Float[Tensor, "batch components knobs"]:
         """Standard deviations in logits that are never below `sigma_floor` in unit terms (d unit
         / d logit = u (1 - u)).
         """
@@ -148,7 +160,7 @@ class KnobHeads(nn.Module):
         self.columns = [torch.as_tensor(c) for c in columns]
         self.heads = nn.ModuleList(KnobHead(embedding, len(c), **settings) for c in columns)  # type: ignore[arg-type]
 
-    def forward(self, vector: Tensor, context: Context) -> list[Mixture]:
+    def forward(self, vector: Float[Tensor, "batch embedding"], context: Context) -> list[Mixture]:
         """One mixture a device, Wavetable first.
 
         Their knobs are RACK.knobs[self.columns[device]].
@@ -156,7 +168,7 @@ class KnobHeads(nn.Module):
         features = context.features()
         return [head(vector, features) for head in self.heads]
 
-    def scatter(self, parts: list[Tensor]) -> Tensor:
+    def scatter(self, parts: list[Float[Tensor, "*batch _knobs"]]) -> Float[Tensor, "*batch knobs"]:
         """One [..., n] a device -> [..., K] in the rack's order."""
         order = torch.cat(self.columns).argsort()
         return torch.cat(parts, dim=-1)[..., order.to(parts[0].device)]

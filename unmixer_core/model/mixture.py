@@ -20,6 +20,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,12 +34,12 @@ BETWEEN, LOW, HIGH = range(3)
 _LOG_2PI = math.log(2 * math.pi)
 
 
-def to_logit(unit: Tensor) -> Tensor:
+def to_logit(unit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """unit [0, 1] -> logit, finite at both stops."""
     return torch.logit(EDGE + (1 - 2 * EDGE) * unit)
 
 
-def to_unit(logit: Tensor) -> Tensor:
+def to_unit(logit: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """Inverse of to_logit; any logit gives a unit value in [0, 1]."""
     return ((torch.sigmoid(logit) - EDGE) / (1 - 2 * EDGE)).clamp(0.0, 1.0)
 
@@ -51,7 +52,7 @@ _NEAR_STOP = float(to_logit(torch.tensor(1 - AT_STOP, dtype=torch.float64)))
 _BEYOND = 8.0
 
 
-def place_of(x: Tensor) -> Tensor:
+def place_of(x: Float[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
     """Where logits lie: BETWEEN, LOW or HIGH, of the shape of x."""
     return torch.where(x >= _NEAR_STOP, HIGH, torch.where(x <= -_NEAR_STOP, LOW, BETWEEN))
 
@@ -63,18 +64,20 @@ class Mixture:
     stops [b, k, n, 3]: logits of BETWEEN, LOW and HIGH, or None where no knob has an atom.
     """
 
-    logits: Tensor
-    mean: Tensor
-    scale: Tensor
-    factor: Tensor
-    stops: Tensor | None = None
+    logits: Float[Tensor, "batch components"]
+    mean: Float[Tensor, "batch components knobs"]
+    scale: Float[Tensor, "batch components knobs"]
+    factor: Float[Tensor, "batch components knobs rank"]
+    stops: Float[Tensor, "batch components knobs 3"] | None = None
 
     @property
-    def weights(self) -> Tensor:
+    def weights(self) -> Float[Tensor, "batch components"]:
         """Component probabilities [b, k]."""
         return self.logits.softmax(-1)
 
-    def log_prob(self, x: Tensor, mask: Tensor) -> Tensor:
+    def log_prob(
+        self, x: Float[Tensor, "batch knobs"], mask: Bool[Tensor, "batch knobs"]
+    ) -> Float[Tensor, "batch"]:
         """Log density [b] in logit space of the knobs in `mask`, the others integrated out.
 
         With atoms, the log probability of those that lie at a stop and the density of the others.
@@ -84,7 +87,12 @@ class Mixture:
             return self._sum(self._density(x, mask))
         return self.log_prob_at(x, mask, place_of(x))
 
-    def log_prob_at(self, x: Tensor, mask: Tensor, place: Tensor) -> Tensor:
+    def log_prob_at(
+        self,
+        x: Float[Tensor, "batch knobs"],
+        mask: Bool[Tensor, "batch knobs"],
+        place: Int[Tensor, "batch knobs"],
+    ) -> Float[Tensor, "batch"]:
         """The same where it is known which knobs lie at a stop.
 
         Place [b, n], x of those that do is not read.
@@ -94,11 +102,13 @@ class Mixture:
         atoms = self.stops.log_softmax(-1).gather(-1, index)[..., 0] * mask[:, None]
         return self._sum(atoms.sum(-1) + self._density(x, mask & (place == BETWEEN)))
 
-    def _sum(self, each: Tensor) -> Tensor:
+    def _sum(self, each: Float[Tensor, "batch components"]) -> Float[Tensor, "batch"]:
         """Log-likelihoods of the components [b, k] -> of the mixture [b]."""
         return torch.logsumexp(self.logits.log_softmax(-1) + each, dim=-1)
 
-    def _density(self, x: Tensor, mask: Tensor) -> Tensor:
+    def _density(
+        self, x: Float[Tensor, "batch knobs"], mask: Bool[Tensor, "batch knobs"]
+    ) -> Float[Tensor, "batch components"]:
         """Each component's log density [b, k] of the knobs in `mask`."""
         on = mask[:, None].to(x.dtype)
         residual = (x[:, None] - self.mean) / self.scale * on
@@ -113,7 +123,9 @@ class Mixture:
         ).log().sum(-1)
         return -0.5 * (distance + volume + _LOG_2PI * on.sum(-1))
 
-    def sample(self, generator: torch.Generator | None, *, temperature: float = 1.0) -> Tensor:
+    def sample(
+        self, generator: torch.Generator | None, *, temperature: float = 1.0
+    ) -> Float[Tensor, "batch knobs"]:
         """Reparameterised sample [b, n] in logit space.
 
         Gradients reach means, scales and factors as they are, the component weights and the atoms
@@ -131,7 +143,7 @@ class Mixture:
         )
         return place[..., BETWEEN] * x + (place[..., HIGH] - place[..., LOW]) * STOP_LOGIT
 
-    def component(self, index: Tensor) -> Tensor:
+    def component(self, index: Int[Tensor, "batch"]) -> Float[Tensor, "batch knobs"]:
         """The likeliest value [b, n] of component index [b].
 
         Its mean, or a stop where that is likelier than the rest.
@@ -146,7 +158,12 @@ class Mixture:
             place == BETWEEN, mean, torch.where(place == HIGH, _BEYOND, -_BEYOND).to(mean)
         )
 
-    def cdf(self, x: Tensor, weights: Tensor | None = None, within: Tensor | float = 1.0) -> Tensor:
+    def cdf(
+        self,
+        x: Float[Tensor, "batch knobs"],
+        weights: Float[Tensor, "batch components knobs"] | None = None,
+        within: Float[Tensor, "#batch #knobs"] | float = 1.0,
+    ) -> Float[Tensor, "batch knobs"]:
         """Marginal distribution functions of the knobs at x [b, n] -> [b, n] in [0, 1].
 
         Logits end at the stops if there are atoms. `weights` [b, k, n] replace the components'; at
@@ -168,15 +185,16 @@ class Mixture:
             place == LOW, within * bottom, torch.where(place == HIGH, at_top, inside)
         )
 
-    def _share_below(self, edge: float) -> Tensor:
+    def _share_below(self, edge: float) -> Float[Tensor, "batch components knobs"]:
         """How much of each Gaussian [b, k, n] lies below a logit."""
         return torch.special.ndtr((edge - self.mean) / self.marginal_scale())
 
-    def marginal_scale(self) -> Tensor:
+    def marginal_scale(self) -> Float[Tensor, "batch components knobs"]:
         """Standard deviation of each knob in each component [b, k, n]."""
         return (self.scale.square() + self.factor.square().sum(-1)).sqrt()
 
     def cpu(self) -> Mixture:
+        """The same on the CPU."""
         stops = None if self.stops is None else self.stops.cpu()
         return Mixture(
             self.logits.cpu(), self.mean.cpu(), self.scale.cpu(), self.factor.cpu(), stops
@@ -197,7 +215,11 @@ class Mixture:
         )
 
 
-def gumbel_one_hot(logits: Tensor, temperature: float, generator: torch.Generator | None) -> Tensor:
+def gumbel_one_hot(
+    logits: Float[Tensor, "*batch classes"],
+    temperature: float,
+    generator: torch.Generator | None,
+) -> Float[Tensor, "*batch classes"]:
     """A one-hot sample of softmax(logits) [..., n] whose gradient is that of the tempered
     Gumbel-Softmax.
     """
@@ -211,6 +233,8 @@ def gumbel_one_hot(logits: Tensor, temperature: float, generator: torch.Generato
 
 
 def _normal(
-    shape: tuple[int, ...] | torch.Size, like: Tensor, generator: torch.Generator | None
-) -> Tensor:
+    shape: tuple[int, ...] | torch.Size,
+    like: Float[Tensor, "..."],
+    generator: torch.Generator | None,
+) -> Float[Tensor, "..."]:
     return draw(torch.randn, shape, generator=generator, dtype=like.dtype, device=like.device)

@@ -12,12 +12,21 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import TypedDict, Unpack
 
 import torch
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 _shared: ContextVar[tuple[slice, int] | None] = ContextVar("shared", default=None)
+
+
+class NoiseOptions(TypedDict, total=False):
+    """What torch's random functions take beside a shape."""
+
+    generator: torch.Generator | None
+    dtype: torch.dtype
+    device: torch.device
 
 
 @contextmanager
@@ -31,8 +40,10 @@ def share(rows: slice, total: int) -> Iterator[None]:
 
 
 def draw(
-    sampler: Callable[..., Tensor], shape: tuple[int, ...] | torch.Size, **options: Any
-) -> Tensor:
+    sampler: Callable[..., Shaped[Tensor, "batch ..."]],
+    shape: tuple[int, ...] | torch.Size,
+    **options: Unpack[NoiseOptions],
+) -> Shaped[Tensor, "rows ..."]:
     """`sampler(shape, ...)` for a shape whose first axis are the rows at work.
 
     The share of it where a batch is shared.
@@ -47,10 +58,14 @@ def draw(
 class Dropout(nn.Dropout):
     """nn.Dropout whose mask, like all noise here, is that of the whole batch."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch *shape"]) -> Float[Tensor, "batch *shape"]:
+        """The values, some of them set to zero while training."""
         if _shared.get() is None or not self.training or self.p == 0.0:
             return super().forward(x)
         return x * draw(self._mask, x.shape, dtype=x.dtype, device=x.device)
 
-    def _mask(self, shape: tuple[int, ...], **options: Any) -> Tensor:
-        return torch.empty(shape, **options).bernoulli_(1 - self.p).div_(1 - self.p)
+    def _mask(
+        self, shape: tuple[int, ...], **options: Unpack[NoiseOptions]
+    ) -> Float[Tensor, "batch ..."]:
+        empty = torch.empty(shape, dtype=options["dtype"], device=options["device"])
+        return empty.bernoulli_(1 - self.p).div_(1 - self.p)

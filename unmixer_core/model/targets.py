@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unmixer_core.schema import chain as chains
@@ -30,14 +31,14 @@ class Targets:
     modulation amounts are not at their atom.
     """
 
-    knobs: Tensor
-    choices: Tensor
-    chain: Tensor
-    note: Tensor
-    gate_s: Tensor
-    knob_mask: Tensor
-    choice_mask: Tensor
-    moving: Tensor
+    knobs: Float[Tensor, "batch knobs"]
+    choices: Int[Tensor, "batch choices"]
+    chain: Int[Tensor, "batch slots"]
+    note: Float[Tensor, "batch"]
+    gate_s: Float[Tensor, "batch"]
+    knob_mask: Bool[Tensor, "batch knobs"]
+    choice_mask: Bool[Tensor, "batch choices"]
+    moving: Bool[Tensor, "batch amounts"]
 
     @classmethod
     def of(cls, patches: Patches) -> Targets:
@@ -66,31 +67,35 @@ class Targets:
     def __len__(self) -> int:
         return len(self.knobs)
 
-    def __getitem__(self, rows: Tensor | slice) -> Targets:
+    def __getitem__(self, rows: Int[Tensor, "rows"] | slice) -> Targets:
+        """Those clips, in the order of `rows`."""
         return Targets(*(getattr(self, f.name)[rows] for f in fields(self)))
 
     def to(self, device: torch.device | str) -> Targets:
+        """The same on a device."""
         return Targets(*(getattr(self, f.name).to(device) for f in fields(self)))
 
     @property
-    def slots(self) -> Tensor:
+    def slots(self) -> Float[Tensor, "batch slots codes"]:
         """The chain as slot weights [b, 8, 9], the last class END."""
         return slots_of(self.chain)
 
     @property
-    def present(self) -> Tensor:
+    def present(self) -> Float[Tensor, "batch effects"]:
         """Which effects occur, float [b, 8]."""
         return self.slots[..., :N_EFFECTS].sum(1)
 
 
-def slots_of(chain: Tensor) -> Tensor:
+def slots_of(chain: Int[Tensor, "*batch slots"]) -> Float[Tensor, "*batch slots codes"]:
     """Effect ids [..., 8], -1 = none -> one-hot float [..., 8, 9], END last."""
     return torch.nn.functional.one_hot(
         torch.where(chain < 0, N_EFFECTS, chain).long(), N_EFFECTS + 1
     ).float()
 
 
-def one_hot_choices(choices: Tensor) -> list[Tensor]:
+def one_hot_choices(
+    choices: Int[Tensor, "*batch choices"],
+) -> list[Float[Tensor, "*batch _items"]]:
     """Item indices [..., C] -> one float one-hot [..., size] a choice."""
     return [
         torch.nn.functional.one_hot(choices[..., i], size).float()

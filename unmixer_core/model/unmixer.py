@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int, Real, Shaped
 from torch import Tensor, nn
 
 from unmixer_core import config
@@ -24,10 +25,10 @@ class Belief:
     from, and the classes' logits.
     """
 
-    vector: Tensor
+    vector: Float[Tensor, "batch embedding"]
     classes: Classes
 
-    def __getitem__(self, rows: Tensor | slice) -> Belief:
+    def __getitem__(self, rows: Int[Tensor, "rows"] | slice) -> Belief:
         classes = self.classes
         return Belief(
             self.vector[rows],
@@ -50,7 +51,7 @@ class Draw:
     Knobs [b, K] unit, and the discrete parts as straight-through one-hots.
     """
 
-    knobs: Tensor
+    knobs: Float[Tensor, "batch knobs"]
     context: Context
 
 
@@ -87,12 +88,19 @@ class Unmixer(nn.Module):
             dropout=s.dropout,
         )
 
-    def forward(self, features: Tensor, note: Tensor, gate_s: Tensor) -> Belief:
+    def forward(
+        self,
+        features: Float[Tensor, "batch 2 mels frames"],
+        note: Real[Tensor, "batch"],
+        gate_s: Real[Tensor, "batch"],
+    ) -> Belief:
         """features [b, 2, mels, frames], note [b] (MIDI), gate_s [b] seconds."""
         wide = self.encoder(features.contiguous(memory_format=torch.channels_last), note, gate_s)
         return Belief(self.neck(wide), self.classifier(wide))
 
-    def chain_log_probs(self, belief: Belief, chain: Tensor) -> Tensor:
+    def chain_log_probs(
+        self, belief: Belief, chain: Int[Tensor, "batch slots"]
+    ) -> Float[Tensor, "batch slots codes"]:
         """Teacher-forced log-probabilities [b, 8, 9]."""
         return self.chain(belief.vector, belief.classes.present, chain)
 
@@ -127,7 +135,9 @@ class Unmixer(nn.Module):
         return Draw(self.stilled(to_unit(self.knobs.scatter(parts)), moving), context)
 
     @staticmethod
-    def stilled(knobs: Tensor, moving: Tensor) -> Tensor:
+    def stilled(
+        knobs: Float[Tensor, "*batch knobs"], moving: Shaped[Tensor, "*batch amounts"]
+    ) -> Float[Tensor, "*batch knobs"]:
         """Modulation amounts that do not move lie at their atom, zero (unit 0.5).
 
         knobs [..., K], moving [..., A].
@@ -143,8 +153,8 @@ def context_of(targets: Targets) -> Context:
 
 
 def straight_through_bernoulli(
-    logits: Tensor, temperature: float, generator: torch.Generator | None = None
-) -> Tensor:
+    logits: Float[Tensor, "*shape"], temperature: float, generator: torch.Generator | None = None
+) -> Float[Tensor, "*shape"]:
     """0/1 samples [...] whose gradient is that of the tempered binary Gumbel-Softmax."""
     pair = torch.stack([logits, torch.zeros_like(logits)], dim=-1)
     return gumbel_one_hot(pair, temperature, generator)[..., 0]

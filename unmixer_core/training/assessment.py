@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
+from jaxtyping import Bool
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -80,7 +81,7 @@ def _judge(
     batch: NDArray[np.int64],
     settings: config.Loss,
     device: torch.device | str,
-) -> tuple[dict[str, float], dict[str, Tensor]]:
+) -> tuple[dict[str, float], dict[str, Bool[Tensor, "..."]]]:
     """One batch: its mean losses, and its answers, right or wrong, clip by clip."""
     targets = data.targets(batch).to(device)
     belief = model(data.features.batch(batch).to(device), targets.note, targets.gate_s)
@@ -100,7 +101,7 @@ def _judge(
     }
 
 
-def macro_f1(guessed: Tensor, true: Tensor) -> float:
+def macro_f1(guessed: Bool[Tensor, "clips classes"], true: Bool[Tensor, "clips classes"]) -> float:
     """Mean over the classes that occur of F1: bool [n, classes] each.
 
     1 when none occurs and none is guessed.

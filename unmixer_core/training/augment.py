@@ -11,6 +11,7 @@ from __future__ import annotations
 from functools import partial
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from unmixer_core import config
@@ -19,8 +20,11 @@ from unmixer_core.model.noise import draw
 
 
 def augment(
-    x: Tensor, settings: config.Augment, spec: FeatureSpec, generator: torch.Generator
-) -> Tensor:
+    x: Float[Tensor, "batch channels mels frames"],
+    settings: config.Augment,
+    spec: FeatureSpec,
+    generator: torch.Generator,
+) -> Float[Tensor, "batch channels mels frames"]:
     """A changed copy of features [b, c, m, f], values kept at or above the floor (-1).
 
     The generator lives on the CPU.
@@ -38,14 +42,18 @@ def augment(
     return torch.where(hidden.to(x.device), x.mean((-2, -1), keepdim=True), x)
 
 
-def _shifted(x: Tensor, later: Tensor) -> Tensor:
+def _shifted(
+    x: Float[Tensor, "batch channels mels frames"], later: Int[Tensor, "batch"]
+) -> Float[Tensor, "batch channels mels frames"]:
     """Each clip delayed by its number of frames, silence before it."""
     source = torch.arange(x.shape[-1]) - later[:, None]
     index = source.clamp_min(0)[:, None, None].expand(x.shape).to(x.device)
     return x.gather(-1, index).masked_fill((source < 0)[:, None, None].to(x.device), -1.0)
 
 
-def _spans(b: int, length: int, widest: int, generator: torch.Generator) -> Tensor:
+def _spans(
+    b: int, length: int, widest: int, generator: torch.Generator
+) -> Bool[Tensor, "batch length"]:
     """One span of 0 to `widest` per clip, as a mask [b, length]."""
     width = draw(partial(torch.randint, widest + 1), (b, 1), generator=generator)
     start = (draw(torch.rand, (b, 1), generator=generator) * (length - width + 1)).long()

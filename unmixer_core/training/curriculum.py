@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -93,7 +94,9 @@ class PhaseData:
         """What there is to be learned of rows [b], every tensor contiguous."""
         return Targets.of(self.features.patches.select(rows))[torch.arange(len(rows))]
 
-    def statistics(self, at_most: int = 1000) -> tuple[Tensor, Tensor]:
+    def statistics(
+        self, at_most: int = 1000
+    ) -> tuple[Float[Tensor, "2 mels"], Float[Tensor, "2 mels"]]:
         """Mean and standard deviation (at least 0.1) per channel and mel band [2, m] over the
         host's training clips of every phase.
         """
@@ -198,7 +201,9 @@ class Sounds:
         frozen = RackProxy.load(proxy).to(device).eval().requires_grad_(False)
         return cls(frozen, Clips.open(renders))
 
-    def __call__(self, draw: Draw, targets: Targets, rows: NDArray[np.int64]) -> Tensor:
+    def __call__(
+        self, draw: Draw, targets: Targets, rows: NDArray[np.int64]
+    ) -> Float[Tensor, "batch"]:
         """Distance [b] of samples to clips `rows` [b]."""
         rate = int(self.proxy.sample_rate)
         true = np.stack(

@@ -15,6 +15,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,12 +35,13 @@ class Terms:
     present in nats per question (effect presence and use of each modulation amount).
     """
 
-    knobs: Tensor
-    choices: Tensor
-    chain: Tensor
-    present: Tensor
+    knobs: Float[Tensor, ""]
+    choices: Float[Tensor, ""]
+    chain: Float[Tensor, ""]
+    present: Float[Tensor, ""]
 
-    def total(self, settings: config.Loss) -> Tensor:
+    def total(self, settings: config.Loss) -> Float[Tensor, ""]:
+        """The sum of the terms, each times its lambda."""
         s = settings
         return (
             s.lambda_p * self.knobs
@@ -49,6 +51,7 @@ class Terms:
         )
 
     def floats(self) -> dict[str, float]:
+        """The terms as numbers, by name."""
         return {
             name: float(getattr(self, name).detach())
             for name in ("knobs", "choices", "chain", "present")
@@ -69,7 +72,7 @@ def parametric(model: Unmixer, belief: Belief, targets: Targets, settings: confi
 
 def knob_nll(
     model: Unmixer, belief: Belief, context: Context, targets: Targets, cap: float
-) -> Tensor:
+) -> Float[Tensor, ""]:
     """Mean over clips of the negative log density (in logit space) per scored knob."""
     goal, mask = to_logit(targets.knobs), scored_knobs(targets)
     total, count = goal.new_zeros(len(goal)), mask.sum(-1).clamp_min(1)
@@ -78,26 +81,33 @@ def knob_nll(
     return (total / count).mean()
 
 
-def device_nll(mixture: Mixture, goal: Tensor, mask: Tensor, cap: float) -> Tensor:
+def device_nll(
+    mixture: Mixture,
+    goal: Float[Tensor, "batch knobs"],
+    mask: Bool[Tensor, "batch knobs"],
+    cap: float,
+) -> Float[Tensor, "batch"]:
     """Negative log density [b] of one device's masked knobs, soft-capped at `cap` nats per knob."""
     count = mask.sum(-1)
     per_knob = -mixture.log_prob(goal, mask) / count.clamp_min(1)
     return soft_cap(per_knob, cap) * count
 
 
-def soft_cap(value: Tensor, cap: float) -> Tensor:
+def soft_cap(value: Float[Tensor, "*shape"], cap: float) -> Float[Tensor, "*shape"]:
     """The identity up to `cap`, then logarithmic: an outlier still pulls, but ever more weakly."""
     return torch.where(value > cap, cap + torch.log1p((value - cap).clamp_min(0.0)), value)
 
 
-def scored_knobs(targets: Targets) -> Tensor:
+def scored_knobs(targets: Targets) -> Bool[Tensor, "batch knobs"]:
     """Knobs with a density to score [b, K]: audible, and not a modulation amount at its atom."""
     mask = targets.knob_mask.clone()
     mask[:, list(AMOUNTS)] &= targets.moving
     return mask
 
 
-def choice_cross_entropy(logits: list[Tensor], targets: Targets, smoothing: float) -> Tensor:
+def choice_cross_entropy(
+    logits: list[Float[Tensor, "batch _items"]], targets: Targets, smoothing: float
+) -> Float[Tensor, ""]:
     """Mean over clips of the cross-entropy per audible choice, each weighted by the logarithm of
     its number of items (what there is to learn: 2.8 nats of a wavetable, 0.7 of a switch).
     """
@@ -111,7 +121,11 @@ def choice_cross_entropy(logits: list[Tensor], targets: Targets, smoothing: floa
     return ((torch.stack(each, dim=-1) * weight).sum(-1) / weight.sum(-1).clamp_min(1e-6)).mean()
 
 
-def chain_nll(log_probs: Tensor, chain: Tensor, smoothing: float = 0.0) -> Tensor:
+def chain_nll(
+    log_probs: Float[Tensor, "batch slots codes"],
+    chain: Int[Tensor, "batch slots"],
+    smoothing: float = 0.0,
+) -> Float[Tensor, ""]:
     """Mean over clips of -log p(chain).
 
     log_probs [b, 8, 9] teacher-forced, chain [b, 8] (-1 = none); what follows the first END does
@@ -125,7 +139,7 @@ def chain_nll(log_probs: Tensor, chain: Tensor, smoothing: float = 0.0) -> Tenso
     return -(((1 - smoothing) * right + smoothing * spread) * live).sum(-1).mean()
 
 
-def presence_cross_entropy(belief: Belief, targets: Targets) -> Tensor:
+def presence_cross_entropy(belief: Belief, targets: Targets) -> Float[Tensor, ""]:
     """Mean binary cross-entropy of effect presence and, where audible, of each modulation
     amount's use.
     """
@@ -140,7 +154,9 @@ def presence_cross_entropy(belief: Belief, targets: Targets) -> Tensor:
 # --- through the proxy ------------------------------------------------------------------------
 
 
-def level_matched(audio: Tensor) -> Tensor:
+def level_matched(
+    audio: Float[Tensor, "batch channels time"],
+) -> Float[Tensor, "batch channels time"]:
     """Audio [b, channel, time] at unit root mean square.
 
     Level is stored apart and not the model's to predict.
@@ -148,7 +164,9 @@ def level_matched(audio: Tensor) -> Tensor:
     return audio / audio.square().mean((-2, -1), keepdim=True).add(1e-10).sqrt()
 
 
-def rendered(proxy: Proxy, draw: Draw, note: Tensor, gate_s: Tensor) -> Tensor:
+def rendered(
+    proxy: Proxy, draw: Draw, note: Float[Tensor, "batch"], gate_s: Float[Tensor, "batch"]
+) -> Float[Tensor, "batch 2 time"]:
     """A sample's sound [b, 2, time]; the discrete parts go in as weights."""
     return proxy(draw.knobs, draw.context.choices, draw.context.slots, note, gate_s)
 
@@ -162,7 +180,7 @@ def parted(draw: Draw) -> Draw:
     would hold the way through the knobs twice.
     """
 
-    def leaf(x: Tensor) -> Tensor:
+    def leaf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         return x.detach().requires_grad_(x.requires_grad)
 
     context = draw.context
@@ -174,7 +192,9 @@ def parted(draw: Draw) -> Draw:
     )
 
 
-def carried(distance: Tensor, at: Draw, draw: Draw, limit: float | None) -> tuple[Tensor, int]:
+def carried(
+    distance: Float[Tensor, "batch"], at: Draw, draw: Draw, limit: float | None
+) -> tuple[Float[Tensor, ""], int]:
     """A stand-in for mean(distance) whose gradient at the sample is that of each clip's distance
     [b], clipped.
 
@@ -202,18 +222,22 @@ def carried(distance: Tensor, at: Draw, draw: Draw, limit: float | None) -> tupl
     return _inner(kept, parts).mean(), int((~finite).sum())
 
 
-def _parts(draw: Draw) -> list[Tensor]:
+def _parts(draw: Draw) -> list[Float[Tensor, "batch ..."]]:
     """What the proxy is given of a sample."""
     return [draw.knobs, draw.context.slots, *draw.context.choices]
 
 
-def _inner(gradients: list[Tensor], parts: list[Tensor]) -> Tensor:
+def _inner(
+    gradients: list[Float[Tensor, "batch ..."]], parts: list[Float[Tensor, "batch ..."]]
+) -> Float[Tensor, "batch"]:
     return torch.stack(
         [(g.detach() * x).flatten(1).sum(1) for g, x in zip(gradients, parts, strict=True)]
     ).sum(0)
 
 
-def _like(per_clip: Tensor, x: Tensor) -> Tensor:
+def _like(
+    per_clip: Shaped[Tensor, "batch"], x: Float[Tensor, "batch ..."]
+) -> Shaped[Tensor, "batch ..."]:
     return per_clip.view(-1, *[1] * (x.dim() - 1))
 
 

@@ -13,10 +13,11 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -38,7 +39,9 @@ class ProxyTerm(Protocol):
     B samples and their rows of the features -> distances [b].
     """
 
-    def __call__(self, draw: Draw, targets: Targets, rows: NDArray[np.int64]) -> Tensor: ...
+    def __call__(
+        self, draw: Draw, targets: Targets, rows: NDArray[np.int64]
+    ) -> Float[Tensor, "batch"]: ...
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,10 @@ class Objective(nn.Module):
         super().__init__()
         self.model, self.settings, self.limit, self.ranks = model, settings, limit, ranks
 
-    def forward(self, features: Tensor, part: Part) -> tuple[Tensor, dict[str, float]]:
+    def forward(
+        self, features: Float[Tensor, "batch 2 mels frames"], part: Part
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
+        """The loss of a rank's part of a batch, and the values to log."""
         with self._shared(part.total), autocast(features.device):
             belief = self.model(features, part.targets.note, part.targets.gate_s)
         belief, weight = _full(belief), self.ranks.weight(part.total)
@@ -92,7 +98,9 @@ class Objective(nn.Module):
             nullcontext() if self.ranks.world == 1 else noise.share(self.ranks.rows(total), total)
         )
 
-    def _through_proxy(self, belief: Belief, part: Part) -> tuple[Tensor, dict[str, float]]:
+    def _through_proxy(
+        self, belief: Belief, part: Part
+    ) -> tuple[Float[Tensor, ""], dict[str, float]]:
         """The spectral term (see `losses.carried`) and what to log of it.
 
         Nothing for a rank that hears no clip.
@@ -128,7 +136,7 @@ class Objective(nn.Module):
         return term, found
 
 
-def autocast(device: torch.device) -> AbstractContextManager[Any]:
+def autocast(device: torch.device) -> AbstractContextManager[object]:
     """bfloat16 where it helps: on CUDA and on CPUs that compute in it (a training step there takes
     0.7 times as long), unless UNMIXER_PRECISION says otherwise.
 

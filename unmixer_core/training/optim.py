@@ -23,6 +23,7 @@ from typing import overload
 
 import geoopt
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from unmixer_core.errors import TrainingError
@@ -55,7 +56,7 @@ class GCWD(torch.optim.Optimizer):
 
     def __init__(
         self,
-        named_parameters: Iterable[tuple[str, Tensor]],
+        named_parameters: Iterable[tuple[str, Float[Tensor, "..."]]],
         *,
         lr: float,
         beta1: float = 0.9,
@@ -178,7 +179,7 @@ class GCWD(torch.optim.Optimizer):
                         self.eps,
                     )
 
-    def _moments(self, p: Tensor) -> Json:
+    def _moments(self, p: Float[Tensor, "..."]) -> Json:
         state = self.state[p]
         if not state:
             state["step"] = 0
@@ -210,38 +211,40 @@ class GCWD(torch.optim.Optimizer):
                 p.mul_(1 - lr * group["weight_decay"]).sub_(update, alpha=lr)
         return clipped / max(total, 1)
 
-    def _element_limit(self, parameters: list[Tensor]) -> float:
+    def _element_limit(self, parameters: list[Float[Tensor, "..."]]) -> float:
         flat = torch.cat([self.state[p]["mean"].flatten().float() for p in parameters]).abs()
         every = max(1, flat.numel() // _PERCENTILE_SAMPLE)
         return max(_percentile(flat[::every], self.percentile), 1e-30)
 
     def state_dict(self) -> Json:
+        """The state of torch's optimiser, and the last norms."""
         return super().state_dict() | {"norms": list(self.norms)}
 
     def load_state_dict(self, state_dict: Json) -> None:
+        """Take over what `state_dict` gave."""
         state_dict = dict(state_dict)
         self.norms = list(state_dict.pop("norms"))
         super().load_state_dict(state_dict)
 
 
-def _kind(p: Tensor) -> str:
+def _kind(p: Float[Tensor, "..."]) -> str:
     if isinstance(p, geoopt.ManifoldParameter):
         return "manifold"
     return "decayed" if p.ndim >= 2 else "plain"
 
 
-def _group(named: list[tuple[str, Tensor]], kind: str) -> Json:
+def _group(named: list[tuple[str, Float[Tensor, "..."]]], kind: str) -> Json:
     chosen = [(name, p) for name, p in named if _kind(p) == kind]
     return {"params": [p for _, p in chosen], "names": [name for name, _ in chosen], "kind": kind}
 
 
-def _percentile(values: Tensor, percentile: float | None) -> float:
+def _percentile(values: Float[Tensor, "values"], percentile: float | None) -> float:
     return torch.quantile(values.double(), (percentile or 100.0) / 100).item()
 
 
 def _adam(
-    p: Tensor,
-    gradient: Tensor,
+    p: Float[Tensor, "*shape"],
+    gradient: Float[Tensor, "*shape"],
     state: Json,
     lr: float,
     decay: float,
@@ -257,7 +260,7 @@ def _adam(
 
 def _riemannian_adam(
     p: geoopt.ManifoldParameter,
-    gradient: Tensor,
+    gradient: Float[Tensor, "*shape"],
     state: Json,
     lr: float,
     decay: float,
@@ -273,7 +276,9 @@ def _riemannian_adam(
     _move_on_manifold(p, state["mean"] / root * (-lr / (1 - beta1 ** state["step"])), state)
 
 
-def _move_on_manifold(p: geoopt.ManifoldParameter, tangent: Tensor, state: Json) -> None:
+def _move_on_manifold(
+    p: geoopt.ManifoldParameter, tangent: Float[Tensor, "..."], state: Json
+) -> None:
     """Follow the tangent vector and carry the momentum along."""
     point, mean = p.manifold.retr_transp(p, tangent, state["mean"])
     p.copy_(p.manifold.projx(point))

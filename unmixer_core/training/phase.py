@@ -18,9 +18,11 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from jaxtyping import Float, Shaped
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -41,6 +43,8 @@ from unmixer_core.training.objective import Objective, Part, ProxyTerm
 from unmixer_core.training.optim import GCWD
 
 LOG_EVERY = 10
+#: Parameters and running statistics of a model, by name.
+Weights: TypeAlias = dict[str, Shaped[Tensor, "..."]]
 
 
 @dataclass(frozen=True)
@@ -60,11 +64,11 @@ class PhaseProgress:
     With model and optimiser, all that is needed to continue.
     """
 
-    averaged: dict[str, Tensor]
+    averaged: Weights
     epoch: int = 0
     step: int = 0
     best: float = math.inf
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    best_weights: Weights = field(default_factory=dict)
 
 
 def train_phase(
@@ -248,7 +252,9 @@ class Stepper:
         self.optimiser.step()
         return values
 
-    def _features(self, rows: NDArray[np.int64], total: int, generator: torch.Generator) -> Tensor:
+    def _features(
+        self, rows: NDArray[np.int64], total: int, generator: torch.Generator
+    ) -> Float[Tensor, "batch 2 mels frames"]:
         """Augmented frames of the rows, the noise that of the whole batch."""
         shared = (
             noise.share(self.ranks.rows(total), total) if self.ranks.world > 1 else nullcontext()
@@ -311,7 +317,7 @@ def _average(progress: PhaseProgress, model: Unmixer, decay: float) -> None:
         kept.lerp_(value, 1 - decay) if kept.is_floating_point() else kept.copy_(value)
 
 
-def _weights(model: Unmixer, *, clone: bool = True) -> dict[str, Tensor]:
+def _weights(model: Unmixer, *, clone: bool = True) -> Weights:
     state = {name: value.detach().as_subclass(Tensor) for name, value in model.state_dict().items()}
     return {name: value.clone() for name, value in state.items()} if clone else state
 
