@@ -12,10 +12,10 @@ from typing import Any
 from beartype import BeartypeConf, beartype
 from jaxtyping import jaxtyped
 
-from unmixer_core import ddsp, dsp, proxy
+from unmixer_core import ddsp, dsp, model, proxy, training
 
 typechecker = beartype(conf=BeartypeConf(is_pep484_tower=True))  # an int is a float
-PACKAGES = (dsp, ddsp, proxy)
+PACKAGES = (dsp, ddsp, model, proxy, training)
 PREFIXES = tuple(f"{package.__name__}." for package in PACKAGES)
 
 #: A module or class, the name of a function in it, and that function with its shapes checked.

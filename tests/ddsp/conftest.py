@@ -9,6 +9,6 @@ from tests.shapes import CHECKED
 
 @pytest.fixture(autouse=True)
 def shapes_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace the functions of dsp, ddsp and proxy for the length of a test."""
+    """Replace the functions whose shapes are said for the length of a test."""
     for owner, name, function in CHECKED:
         monkeypatch.setattr(owner, name, function)

@@ -11,7 +11,7 @@ interface with c = 0, so that one switch swaps the geometry and nothing else.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import geoopt
 import torch
@@ -23,6 +23,7 @@ _TINY = 1e-15
 _MARGIN = 1e-10
 
 
+@runtime_checkable
 class Space(Protocol):
     """What the chain decoder asks of a geometry.
 
@@ -31,20 +32,34 @@ class Space(Protocol):
 
     manifold: geoopt.Manifold
 
-    def expmap0(self, tangent: Float[Tensor, "*batch dim"]) -> Float64[Tensor, "*batch dim"]: ...
-    def logmap0(self, point: Float[Tensor, "*batch dim"]) -> Float64[Tensor, "*batch dim"]: ...
+    def expmap0(self, tangent: Float[Tensor, "*batch dim"]) -> Float64[Tensor, "*batch dim"]:
+        """The point reached from the origin along `tangent`."""
+        ...
+
+    def logmap0(self, point: Float[Tensor, "*batch dim"]) -> Float64[Tensor, "*batch dim"]:
+        """Inverse of expmap0."""
+        ...
+
     def add(
         self, left: Float[Tensor, "*#batch dim"], right: Float[Tensor, "*#batch dim"]
-    ) -> Float64[Tensor, "*#batch dim"]: ...
+    ) -> Float64[Tensor, "*#batch dim"]:
+        """`right`, moved as the origin moves to `left`."""
+        ...
+
     def dist(
         self, left: Float[Tensor, "*#batch dim"], right: Float[Tensor, "*#batch dim"]
-    ) -> Float64[Tensor, "*#batch"]: ...
+    ) -> Float64[Tensor, "*#batch"]:
+        """Geodesic distance."""
+        ...
+
     def logits(
         self,
         point: Float[Tensor, "*batch dim"],
         normals: Float[Tensor, "classes dim"],
         offsets: Float[Tensor, "classes"],
-    ) -> Float64[Tensor, "*batch classes"]: ...
+    ) -> Float64[Tensor, "*batch classes"]:
+        """Logit of every class: signed distance to its hyperplane."""
+        ...
 
 
 class Poincare:
@@ -121,14 +136,17 @@ class Flat:
         self.manifold = geoopt.Euclidean(ndim=1)
 
     def expmap0(self, tangent: Float[Tensor, "*batch dim"]) -> Float64[Tensor, "*batch dim"]:
+        """The point reached from the origin along `tangent`."""
         return tangent.double()
 
     def logmap0(self, point: Float[Tensor, "*batch dim"]) -> Float64[Tensor, "*batch dim"]:
+        """Inverse of expmap0."""
         return point.double()
 
     def add(
         self, left: Float[Tensor, "*#batch dim"], right: Float[Tensor, "*#batch dim"]
     ) -> Float64[Tensor, "*#batch dim"]:
+        """Vector addition."""
         return left.double() + right.double()
 
     def dist(
@@ -143,6 +161,7 @@ class Flat:
         normals: Float[Tensor, "classes dim"],
         offsets: Float[Tensor, "classes"],
     ) -> Float64[Tensor, "*batch classes"]:
+        """Logit of every class: signed distance to its hyperplane."""
         point, normals, offsets = point.double(), normals.double(), offsets.double()
         return 4 * (point @ normals.T - normals.norm(dim=-1) * offsets)
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 from unmixer_core.pipeline import tracking
 
@@ -21,6 +21,7 @@ Item = TypeVar("Item")
 QUIET_SECONDS = 10.0
 
 
+@runtime_checkable
 class Log(Protocol):
     """Where a loop reports its curves and its progress; `StageLog` is one."""
 

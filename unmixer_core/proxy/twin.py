@@ -6,7 +6,7 @@ import json
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar, NotRequired, Protocol, Self, TypedDict
+from typing import ClassVar, NotRequired, Protocol, Self, TypedDict, runtime_checkable
 
 from jaxtyping import Float
 from safetensors import SafetensorError
@@ -35,6 +35,7 @@ class ProxyDescription(TypedDict):
     draws: NotRequired[str]
 
 
+@runtime_checkable
 class Proxy(Protocol):
     """G_proxy: patch → sound, with a gradient to every knob, choice weight and chain slot."""
 

@@ -13,7 +13,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -33,6 +33,7 @@ from unmixer_core.training import losses
 PRECISIONS = {"bf16": torch.bfloat16, "float32": torch.float32}
 
 
+@runtime_checkable
 class ProxyTerm(Protocol):
     """The loss through the proxy (`curriculum.Sounds`).
 
