@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmixer_core import config, sampling
 from unmixer_core.features.frames import FeatureSpec
@@ -148,16 +148,23 @@ def batch(n: int = 8, seed: int = 2) -> tuple[Tensor, Targets]:
     return features(table).batch(range(n)), Targets.of(table)
 
 
-class FakeProxy:
+class FakeProxy(nn.Module):
     """Audio that depends on every knob, choice weight and, in order, on every chain slot.
 
     [b, 2, 64].
     """
 
     sample_rate = 8000
+    clip_s = 64 / 8000
 
-    def __call__(
-        self, knobs: Tensor, choices: list[Tensor], chain: Tensor, note: Tensor, gate_s: Tensor
+    def forward(
+        self,
+        knobs: Tensor,
+        choices: list[Tensor],
+        chain: Tensor,
+        note: Tensor,
+        gate_s: Tensor,
+        clip_s: float | None = None,
     ) -> Tensor:
         time = torch.linspace(0, 1, 64)
         rates = torch.arange(1, knobs.shape[1] + 1) * 0.7
