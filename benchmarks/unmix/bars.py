@@ -34,7 +34,7 @@ import pandas as pd
 
 from benchmarks.bound import held
 from unmixer_app.answer import resources as answer_resources
-from unmixer_app.answer.progress import Progress
+from unmixer_app.answer.progress import ProgressLine
 from unmixer_core import audio, config
 from unmixer_core.comparison import benchmark, entry, out_of_domain, tables
 from unmixer_core.comparison.resources import BenchmarkModels
@@ -215,7 +215,7 @@ def run(
             resources = models.resources(retrieval, machine.threads(), wanted)
             benchmark.run(resources, [target], ledger)
             line = summary_line(ledger.rows[str(target.id)]["lines"], target)
-            Progress(f"{target.phase} {target.id}").done(line)
+            ProgressLine(f"{target.phase} {target.id}").done(line)
 
 
 def summary_line(lines: list[Json], target: scoring_targets.ScoreTarget) -> str:

@@ -245,13 +245,13 @@ def one_shots(folder: Path) -> list[OutsideClip]:
     return clips
 
 
-class Effect(Protocol):
+class PedalboardEffect(Protocol):
     """An effect of pedalboard: sound [channel, time], sample rate -> sound."""
 
     def __call__(self, sound: Sound, rate: float, *, reset: bool) -> Sound: ...
 
 
-def effect_makers(rng: np.random.Generator) -> dict[str, Callable[[], Effect]]:
+def effect_makers(rng: np.random.Generator) -> dict[str, Callable[[], PedalboardEffect]]:
     """Return for each of our effects a function that draws pedalboard's effect of that kind."""
     import pedalboard as p  # no requirement of ours
 
@@ -313,7 +313,7 @@ def through_effects(notes: list[OutsideClip], rng: np.random.Generator) -> list[
     return clips
 
 
-def apply(dry: Sound, effects: list[tuple[str, Effect]]) -> Sound:
+def apply(dry: Sound, effects: list[tuple[str, PedalboardEffect]]) -> Sound:
     """Send a note through a chain, with a peak of EFFECT_PEAK before each effect."""
     sound = np.pad(dry, [(0, 0), (0, max(0, round(CLIP_S * RATE) - dry.shape[1]))])
     for _, effect in effects:
@@ -323,7 +323,7 @@ def apply(dry: Sound, effects: list[tuple[str, Effect]]) -> Sound:
     return trim(np.asarray(sound, dtype=np.float32))
 
 
-def audible(dry: Sound, effects: list[tuple[str, Effect]], wet: Sound) -> bool:
+def audible(dry: Sound, effects: list[tuple[str, PedalboardEffect]], wet: Sound) -> bool:
     """Return whether each effect and each order changes the sound by AUDIBLE_DB.
 
     Compared with the chain without the effect, and with each pair that does not commute exchanged.
@@ -340,7 +340,7 @@ def audible(dry: Sound, effects: list[tuple[str, Effect]], wet: Sound) -> bool:
     return True
 
 
-def described(effect: Effect) -> str:
+def described(effect: PedalboardEffect) -> str:
     """Return class and settings, as pedalboard prints them."""
     return " ".join(repr(effect).split(" at ")[0].lstrip("<").split()).removeprefix("pedalboard.")
 

@@ -31,7 +31,7 @@ EVERY_S = 0.2
 WIDTH = 78
 
 
-class Progress:
+class ProgressLine:
     """Call it with a step and the best candidate so far; `done` ends the line.
 
     Away from a terminal, a step that comes again is not printed again.

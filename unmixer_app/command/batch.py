@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from unmixer_app.answer import folder as answer_folder
 from unmixer_app.answer import request as answer_request
 from unmixer_app.answer import resources as answer_resources
-from unmixer_app.answer.progress import Progress
+from unmixer_app.answer.progress import ProgressLine
 from unmixer_app.command import single
 from unmixer_core.errors import ConfigError, UnmixerError
 from unmixer_core.recording import sound_file
@@ -64,7 +64,7 @@ def run(folder: Path, out: Path | None, request: answer_request.Request) -> int:
     failed = False
     try:
         if waiting:
-            progress = Progress(folder.name)
+            progress = ProgressLine(folder.name)
             progress.done(
                 answer_resources.model_sentence(answer_resources.model_identity(request.model))
             )
@@ -107,7 +107,7 @@ def _one(
     Ctrl-C during a search ends it early. Its answer is written, then KeyboardInterrupt is raised.
     """
     place = _place(path, folder, target)
-    progress = Progress(path.name)
+    progress = ProgressLine(path.name)
     try:
         note = request.detect_note(path)
         for remark in note.remarks:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unmixer_app.answer import folder as answer_folder
-from unmixer_app.answer.progress import Progress
+from unmixer_app.answer.progress import ProgressLine
 from unmixer_app.answer.request import ROOT, Request
 from unmixer_app.answer.resources import find_models, model_identity, model_sentence, open_resources
 from unmixer_core import config
@@ -32,7 +32,7 @@ FLOAT_FORMATS = (".wav", ".aiff")
 
 def run(path: Path, out: Path | None, request: Request) -> Json:
     """Un-mix one file into `out` (default: unmixed/<name>); returns patch.json's content."""
-    progress = Progress(path.name)
+    progress = ProgressLine(path.name)
     # a file without a note is refused before anything is started
     note = request.detect_note(path)
     for remark in note.remarks:
@@ -57,7 +57,7 @@ def answer(
     out: Path,
     request: Request,
     resources: SearchResources,
-    progress: Progress,
+    progress: ProgressLine,
 ) -> Json:
     """Search and write the answer into `out`; return patch.json's content.
 
@@ -105,10 +105,10 @@ def render(patch_path: Path, out: Path, trace: Path | None = None) -> None:
         raise UnmixerError(f"{sound}")
     path = out if out.suffix != ".aif" else out.with_suffix(".aiff")
     if remark := save(path, sound, params.audio.sample_rate):
-        Progress(patch_path.name).done(remark)
+        ProgressLine(patch_path.name).done(remark)
 
 
-def pushed(folder: Path, progress: Progress) -> None:
+def pushed(folder: Path, progress: ProgressLine) -> None:
     """Push an answer into Live and print what was set.
 
     Raises UnmixerError. Its sentence names the command that tries the push again.

@@ -18,7 +18,7 @@ def run(words: Sequence[str]) -> int:
         level=logging.INFO if options.verbose else logging.CRITICAL, format="%(name)s: %(message)s"
     )
     from unmixer_app.answer import request as answer_request
-    from unmixer_app.answer.progress import Progress
+    from unmixer_app.answer.progress import ProgressLine
     from unmixer_app.command import batch, single
 
     request = answer_request.Request.of(options)
@@ -29,7 +29,7 @@ def run(words: Sequence[str]) -> int:
         sys.stdout.write(json.dumps(document, allow_nan=False) + "\n")
         sys.stdout.flush()
     if options.push:
-        single.pushed(single.place(options.input, options.out), Progress(options.input.name))
+        single.pushed(single.place(options.input, options.out), ProgressLine(options.input.name))
     return 0
 
 

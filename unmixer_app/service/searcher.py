@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from unmixer_app.answer import resources as answer_resources
 from unmixer_app.answer import sounds
-from unmixer_app.answer.progress import Progress
+from unmixer_app.answer.progress import ProgressLine
 from unmixer_app.service import heard_file, options
 from unmixer_core import audio, config
 from unmixer_core.errors import UnmixerError
@@ -58,7 +58,7 @@ def main() -> None:
     try:
         params = config.load(ROOT / "params.yaml")
         request = options.request({}, params, answer_resources.service_model(Path(sys.argv[1])))
-        silent = Progress("searcher", io.StringIO())
+        silent = ProgressLine("searcher", io.StringIO())
         hosts = int(os.environ["UNMIXER_THREADS"])
         with answer_resources.open_resources(request, silent, hosts) as resources:
             _warm_up(resources)

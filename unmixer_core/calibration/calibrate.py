@@ -53,7 +53,7 @@ Report = Callable[[dict[str, float], int], None]
 Progress = Callable[[range, int, str], Iterable[int]]
 
 
-class Checkpoint(TypedDict):
+class CalibrationState(TypedDict):
     """The state of an interrupted calibration, as it is on disk."""
 
     phase: int
@@ -122,7 +122,7 @@ class Calibration:
             TrainingError: a loss is not finite.
             StageError: a phase has no training clips.
         """
-        resumed: Checkpoint | None = None
+        resumed: CalibrationState | None = None
         results: dict[str, float] = {}
         if self.path.exists():
             resumed = torch.load(self.path, weights_only=True)
@@ -143,7 +143,7 @@ class Calibration:
         return results
 
     def _phase(
-        self, number: int, phase: Phase, results: dict[str, float], resumed: Checkpoint | None
+        self, number: int, phase: Phase, results: dict[str, float], resumed: CalibrationState | None
     ) -> None:
         optimiser = self._optimiser()
         judge = self._judge_rows(phase)
@@ -257,7 +257,7 @@ class Calibration:
         mean: Values,
         results: dict[str, float],
     ) -> None:
-        state = Checkpoint(
+        state = CalibrationState(
             phase=phase,
             step=step,
             proxy=self.proxy.state_dict(),

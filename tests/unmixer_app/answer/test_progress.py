@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from types import SimpleNamespace
 
-from unmixer_app.answer.progress import WORDS, Progress
+from unmixer_app.answer.progress import WORDS, ProgressLine
 
 BEST = SimpleNamespace(mss_db=2.5, patch=SimpleNamespace(effects=("Saturator", "Reverb")))
 
@@ -17,7 +17,7 @@ class Terminal(io.StringIO):
 
 def test_steps_that_come_by_turns_are_told_once_in_a_log():
     stream = io.StringIO()
-    tell = Progress("a.wav", stream)
+    tell = ProgressLine("a.wav", stream)
     for step in ("propose", *("refine", "corrected", "changed") * 5, "polished"):
         tell(step, BEST)
     lines = stream.getvalue().splitlines()
@@ -30,7 +30,7 @@ def test_steps_that_come_by_turns_are_told_once_in_a_log():
 
 def test_a_terminal_shows_every_step_as_it_comes():
     stream = Terminal()
-    tell = Progress("a.wav", stream)
+    tell = ProgressLine("a.wav", stream)
     for step in ("refine", "changed", "refine"):
         tell(step, None)
     assert stream.getvalue().count("\r") == 3 and "\n" not in stream.getvalue()
