@@ -5,18 +5,21 @@ Other processes start and end meanwhile, so a list must bear that.
 
 from __future__ import annotations
 
-import signal
+import os
 
 import psutil
 
 
-def default_interrupt() -> None:
-    """Let a child end on SIGINT; for `Popen(preexec_fn=...)`.
-
-    A child inherits SIG_IGN when the suite itself was started with SIGINT ignored (`nohup`, a
-    shell's background job), and Python then installs no KeyboardInterrupt.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+def in_group(group: int) -> list[int]:
+    """Ids of the processes that still run in a process group."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except (ProcessLookupError, psutil.NoSuchProcess, PermissionError):
+            continue
+    return found
 
 
 def with_words(

@@ -22,10 +22,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
-
 from benchmarks.bound import held
-from tests import hostile
+from tests import hostile, processes
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -101,14 +99,14 @@ def run_once(path: Path, options: argparse.Namespace) -> Outcome:
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
         return Outcome(path.name, "hangs", time.perf_counter() - start)
-    kind = kind_of(process.returncode, stderr, out, processes_of(process.pid))
+    kind = kind_of(process.returncode, stderr, out, processes.in_group(process.pid))
     return Outcome(path.name, kind, time.perf_counter() - start)
 
 
-def kind_of(status: int, stderr: str, out: Path, processes: list[int]) -> str:
-    """Return an outcome's kind. out: the answer's folder. processes: those that still run."""
-    if processes:
-        return f"leaves processes {processes}"
+def kind_of(status: int, stderr: str, out: Path, left: list[int]) -> str:
+    """Return an outcome's kind. out: the answer's folder. left: processes that still run."""
+    if left:
+        return f"leaves processes {left}"
     if "Traceback" in stderr:
         return "traceback"
     if status == 0:
@@ -117,18 +115,6 @@ def kind_of(status: int, stderr: str, out: Path, processes: list[int]) -> str:
     if status == 1 and sentence and not out.exists():
         return "refused"
     return f"status {status}: {stderr[-200:]!r}"
-
-
-def processes_of(group: int) -> list[int]:
-    """Return the ids of the processes that still run in a process group."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-        except (ProcessLookupError, psutil.NoSuchProcess, PermissionError):
-            continue
-    return found
 
 
 if __name__ == "__main__":

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import pytest
 
-from tests import processes
 from unmixer_core import config
 from unmixer_core.errors import ConfigError, TrainingError
 from unmixer_core.pipeline import json_file, machine, run, state
@@ -136,7 +135,6 @@ def start(project: Path, out: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=processes.default_interrupt,
     )
 
 

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import soundfile
 
@@ -69,20 +68,8 @@ def unmix(*words: object, status: int = 0) -> subprocess.CompletedProcess[str]:
     out, err = process.communicate(timeout=WITHIN_S)
     assert process.returncode == status, err
     assert "Traceback" not in err
-    assert left(process.pid) == []
+    assert processes.in_group(process.pid) == []
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
-
-
-def left(group: int) -> list[int]:
-    """Processes that are still in a process group."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-        except (ProcessLookupError, psutil.NoSuchProcess, PermissionError):
-            continue
-    return found
 
 
 def test_an_answer_is_a_folder_with_everything_in_it(sample: Path, model: Path, tmp_path: Path):
@@ -183,7 +170,6 @@ def test_ctrl_c_writes_the_best_so_far_and_leaves_no_process(
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=processes.default_interrupt,
     )
     assert process.stderr is not None
     begun = time.perf_counter()
@@ -198,7 +184,7 @@ def test_ctrl_c_writes_the_best_so_far_and_leaves_no_process(
     assert (
         document["interrupted"] and patch_file.read(out / "patch.json").digest == document["digest"]
     )
-    assert left(process.pid) == []
+    assert processes.in_group(process.pid) == []
 
 
 HOSTILE = (
