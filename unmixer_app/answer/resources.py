@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -96,8 +97,7 @@ def find_models(folder: Path | None = None, models: Path = ROOT / "models") -> t
     the network's folder. Raises ConfigError where there is none.
     """
     path = models / "pretrained" if folder is None else folder
-    proxies = [path / "proxy", path.parent / "proxy", models / "proxy"]
-    proxy = next((p for p in proxies if (p / "proxy.json").exists()), None)
+    proxy = _first_proxy(path / "proxy", path.parent / "proxy", models / "proxy")
     if not (path / "model.json").exists() or proxy is None:
         raise ConfigError(
             f"there is no trained model in {shown(path)}; run `make repro` to train one."
@@ -111,13 +111,23 @@ def service_model(folder: Path) -> Path:
     full/ counts only where it has a proxy. Raises ConfigError where there is none.
     """
     for path in (folder, folder / "full", folder / "pretrained"):
-        proxies = (path / "proxy", path.parent / "proxy")
-        has_proxy = any((proxy / "proxy.json").exists() for proxy in proxies)
-        if has_proxy and (path / "model.json").exists():
+        proxy = _first_proxy(path / "proxy", path.parent / "proxy")
+        if proxy is not None and (path / "model.json").exists():
             return path
     raise ConfigError(
         f"there is no trained model in {shown(folder)}; run `make repro` to train one."
     )
+
+
+def _first_proxy(*folders: Path) -> Path | None:
+    return next((folder for folder in folders if (folder / "proxy.json").exists()), None)
+
+
+@cache
+def _weights_digest(path: Path) -> str:
+    """SHA-256 of a file, read once a process: each answer names it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def model_identity(folder: Path | None) -> Json:
@@ -130,8 +140,7 @@ def model_identity(folder: Path | None) -> Json:
         name = path.relative_to(ROOT).as_posix()
     else:
         name = "/".join(path.parts[-2:])
-    with (path / "model.safetensors").open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = _weights_digest(path / "model.safetensors")
     origin = "shipped" if path == SHIPPED_MODEL else "local"
     return {"origin": origin, "folder": shown(Path(name)), "sha256": digest}
 

@@ -20,11 +20,11 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from unmixer_app.answer import resources as answer_resources
-from unmixer_app.answer import sounds
 from unmixer_app.answer.progress import ProgressLine
 from unmixer_app.service import heard_file, options
 from unmixer_core import audio, config
 from unmixer_core.errors import UnmixerError
+from unmixer_core.recording import sound_file
 from unmixer_core.recording.note import RecordedNote
 from unmixer_core.system.child import ROOT, Wire
 from unmixer_core.system.json_types import Json
@@ -57,7 +57,8 @@ def main() -> None:
     stop = _StopSignals()
     try:
         params = config.load(ROOT / "params.yaml")
-        request = options.request({}, params, answer_resources.service_model(Path(sys.argv[1])))
+        model = answer_resources.service_model(Path(sys.argv[1]))
+        request = options.request({}, params, model)
         silent = ProgressLine("searcher", io.StringIO())
         hosts = int(os.environ["UNMIXER_THREADS"])
         with answer_resources.open_resources(request, silent, hosts) as resources:
@@ -65,17 +66,22 @@ def main() -> None:
             os.nice(NICE_INCREMENT)
             wire.tell({})
             for job in wire:
-                wire.tell(_answer(job, params, resources, wire, stop))
+                wire.tell(_answer(job, params, model, resources, wire, stop))
     except UnmixerError as error:
         wire.tell({"failed": " ".join(str(error).split())})
 
 
 def _answer(
-    job: Json, params: config.Params, resources: SearchResources, wire: Wire, stop: _StopSignals
+    job: Json,
+    params: config.Params,
+    model: Path,
+    resources: SearchResources,
+    wire: Wire,
+    stop: _StopSignals,
 ) -> Json:
     """Run one job; return its last line, with "done" or "failed"."""
     try:
-        return {"done": _search(job, params, resources, wire, stop)}
+        return {"done": _search(job, params, model, resources, wire, stop)}
     except KeyboardInterrupt:
         return {"done": None}
     except UnmixerError as error:
@@ -88,14 +94,18 @@ def _answer(
 
 
 def _search(
-    job: Json, params: config.Params, resources: SearchResources, wire: Wire, stop: _StopSignals
+    job: Json,
+    params: config.Params,
+    model: Path,
+    resources: SearchResources,
+    wire: Wire,
+    stop: _StopSignals,
 ) -> Json | None:
     """Run one search and write its answer; return patch.json's content, None when dropped."""
     from unmixer_app.answer import patch_file, write
     from unmixer_core.search import search as search_search
     from unmixer_core.system import limits
 
-    model = answer_resources.service_model(Path(sys.argv[1]))
     request = options.request(job["options"], params, model)
     folder = Path(job["folder"])
     out = Path(job["out"])
@@ -223,7 +233,7 @@ class _ProgressLines:
             self.sound_mss_db = best.mss_db
             self.sound_s = now
             sound = write.matched(best.audio, self.note.clip)
-            sounds.write(self.path, sound, self.note.rate, "FLOAT")
+            sound_file.write(self.path, sound, self.note.rate, "FLOAT")
 
 
 if __name__ == "__main__":
