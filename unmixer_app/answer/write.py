@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unmixer_app.answer import folder, patch_file, presets, sounds
+from unmixer_app.answer import folder, patch_file, presets
 from unmixer_app.answer import page as answer_page
 from unmixer_app.answer import resources as answer_resources
 from unmixer_core import audio
@@ -85,15 +85,14 @@ def write(
 
 def matched(sound: np.ndarray, target: np.ndarray) -> np.ndarray:
     """The sound [2, time], cut or padded to the target's length, at the target's RMS level."""
-    n = target.shape[1]
-    fitted = np.pad(sound[:, :n], [(0, 0), (0, max(0, n - sound.shape[1]))])
+    fitted = audio.fit_length(sound, target.shape[1])
     rms, wanted = (float(np.sqrt(np.square(x, dtype=np.float64).mean())) for x in (fitted, target))
     return (fitted * (wanted / rms if rms > 1e-12 else 1.0)).astype(np.float32)
 
 
 def _sound(path: Path, clip: np.ndarray, rate: int) -> None:
     """Write 24-bit samples, or floats where 24 bits would clip."""
-    sounds.write(path, clip, rate, "FLOAT" if audio.peak(clip) > 1.0 else "PCM_24")
+    sound_file.write(path, clip, rate, "FLOAT" if audio.peak(clip) > 1.0 else "PCM_24")
 
 
 def _distinct(found: search.Answer) -> list[search.Candidate]:

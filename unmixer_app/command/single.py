@@ -128,14 +128,14 @@ def save(path: Path, sound: Clip, rate: int) -> str:
     WAV and AIFF hold 32-bit floats. Another format gets a quieter sound where it would clip. The
     remark says how much quieter.
     """
-    from unmixer_app.answer import sounds
     from unmixer_core import audio
+    from unmixer_core.recording import sound_file
 
     if path.suffix.lower() in FLOAT_FORMATS:
-        sounds.write(path, sound, rate, "FLOAT")
+        sound_file.write(path, sound, rate, "FLOAT")
         return ""
     peak = max(1.0, audio.peak(sound))
-    sounds.write(path, sound / peak, rate)
+    sound_file.write(path, sound / peak, rate)
     if peak == 1.0:
         return ""
     quieter_db = 20.0 * math.log10(peak)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from unmixer_app.answer import sounds
 from unmixer_core import audio
+from unmixer_core.recording import sound_file
 from unmixer_core.recording.note import RecordedNote
 from unmixer_core.system import files
 from unmixer_core.system.json_types import Json
@@ -21,7 +21,7 @@ CLIP, ABOUT = "input.wav", "heard.json"
 
 def write(folder: Path, note: RecordedNote) -> Json:
     """Write input.wav (32-bit floats, lossless) and note.json; return note.json's content."""
-    sounds.write(folder / CLIP, note.clip, note.rate, "FLOAT")
+    sound_file.write(folder / CLIP, note.clip, note.rate, "FLOAT")
     about = {
         "note": note.note,
         "gate_s": note.gate_s,

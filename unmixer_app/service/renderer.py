@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from unmixer_app.answer import patch_file, sounds
+from unmixer_app.answer import patch_file
 from unmixer_app.service import heard_file
 from unmixer_core import audio, config
 from unmixer_core.errors import UnmixerError
 from unmixer_core.live.host import RenderFailure
 from unmixer_core.live.renderer import Renderer
 from unmixer_core.metrics import sound as metrics_sound
+from unmixer_core.recording import sound_file
 from unmixer_core.schema.patch import Patch
 from unmixer_core.search import search
 from unmixer_core.system.child import ROOT, Wire
@@ -47,7 +48,7 @@ def _one(asked: Json, params: config.Params, host: Renderer) -> Json:
         if isinstance(sound, RenderFailure):
             return {"failed": str(sound)}
         rate, out = params.audio.sample_rate, Path(asked["out"])
-        sounds.write(out, sound, rate, "FLOAT" if audio.peak(sound) > 1.0 else "PCM_24")
+        sound_file.write(out, sound, rate, "FLOAT" if audio.peak(sound) > 1.0 else "PCM_24")
         return {"done": _distance(sound, asked["like"], params) if asked["like"] else {}}
     except (UnmixerError, OSError) as error:
         return {"failed": " ".join(str(error).split())}
@@ -55,10 +56,7 @@ def _one(asked: Json, params: config.Params, host: Renderer) -> Json:
 
 def _distance(sound: audio.Clip, folder: str, params: config.Params) -> dict[str, float]:
     features, length, rate = _target(folder)
-    fitted = np.pad(sound[:, :length], [(0, 0), (0, max(0, length - sound.shape[1]))])
-    mss_db = float(
-        metrics_sound.mss_from_features(features, metrics_sound.mss_features(fitted, rate))
-    )
+    mss_db = metrics_sound.mss_to(features, audio.fit_length(sound, length), rate)
     percent = search.similarity(mss_db, params.unmix.chance_db)
     return {"mss_db": round(mss_db, 4), "similarity_percent": round(percent, 2)}
 

@@ -26,19 +26,16 @@ import time
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from unmixer_core import config
 from unmixer_core.errors import StageError, UnmixerError
 from unmixer_core.pipeline import tracking
-from unmixer_core.system.json_types import Json, JsonView
-
-if TYPE_CHECKING:
-    pass
 from unmixer_core.pipeline.json_file import rounded, write_json
 from unmixer_core.pipeline.log import StageLog, first_rank
 from unmixer_core.pipeline.machine import peak_memory_mib, threads
 from unmixer_core.pipeline.state import _release_states
+from unmixer_core.system.json_types import Json, JsonView
 
 Main = Callable[..., JsonView | None]
 

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from unmixer_app.answer import folder as answer_folder
-from unmixer_app.answer import patch_file, presets, sounds
+from unmixer_app.answer import patch_file, presets
 from unmixer_core.errors import ConfigError
+from unmixer_core.recording import sound_file
 from unmixer_core.schema.patch import Patch
 
 
@@ -134,7 +135,7 @@ def test_nothing_is_written_through_links_of_temporary_names(tmp_path: Path, sou
         (out / name).symlink_to(target)
     patch_file.write(out / "patch.json", {})
     presets.write(out / "out.vital", Patch.init())
-    sounds.write(out / "rerender.wav", np.zeros((2, 100), np.float32), 8000)
+    sound_file.write(out / "rerender.wav", np.zeros((2, 100), np.float32), 8000)
     assert target.read_text() == "mine"
     for name in names[:3]:
         assert (out / name).is_file() and not (out / name).is_symlink()
